@@ -1,0 +1,115 @@
+"""Writing so that a reader sees the old file or the new one, never a part: temp beside it, fsync, replace, fsync."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import Failure
+
+TEMPORARY = ".tmp-"
+"""Every unfinished file or folder begins with this; `sweep` removes what a killed process left."""
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    """`path` holds `content`, whole, or is as it was before.
+
+    Raises:
+        Failure: SR-R501 the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with temporary(path) as temp:
+        temp.write_bytes(data)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """`path` holds `value` as JSON; what is not finite becomes null, because JSON has no NaN."""
+    return write(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity replaced by None."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A path in the same folder to write a file to; it takes `path`'s place when the block ends well.
+
+    The same folder, because a rename is atomic only inside one file system.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with disk_errors(path):
+            yield temp
+            sync(temp)
+            os.replace(temp, path)
+            sync(path.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def commit_folder(path: Path, fill: Callable[[Path], None]) -> Path:
+    """`path` is a folder that `fill` filled, whole, or does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir()
+    try:
+        with disk_errors(path):
+            fill(temp)
+            for file in temp.iterdir():
+                sync(file)
+            sync(temp)
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(temp, path)
+            sync(path.parent)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted writer left below `folder`."""
+    for left in list(folder.rglob(f"{TEMPORARY}*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the system has put the file or the folder's entries on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A full disk, told as one. Some libraries wrap the system's error, so the text is looked at too."""
+    try:
+        yield
+    except Exception as problem:
+        code = getattr(problem, "errno", None)
+        full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or "No space left" in str(problem) or "File too large" in str(problem):
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise Failure("SR-R501", path=path, free=f"{free:.0f}", problem=problem) from problem
+        raise

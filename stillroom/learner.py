@@ -1,0 +1,53 @@
+"""Everything that is trained, in one module: one thing to wrap, average, optimise and save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.methods.method import Method
+from stillroom.tasks.task import Task
+from stillroom.types import Batch, Output, Terms
+
+
+class Learner(nn.Module):
+    """The student, and what its methods learn beside it. The teacher is not in here.
+
+    Args:
+        student: pixels -> Output.
+        task: charges for labels.
+        methods: label -> method; a label names the method's terms and its weight.
+        weights: label -> weight, "task" among them.
+    """
+
+    def __init__(self, student: nn.Module, task: Task, methods: Mapping[str, Method], weights: Mapping[str, float]):
+        super().__init__()
+        self.student, self.task, self.methods = student, task, nn.ModuleDict(methods)
+        self.weights = dict(weights)
+        self.student_taps = _together(method.student_taps for method in methods.values())
+        self.teacher_taps = _together(method.teacher_taps for method in methods.values())
+
+    def forward(self, batch: Batch, teacher: Output | None, progress: float) -> Terms:
+        """Every raw term, named `label/term`."""
+        seen = self.student(batch.images, self.student_taps)
+        terms = {f"task/{name}": value for name, value in self.task.loss(seen, batch).items()}
+        for label, module in self.methods.items():
+            method = cast(Method, module)
+            charged = method.loss(method.project(seen), cast(Output, teacher), batch, progress)
+            terms |= {f"{label}/{name}": value for name, value in charged.items()}
+        return terms
+
+    def weight(self, term: str) -> float:
+        """What the raw term `label/term` is multiplied by."""
+        return self.weights[term.partition("/")[0]]
+
+    def total(self, terms: Terms) -> Tensor:
+        """What is minimised: the sum of weight x term."""
+        return torch.stack([self.weight(name) * value for name, value in terms.items()]).sum()
+
+
+def _together(taps: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in taps for name in names))

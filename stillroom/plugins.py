@@ -1,0 +1,68 @@
+"""The folder is the registry: `methods/rkd.py` holding `class RKD` makes `rkd` a valid name everywhere.
+
+No decorator, table or import side effect. `package.module:Name` names one's own code, on the user's own word.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+CONTRACTS = {
+    "data/sources": "source",
+    "models": "network",
+    "tasks": "task",
+    "teachers": "teacher",
+    "methods": "method",
+    "metrics": "metric",
+    "export": "file",
+}
+"""Plug-in folder -> the file in it that holds the contract, and so is no plug-in itself."""
+
+
+def choices(folder: str) -> list[str]:
+    """Names one may write for `folder`: its files, less the contract and those that start with an underscore."""
+    files = (HERE / folder).glob("*.py")
+    return sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem != CONTRACTS[folder])
+
+
+def pick(folder: str, name: str) -> Any:
+    """The class or function that a name stands for.
+
+    Args:
+        folder: a key of `CONTRACTS`.
+        name: a file of that folder, or `package.module:Name` for one's own code.
+
+    Raises:
+        LookupError: there is no such name; the message suggests the nearest.
+    """
+    if ":" in name:
+        return _own(name)
+    if name not in choices(folder):
+        kind = CONTRACTS[folder]
+        raise LookupError(f"no {kind} called {name!r}{near(name, choices(folder))}")
+    module = import_module(f"stillroom.{folder.replace('/', '.')}.{name}")
+    wanted = name.replace("_", "")
+    return next(value for key, value in vars(module).items() if key.lower().replace("_", "") == wanted)
+
+
+def _own(name: str) -> Any:
+    path, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(path), attribute)
+    except (ImportError, AttributeError) as problem:
+        raise LookupError(f"{name!r} can't be imported: {problem}") from problem
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """The end of an error message: the nearest of `words`, or all of them when none is near and they are few."""
+    known = sorted(words)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; choose from {', '.join(known)}" if 0 < len(known) <= 20 else ""

@@ -1,0 +1,115 @@
+"""What of a training has to survive an interruption, and nothing that can be computed from the step's number."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.checkpoint import Parts
+from stillroom.learner import Learner
+from stillroom.recipe import Training
+
+PLAIN = ("step", "lr_scale", "restores", "skipped", "avoid", "best_score", "best_step")
+
+
+@dataclass
+class State:
+    """One `parts()` and one `scalars()` hold all of it."""
+
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: nn.Module  # the student's running average: what is evaluated and kept
+    step: int = 0
+    lr_scale: float = 1.0  # halved by every restore
+    restores: int = 0  # how often training went back to a checkpoint because numbers were not finite
+    skipped: list[int] = field(default_factory=list)  # steps that were not finite
+    avoid: list[int] = field(default_factory=list)  # steps to pass over, since a restore
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best look at the val split
+    best_score: float = -1.0
+    best_step: int = 0
+
+    @classmethod
+    def fresh(cls, learner: Learner, config: Training, *, scaled: bool) -> State:
+        """At step 0. `scaled` multiplies losses so that float16 gradients do not vanish."""
+        trained = [p for p in learner.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
+        ]
+        device = trained[0].device.type
+        return cls(
+            learner=learner,
+            optimizer=OPTIMIZERS[config.optimizer](groups, config.lr),
+            scaler=torch.amp.GradScaler(device, enabled=scaled),
+            average=copy.deepcopy(learner.student).eval().requires_grad_(False),
+        )
+
+    def parts(self) -> Parts:
+        """The tensors, by file."""
+        moments = {
+            f"{index}.{name}": value
+            for index, values in self.optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+            if isinstance(value, Tensor)
+        }
+        tensors = {"learner": self.learner.state_dict(), "average": self.average.state_dict()}
+        return tensors | {"optimizer": moments, "best": self.best}
+
+    def scalars(self) -> dict[str, Any]:
+        """The rest, ready for JSON."""
+        return {name: getattr(self, name) for name in PLAIN} | {"scaler": self.scaler.state_dict()}
+
+    def load(self, parts: Parts, scalars: dict[str, Any]) -> None:
+        """Go back to the moment that `parts` and `scalars` hold."""
+        self.learner.load_state_dict(parts["learner"])
+        self.average.load_state_dict(parts["average"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.scaler.load_state_dict(scalars["scaler"])
+        self.best = parts["best"]
+        for name in PLAIN:
+            setattr(self, name, scalars[name])
+
+    def consider(self, score: float) -> bool:
+        """Keep the averaged student if no earlier look was better. Of equals the later one: it has learnt more."""
+        if score < self.best_score:
+            return False
+        self.best = {name: value.detach().clone() for name, value in self.average.state_dict().items()}
+        self.best_score, self.best_step = score, self.step
+        return True
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """Set average = decay x average + (1 - decay) x student, statistics of batch norms included."""
+        # A young average forgets faster, or a short run would end with the weights it began with.
+        keep = min(decay, (1 + self.step) / (10 + self.step)) if decay else 0.0
+        pairs = list(zip(_tensors(self.average), _tensors(self.learner.student), strict=True))
+        floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - keep)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [p.data for p in module.parameters()] + list(module.buffers())
+
+
+def _adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def _sgd(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]] = {"adamw": _adamw, "sgd": _sgd}

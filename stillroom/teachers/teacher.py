@@ -1,0 +1,25 @@
+"""The contract of a teacher: where targets come from. Never part of what is trained."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from stillroom.types import Output
+
+
+class Teacher(Protocol):
+    """Answers questions about images and never learns by gradient. Not in the optimiser, DDP or the student's file."""
+
+    def __call__(self, views: tuple[Tensor, ...], keys: Tensor, taps: tuple[str, ...]) -> Output:
+        """What it says of each view, joined along the batch: pred [V*B, K].
+
+        Args:
+            views: each [B, C, H, W] in 0..1.
+            keys: [B] int64; equal keys mean equal pixels, so an answer may be remembered under them.
+            taps: names of the inner features that are wanted too.
+        """
+
+    def update(self, learner: nn.Module, step: int) -> None:
+        """Called after every optimiser step. Most teachers do nothing."""

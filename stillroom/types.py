@@ -1,0 +1,86 @@
+"""The values that travel. Every other module either makes one of these or turns one into the next.
+
+Letters used in shapes, here and everywhere:
+B images, V views, C channels, H W size, K classes, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Terms = dict[str, Tensor]
+"""Named scalar losses, raw: weights are kept apart, so that runs with other weights can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        images: [B, C, H, W] float in 0..1, *not normalised*: every network normalises for itself.
+        target: whatever the task reads, and nobody else: labels [B] int64 for classification.
+        keys: [B] int64; equal keys mean equal pixels, so they may index a cache.
+        views: further crops, each [B, C, h, w]; only self-distillation asks for them.
+    """
+
+    images: Tensor
+    target: Any
+    keys: Tensor
+    views: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def map(self, change: Any) -> Batch:
+        """The batch with `change` applied to every tensor in it."""
+        return replace(
+            self,
+            images=change(self.images),
+            target=_map(self.target, change),
+            keys=change(self.keys),
+            views=tuple(change(view) for view in self.views),
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`, copied without waiting where the memory allows it."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """The batch cut into `parts` batches of equal length, in order.
+
+        Raises:
+            ValueError: B is not a multiple of `parts`.
+        """
+        if len(self) % parts:
+            raise ValueError(f"a batch of {len(self)} can't be cut into {parts} equal parts")
+        size = len(self) // parts
+        for start in range(0, len(self), size):
+            yield self.map(lambda tensor, at=slice(start, start + size): tensor[at])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What any network says about images: its prediction, and the inner features somebody asked for.
+
+    The only thing that networks, caches, metrics and exports exchange.
+
+    Attributes:
+        pred: logits [B, K] for classification.
+        taps: name -> [B, C, h, w] feature map, [B, N, D] tokens or [B, D] vector.
+    """
+
+    pred: Tensor
+    taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _map(target: Any, change: Any) -> Any:
+    if isinstance(target, Tensor):
+        return change(target)
+    if isinstance(target, dict):
+        return {name: _map(value, change) for name, value in target.items()}
+    return target
