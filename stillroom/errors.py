@@ -24,6 +24,7 @@ class Exit(IntEnum):
     """What a process says when it ends."""
 
     DONE = 0
+    FAILED = 1  # a fault of this program, not of the user
     USAGE = 2
     DATA = 3
     MODEL = 4
@@ -111,6 +112,13 @@ RECIPE = {
         "nothing was started",
         "write KEY=VALUE, without blanks around the equals sign",
     ),
+    "SR-C404": Entry(
+        Exit.USAGE,
+        "exists already   {path}",
+        "a recipe that somebody may have edited is not overwritten",
+        "nothing was changed",
+        "name another file: --to other.toml",
+    ),
     "SR-C410": Entry(
         Exit.USAGE,
         "{folder} holds another experiment:\n{changes}",
@@ -118,12 +126,26 @@ RECIPE = {
         "nothing was changed",
         "give this one its own folder (`name=...` or `--folder`), or use the values on the left to resume that one",
     ),
+    "SR-C411": Entry(
+        Exit.USAGE,
+        "the images have changed since {folder} was begun ({old} then, {new} now)",
+        "the fingerprint over names, labels, splits and contents is another",
+        "nothing was changed",
+        "put the images back to resume, or give the new ones a folder of their own: name=...",
+    ),
     "SR-C460": Entry(
         Exit.USAGE,
         "no run folder   {folder}",
         "a run folder holds a run.json, and this one doesn't",
         "no report and no card were written",
         "give the folder that `stillroom run` named at its end, usually runs/NAME",
+    ),
+    "SR-C462": Entry(
+        Exit.USAGE,
+        "not finished   {folder}",
+        "its status is {status!r}, and it has no student.safetensors yet",
+        "nothing was changed",
+        "give the run's own command again: it goes on where it stopped",
     ),
     "SR-C461": Entry(
         Exit.USAGE,
@@ -260,6 +282,27 @@ DATA: dict[str, Entry] = {
 }
 
 SECURITY: dict[str, Entry] = {
+    "SR-S210": Entry(
+        Exit.MODEL,
+        "refused {file}: needs {needs}",
+        "the file is a pickle that runs code when it is read; weights alone need none",
+        "nothing was executed",
+        'convert it to safetensors where you trust it, or, if you know where it comes from, trust = "sha256:{sha256}"',
+    ),
+    "SR-S212": Entry(
+        Exit.MODEL,
+        "refused {path}: its tensor {tensor} lies in another file, {outside}",
+        "a model may name any file of this machine that way, and what it holds would become numbers in the answers",
+        "the model was not opened",
+        "write it as one file: torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(FILE), NEW_FILE)",
+    ),
+    "SR-S213": Entry(
+        Exit.MODEL,
+        "refused {file}: it is not the file that was trusted",
+        "trust says {given}, the file is sha256:{sha256}",
+        "nothing was executed",
+        "get the file again from where you took the hash, or look at why it changed before you trust the new one",
+    ),
     "SR-S201": Entry(
         Exit.DATA,
         "path leaves data root: {path}",
@@ -269,9 +312,125 @@ SECURITY: dict[str, Entry] = {
     ),
 }
 
-MODELS: dict[str, Entry] = {}
+MODELS: dict[str, Entry] = {
+    "SR-M330": Entry(
+        Exit.MODEL,
+        "features that can't be compared: {student} {s} and {teacher} {t}",
+        "one is a map and the other is not, or their tokens differ in number",
+        "nothing was trained",
+        "name taps of one kind: two maps [B, C, H, W], two vectors [B, D], or two token lists of equal length",
+    ),
+    "SR-M331": Entry(
+        Exit.MODEL,
+        "{term} does not teach: value {value:.4g}, gradient {length:.4g} long",
+        "on one real batch its gradient on the student is zero or not finite",
+        "nothing was trained",
+        "look at the taps and the temperature of that method, and at the teacher's weights",
+    ),
+    "SR-M301": Entry(
+        Exit.MODEL,
+        "{name} has {theirs} outputs, the data {classes} classes; no mapping",
+        "the weights were trained for other classes, so their answers mean nothing here",
+        "nothing was trained",
+        'fit a new classifier on your data (fit = "head"), fine-tune the whole model (fit = "all"), or say which output '
+        "means which class (map = [281, 207, ...], one number a class)",
+    ),
+    "SR-M303": Entry(
+        Exit.MODEL,
+        "no model called {model!r}{near}",
+        "a model is a built-in name, timm/NAME, torchvision/NAME or package.module:Name",
+        "nothing was started",
+        "`stillroom list models` names the built-in ones and searches the libraries",
+    ),
+    "SR-M304": Entry(
+        Exit.MODEL,
+        "{model} can't be built with these arguments",
+        "{problem}",
+        "nothing was started",
+        "mend or leave out the arguments beside the network's name: they go to the model as they are",
+    ),
+    "SR-M305": Entry(
+        Exit.MODEL,
+        "{model} does not answer images with one number a class",
+        "{problem}",
+        "nothing was started",
+        "change data.size, or name a model that turns images [B, C, H, W] of that size into logits [B, K]",
+    ),
+    "SR-M306": Entry(
+        Exit.USAGE,
+        "no part of the network is called {tap!r}{near}",
+        "a tap is the name of a submodule, as named_modules() gives it",
+        "nothing was started",
+        "`network.tap_names()` lists the names, in the order of the model",
+    ),
+    "SR-M307": Entry(
+        Exit.MODEL,
+        "the part {tap!r} never ran",
+        "the network has a part of that name, but images do not pass through it in a forward pass",
+        "nothing was learned from it",
+        "tap a part that runs: often one inside it, or the one around it",
+    ),
+    "SR-M308": Entry(
+        Exit.MODEL,
+        "no trained weights for {model}{near}",
+        "{problem}",
+        "nothing was started",
+        "give a file of weights, another tag of the model, or leave weights out to begin from nothing",
+    ),
+    "SR-M309": Entry(
+        Exit.MODEL,
+        "{model} can't be imported",
+        "{problem}",
+        "nothing was started",
+        "run from the folder that holds the package, or install it; the form is package.module:Name",
+    ),
+    "SR-M310": Entry(
+        Exit.MODEL,
+        "unusable weights   {file}",
+        "{problem}",
+        "nothing was loaded",
+        "get the file again, or save the weights as safetensors from where they work",
+    ),
+    "SR-M311": Entry(
+        Exit.MODEL,
+        "{file} does not fit the network",
+        "{problem}",
+        "nothing was loaded",
+        "name the network and the arguments that these weights were trained with",
+    ),
+}
 
-RESOURCES: dict[str, Entry] = {}
+RESOURCES: dict[str, Entry] = {
+    "SR-R501": Entry(
+        Exit.RESOURCES,
+        "disk full: {free} MB free   {path}",
+        "{problem}",
+        "the file was not written and no part of it is left; the last good checkpoint is intact",
+        "free some room and give the same command again: it goes on from that checkpoint",
+    ),
+    "SR-R503": Entry(
+        Exit.RESOURCES,
+        "out of memory",
+        "{problem}",
+        "this step was not made; the last good checkpoint is intact",
+        "train.accumulate=2 (or more) cuts each batch into parts with the same gradients; data.memory_gb and "
+        "train.batch lower what is held at once",
+    ),
+    "SR-R510": Entry(
+        Exit.RESOURCES,
+        "locked by {holder}   {folder}",
+        "two processes writing one run folder would spoil both runs",
+        "nothing was changed",
+        "wait for that process or end it, or give this run a folder of its own: name=...",
+    ),
+    "SR-E601": Entry(
+        Exit.DIVERGED,
+        "training diverged: {stage}, step {step}",
+        "the numbers stayed infinite or undefined through two restores with halved learning rates: {terms}",
+        "stopped; the weights before it and the number of the batch are in {folder}",
+        "lower train.lr, use train.precision='float32', or look at that batch of images",
+    ),
+}
 
 EXPORT: dict[str, Entry] = {
     "SR-X701": Entry(
@@ -296,6 +455,13 @@ EXPORT: dict[str, Entry] = {
         "no file was written; a file of an earlier export was left as it was",
         "choose a student that the target supports (`stillroom list students`), or see the whole message with -v",
     ),
+    "SR-X704": Entry(
+        Exit.MODEL,
+        "{runtime} can't open the model   {path}",
+        "{problem}",
+        "the file was not run",
+        "check that the file is whole and was made for this runtime; export it again if in doubt",
+    ),
 }
 
 BENCHMARK: dict[str, Entry] = {
@@ -308,4 +474,14 @@ BENCHMARK: dict[str, Entry] = {
     ),
 }
 
-CATALOGUE: dict[str, Entry] = RECIPE | DATA | SECURITY | MODELS | RESOURCES | EXPORT | BENCHMARK
+NETWORK: dict[str, Entry] = {
+    "SR-N801": Entry(
+        Exit.MODEL,
+        "offline: {file} not in cache",
+        "{problem}",
+        "nothing was started",
+        "run once where there is a network, which keeps the weights here, or give a file of weights",
+    ),
+}
+
+CATALOGUE: dict[str, Entry] = RECIPE | NETWORK | DATA | SECURITY | MODELS | RESOURCES | EXPORT | BENCHMARK

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -46,9 +47,13 @@ def pick(folder: str, name: str) -> Any:
     if name not in choices(folder):
         kind = CONTRACTS[folder]
         raise LookupError(f"no {kind} called {name!r}{near(name, choices(folder))}")
-    module = import_module(f"stillroom.{folder.replace('/', '.')}.{name}")
     wanted = name.replace("_", "")
-    return next(value for key, value in vars(module).items() if key.lower().replace("_", "") == wanted)
+    return next(value for key, value in vars(module(folder, name)).items() if key.lower().replace("_", "") == wanted)
+
+
+def module(folder: str, name: str) -> ModuleType:
+    """The file behind a name, imported."""
+    return import_module(f"stillroom.{folder.replace('/', '.')}.{name}")
 
 
 def _own(name: str) -> Any:

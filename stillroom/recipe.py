@@ -8,6 +8,7 @@ everything further down takes plain arguments, or the one section that is its ow
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,6 +175,7 @@ def read(source: str | Path | None = None, overrides: dict[str, Any] | None = No
     raw, title = ({}, "the command") if source is None else _load(source)
     for key, value in (overrides or {}).items():
         _set(raw, key, value)
+    raw.setdefault("name", _slug(raw))
     return check(raw, title)
 
 
@@ -230,6 +232,19 @@ def _load(source: str | Path) -> tuple[dict[str, Any], str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise Failure("SR-C402", path=path, problem=problem) from problem
     return {"name": path.stem} | raw, str(path)
+
+
+def _slug(raw: dict[str, Any]) -> str:
+    """A folder name for a recipe that was only spoken: the same words give the same folder, and so resume."""
+
+    def word(section: str, *keys: str) -> str:
+        value = raw.get(section)
+        if isinstance(value, dict):
+            value = next((value[key] for key in keys if value.get(key)), "")
+        return str(value or "").rstrip("/").rpartition("/")[2].rpartition(":")[2]
+
+    words = [word("data", "path", "source"), word("student", "network"), "from", word("teacher", "network")]
+    return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", one).strip("-.") for one in words if one) or "run"
 
 
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:

@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
+from stillroom.checkpoint import save_tensors
 from stillroom.errors import Failure
 from stillroom.files import finite, sweep, temporary, write, write_json
 
@@ -143,6 +144,28 @@ class Run:
     def weights(self, stage: str) -> Path:
         """The file a finished stage leaves."""
         return self.folder / f"{stage}.safetensors"
+
+    def export_path(self, target: str, bits: int) -> Path:
+        """Where the file of a target goes. What an earlier try left there, verified or not, is removed."""
+        path = self.folder / "exports" / (f"student{'' if bits == 32 else f'-int{bits}'}.{target}")
+        for old in (path, path.with_suffix(f".unverified{path.suffix}")):
+            old.unlink(missing_ok=True)
+        return path
+
+    def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+        """What a stage ended with, loadable without this program."""
+        if self.writes:
+            with temporary(self.weights(stage)) as temp:
+                save_tensors(tensors, temp, metadata)
+
+    def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
+        """`name.safetensors`."""
+        with temporary(self.folder / f"{name}.safetensors") as temp:
+            save_tensors(tensors, temp)
+
+    def write_metrics(self, figures: dict[str, Any]) -> None:
+        """`metrics.json`."""
+        write_json(self.folder / "metrics.json", figures)
 
     def _take_lock(self) -> None:
         """Hold the folder until the process ends, however it ends: the system lets go of the lock by itself."""

@@ -28,6 +28,10 @@ class Frozen:
         """What the network says of each view, joined along the batch."""
         return self._mapped(join([self.network(images, taps) for images in views]))
 
+    def speak(self, images: Tensor) -> Output:
+        """What it says of [B, C, H, W] images, for those who judge it as they judge any network."""
+        return self((images,), torch.empty(0, dtype=torch.int64), ())
+
     def update(self, learner: nn.Module, step: int) -> None:
         """Nothing: it is frozen."""
 

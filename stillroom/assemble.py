@@ -1,0 +1,128 @@
+"""From a recipe's sections to the things they stand for: data, task, networks, methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stillroom import models, recipe
+from stillroom.data import dataset
+from stillroom.data.dataset import Dataset, Split
+from stillroom.errors import Failure
+from stillroom.methods.method import Method
+from stillroom.models.network import Network
+from stillroom.plugins import pick
+from stillroom.tasks.task import Task
+
+STATISTICS = 2048  # training images that the mean and deviation of the pixels are taken from
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Mean and standard deviation of the training pixels, a number a channel, 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_data(section: recipe.Data, *, report: Path | None = None) -> Dataset:
+    """The images that a recipe's `[data]` names. `report` is the folder for the list of unreadable ones."""
+    source = pick("data/sources", section.source)(**section.arguments)
+    return dataset.load(
+        source,
+        size=section.size,
+        val=section.val,
+        test=section.test,
+        max_bad=section.max_bad,
+        max_pixels=section.max_pixels,
+        memory_gb=section.memory_gb,
+        report=report,
+    )
+
+
+def make_task(section: recipe.Task) -> Task:
+    """The task of `[task]`."""
+    task: Task = pick("tasks", section.name)(**section.arguments)
+    return task
+
+
+def pixels_of(split: Split) -> Pixels:
+    """Statistics of at most `STATISTICS` images of a split, evenly spread over it."""
+    images = spread(split, STATISTICS).double()
+    mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3)).clamp_min(1e-3)
+    return Pixels(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def make_network(section: recipe.Teacher | recipe.Student, data: Dataset, pixels: Pixels, *, seed: int) -> Network:
+    """The network of `[teacher]` or `[student]`, before anything is trained.
+
+    The same seed gives the same first weights, so that a student and its baseline begin alike. A classifier that has
+    to be fitted starts new; one that is kept must have the data's classes, unless a map says which of its outputs
+    they are.
+    """
+    torch.manual_seed(seed)
+    common: dict[str, Any] = {"channels": data.channels, "size": data.size, "mean": pixels.mean, "std": pixels.std}
+    fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
+    classes = None if fit == "none" and (map or section.weights == "pretrained") else len(data.classes)
+    if section.weights in (None, "pretrained"):
+        pretrained = section.weights == "pretrained"
+        network = models.build(section.network, classes=classes, pretrained=pretrained, **common, **section.arguments)
+    else:
+        network = models.restore(
+            section.network,
+            str(section.weights),
+            classes=classes,
+            head="replace" if fit == "head" or isinstance(section, recipe.Student) else "keep",
+            trust=section.trust,
+            **common,
+            **section.arguments,
+        )
+    outputs = max(map, default=-1) + 1 if map else len(data.classes)
+    if network.classes < outputs or (not map and network.classes != outputs):
+        raise Failure("SR-M301", name=section.network, theirs=network.classes, classes=len(data.classes))
+    return network
+
+
+def make_methods(
+    sections: Sequence[recipe.Method], student: Network, teacher: Any, split: Split, *, seed: int, device: torch.device
+) -> tuple[dict[str, Method], dict[str, float]]:
+    """Methods and their weights by label, each set up from what both networks say of a few real images."""
+    found: dict[str, Method] = {}
+    weights: dict[str, float] = {}
+    for section in sections:
+        method: Method = pick("methods", section.name)(**section.arguments)
+        label = section.name.rpartition(":")[2].lower()
+        while label in found:
+            label += "+"
+        found[label] = method
+        weights[label] = method.weight if section.weight is None else section.weight
+    if found:
+        images = spread(split, 2).to(device)
+        torch.manual_seed(seed)
+        for method in found.values():
+            said = look(student, images, method.student_taps)
+            heard = teacher((images,), torch.arange(len(images)), method.teacher_taps)
+            method.setup(said, heard)
+    return found, weights
+
+
+def spread(split: Split, count: int) -> Tensor:
+    """`count` images of a split, or all where it has fewer, evenly spread over it: [n, C, H, W] in 0..1."""
+    rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
+    return split.images(rows).float() / 255
+
+
+@torch.no_grad()
+def look(network: nn.Module, images: Tensor, taps: tuple[str, ...] = ()) -> Any:
+    """What a network says of images, leaving no trace in it: no gradient, no new statistics, its mode as it was."""
+    training = network.training
+    try:
+        return network.to(images.device).eval()(images, taps)
+    finally:
+        network.train(training)

@@ -1,0 +1,163 @@
+"""What a person sees while the program works: progress, refusals, tables. Figures go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stillroom.errors import Exit, Failure, Stopped
+
+QUIET_SECONDS = 10.0  # between two lines where nobody watches
+
+err, out = Console(stderr=True, highlight=False), Console(highlight=False, soft_wrap=True)
+log = logging.getLogger("stillroom")
+
+
+class Watch:
+    """Told after every training step: a bar with the time left on a terminal, else one line every ten seconds."""
+
+    def __init__(self, *, quiet: bool = False):
+        self._quiet, self._last, self._began = quiet, 0.0, dict[str, tuple[float, int]]()
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, step: Any, steps: int, best: float) -> None:
+        """Show the step."""
+        if self._quiet:
+            return
+        began, first = self._began.setdefault(stage, (time.monotonic() - step.seconds, step.step - 1))
+        speed = (step.step - first) / max(time.monotonic() - began, 1e-9)
+        words = {"loss": f"{step.loss:.3f}", "val": f"{best:.1%}" if best >= 0 else "-", "speed": f"{speed:.1f}"}
+        words["wait"] = f"{step.wait / max(step.seconds, 1e-9):.0%}"
+        if err.is_terminal:
+            self._draw(stage, step.step, steps, words)
+        elif time.monotonic() - self._last > QUIET_SECONDS or step.step == steps:
+            self._last = time.monotonic()
+            left = time.strftime("%H:%M:%S", time.gmtime((steps - step.step) / speed))
+            err.print(
+                f"{stage:8} {step.step}/{steps}  loss {words['loss']}  best val {words['val']}  "
+                f"{words['speed']} steps/s  data wait {words['wait']}  {left} left"
+            )
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+
+    def _draw(self, stage: str, step: int, steps: int, words: dict[str, str]) -> None:
+        if self._bar is None:
+            text = "loss {task.fields[loss]}  best val {task.fields[val]}  {task.fields[speed]} steps/s"
+            self._bar = Progress(
+                TextColumn("{task.description:8}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn(text + "  data wait {task.fields[wait]}"),
+                TimeRemainingColumn(),
+                console=err,
+            )
+            self._bar.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage, total=steps, **words)
+        self._bar.update(self._tasks[stage], completed=step, **words)
+
+
+def listen(folder: Path | None, *, verbose: bool, quiet: bool) -> None:
+    """Send what is said to stderr, and all of it, tracebacks included, to the run's log."""
+    log.setLevel(logging.DEBUG)
+    log.handlers.clear()
+    log.propagate = False
+    said = logging.StreamHandler(sys.stderr)
+    said.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    said.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(said)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = logging.FileHandler(folder / "run.log", encoding="utf-8")
+        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(kept)
+
+
+def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "") -> int:
+    """Say how it ended; the exit code."""
+    log.debug("%s", "".join(traceback.format_exception(problem)))
+    if isinstance(problem, Stopped):
+        again = f"; the same command goes on from there: {resume}" if resume else ""
+        err.print(f"stopped, everything is saved{again}", markup=False)
+        return int(problem.exit)
+    if isinstance(problem, Failure):
+        if as_json:
+            out.print_json(json.dumps({"error": problem.as_dict()}))
+        err.print(str(problem), markup=False, soft_wrap=True)
+        return int(problem.exit)
+    if verbose:
+        raise problem
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    err.print(
+        f"SR-0000 a fault of this program: {type(problem).__name__}: {problem}\n"
+        f"  why    {Path(last.filename).name}, line {last.lineno}\n"
+        "  effect stopped; what was saved is intact\n"
+        "  fix    give the command again with -v and send its traceback to the issue tracker",
+        markup=False,
+        soft_wrap=True,
+    )
+    return int(Exit.FAILED)
+
+
+def results(metrics: Mapping[str, Any]) -> Table:
+    """`metrics.json` as a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "accuracy", "95 %", "agrees", "MACs", "size", "latency p50", "verified"):
+        table.add_column(column, justify="left" if not column else "right")
+    titles = {"teacher": "teacher", "baseline": "student, untaught", "student": "student"}
+    for name, title in titles.items():
+        if name in metrics:
+            table.add_row(title, *_cells(metrics[name]), "")
+    for row in metrics.get("exports", []):
+        title = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
+        table.add_row(title, *_cells(row), "yes" if row["verified"] else "NO")
+    return table
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    def cell(name: str, form: str, scale: float = 1.0) -> str:
+        return form.format(row[name]["value"] * scale) if name in row else ""
+
+    low, high = row.get("accuracy", {}).get("ci95", (None, None))
+    interval = "" if low is None else f"{low * 100:.1f}-{high * 100:.1f}"
+    shaky = "" if row.get("latency_ms", {}).get("stable", True) else "~"
+    return [
+        cell("accuracy", "{:.1f} %", 100),
+        interval,
+        cell("agreement", "{:.1f} %", 100),
+        cell("macs", "{:.2f} M", 1e-6),
+        cell("bytes", "{:.0f} kB", 1e-3),
+        shaky + cell("latency_ms", "{:.2f} ms"),
+    ]
+
+
+def times(rows: Mapping[str, Any]) -> Table:
+    """Times of networks and files as a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "latency p50", "p95", "images/s", "spread"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in rows.items():
+        spread = row["latency_ms"].get("spread", 0.0)
+        flag = "" if row["latency_ms"].get("stable", True) else "  unstable (SR-B901)"
+        table.add_row(
+            name,
+            f"{row['latency_ms']['value']:.2f} ms",
+            f"{row['latency_p95_ms']['value']:.2f} ms",
+            f"{row['throughput']['value']:.0f}",
+            f"{spread:.0%}{flag}",
+        )
+    return table

@@ -1,0 +1,191 @@
+"""A source made ready for use: split, sized, checked, and told apart from every other by a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillroom.data.decode import MAX_PIXELS, header
+from stillroom.data.sources.source import Numbers, Source
+from stillroom.data.splits import complete
+from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
+from stillroom.data.threads import on_threads
+from stillroom.errors import Failure
+
+__all__ = ["Dataset", "Split", "load"]
+
+LARGEST_OWN_SIZE = 224
+SURVEYED = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Images of K classes in three splits.
+
+    Attributes:
+        classes: names, in the order of the labels.
+        channels: C, 1 or 3.
+        size: H = W of every image.
+        splits: "train", "val" and "test".
+        fingerprint: sha256 over classes, size, labels, splits, file names, and the content of train and val (of the
+            surveyed sample where the set is too large for memory). The same files in another folder have the same.
+        ledger: the images that could not be read so far.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    splits: dict[str, Split]
+    fingerprint: str
+    ledger: Ledger = field(repr=False)
+    labels: Numbers = field(repr=False)
+
+    @property
+    def bad(self) -> list[Bad]:
+        """Images that can't be used, as far as anybody has looked."""
+        return [self.ledger.bad[item] for item in sorted(self.ledger.bad)]
+
+    def summary(self) -> dict[str, Any]:
+        """What a report prints; opens no split."""
+        counts = {
+            name: np.bincount(self._known(self.labels[split.listed]), minlength=len(self.classes)).tolist()
+            for name, split in self.splits.items()
+        }
+        return {
+            "classes": list(self.classes),
+            "channels": self.channels,
+            "size": self.size,
+            "images": {name: len(split.listed) for name, split in self.splits.items()},
+            "per_class": counts,
+            "bad": len(self.ledger.bad),
+            "in_memory": all(split.memory for split in self.splits.values()),
+            "fingerprint": self.fingerprint,
+        }
+
+    def _known(self, labels: Numbers) -> Numbers:
+        return labels[(labels >= 0) & (labels < len(self.classes))]
+
+
+def load(
+    source: Source,
+    *,
+    size: int | None = None,
+    max_bad: float = 0.01,
+    max_pixels: int = MAX_PIXELS,
+    memory_gb: float = 2.0,
+    val: float = 0.15,
+    test: float = 0.2,
+    seed: int = 0,
+    report: Path | None = None,
+) -> Dataset:
+    """Splits a source and looks at the headers of its train and val images; the test split stays closed.
+
+    Where the decoded set is larger than `memory_gb`, 2,000 images spread over train and val are looked at, and images
+    are decoded on request.
+
+    Args:
+        source: where images come from.
+        size: H = W; every image's shorter side is brought to it and the centre kept. None: the images' own size where
+            all are squares of one size, else the median of the shorter sides, 224 at most.
+        max_bad: the largest share of images that may be unreadable.
+        max_pixels: the largest image that is decoded.
+        memory_gb: GiB of decoded images that may be kept in memory.
+        val: share that chooses the model, where the source doesn't say.
+        test: share that is reported, where the source doesn't say.
+        seed: of the split.
+        report: the folder for bad_files.csv.
+
+    Raises:
+        Failure: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
+    """
+    splits = complete(source.labels, source.splits, val=val, test=test, seed=seed)
+    total = sum(len(items) for items in splits.values())
+    ledger = Ledger(total=total, max_bad=max_bad, report=report)
+    survey = _Survey(source, max_pixels=max_pixels)
+    visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
+    survey.look(visible[np.unique(np.linspace(0, len(visible) - 1, num=min(SURVEYED, len(visible))).astype(int))])
+    side = size or survey.size()
+    memory = total * source.channels * side**2 <= memory_gb * 2**30
+    if memory:
+        survey.look(visible)
+        side = size or survey.size()
+    for name in ("train", "val"):
+        ledger.add(name, [(item, survey.failures[item]) for item in splits[name].tolist() if item in survey.failures])
+    if len(survey.failures) == len(visible):
+        raise Failure("SR-D108", path=source.name(0), why=f"none of {len(visible)} images can be read")
+    made = {
+        name: Split(
+            name=name, listed=items, source=source, size=side, max_pixels=max_pixels, memory=memory, ledger=ledger
+        )
+        for name, items in splits.items()
+    }
+    fingerprint = _fingerprint(source, splits, side, survey.contents)
+    return Dataset(
+        classes=source.classes,
+        channels=source.channels,
+        size=side,
+        splits=made,
+        fingerprint=fingerprint,
+        ledger=ledger,
+        labels=source.labels,
+    )
+
+
+class _Survey:
+    """Sizes and content hashes of images, from their headers and bytes."""
+
+    def __init__(self, source: Source, *, max_pixels: int):
+        self.source, self.max_pixels = source, max_pixels
+        self.sides: dict[int, tuple[int, int]] = {}
+        self.contents: dict[int, bytes] = {}
+        self.failures: dict[int, Failure] = {}
+
+    def look(self, items: Numbers) -> None:
+        on_threads(self._one, [item for item in items.tolist() if item not in self.contents])
+
+    def size(self) -> int:
+        """The side for all: their own where they are squares of one size, else the median shorter side, 224 at most."""
+        sides = set(self.sides.values())
+        if len(sides) == 1:
+            height, width = next(iter(sides))
+            if height == width:
+                return height
+        shorter = [min(pair) for pair in self.sides.values()]
+        return min(LARGEST_OWN_SIZE, int(np.median(shorter))) if shorter else LARGEST_OWN_SIZE
+
+    def _one(self, item: int) -> None:
+        self.contents[item] = b""
+        name = self.source.name(item)
+        try:
+            raw = self.source.read(item)
+            self.contents[item] = content(raw)
+            self.sides[item] = header(raw, max_pixels=self.max_pixels, name=name)[:2]
+        except Failure as failure:
+            raise_if_unsafe(failure)
+            self.failures[item] = failure
+
+
+def content(raw: bytes | NDArray[np.uint8]) -> bytes:
+    """sha256 of a file, or of pixels and their shape."""
+    if isinstance(raw, bytes):
+        return hashlib.sha256(raw).digest()
+    return hashlib.sha256(str(raw.shape).encode() + np.ascontiguousarray(raw).tobytes()).digest()
+
+
+def _fingerprint(source: Source, splits: dict[str, Numbers], size: int, contents: dict[int, bytes]) -> str:
+    digest = hashlib.sha256(repr((source.classes, source.channels, size)).encode())
+    for name, items in splits.items():
+        digest.update(name.encode() + items.tobytes() + source.labels[items].tobytes())
+        digest.update("\0".join(_last_parts(source, items)).encode("utf-8", "surrogateescape"))
+        digest.update(b"".join(contents.get(item, b"") for item in items.tolist()))
+    return digest.hexdigest()
+
+
+def _last_parts(source: Source, items: Numbers) -> Iterable[str]:
+    return (source.name(item).rpartition("/")[2] for item in items.tolist())

@@ -1,0 +1,30 @@
+"""Which source fits a path, so that `data=photos/` is enough."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+from stillroom import plugins
+from stillroom.data.sources.source import existing, printable
+from stillroom.errors import Failure
+
+
+def guess(path: str) -> str:
+    """The name of the source that fits: a source's own name where it takes no path, else the one whose `fits` says so.
+
+    Raises:
+        Failure: SR-D101 no such path, SR-D109 no source fits, or more than one.
+    """
+    sources = {name: plugins.pick("data/sources", name) for name in plugins.choices("data/sources")}
+    if path in sources and not signature(sources[path]).parameters:
+        return path
+    found = existing(path)
+    fitting = [name for name, source in sources.items() if hasattr(source, "fits") and source.fits(found)]
+    if len(fitting) == 1:
+        return fitting[0]
+    why = (
+        f"it could be {' or '.join(fitting)}"
+        if fitting
+        else "neither class folders with images, nor parquet or idx files"
+    )
+    raise Failure("SR-D109", path=printable(path), why=why)

@@ -1,0 +1,132 @@
+"""The n-th batch of a run is a pure function of n: that is the whole of resuming, and of training on several machines.
+
+One endless stream holds every epoch's permutation of the split, one behind the other without a gap; batch n is the
+stream's positions n·B to (n+1)·B. A batch may therefore be larger than the split, or hold the end of one epoch and the
+start of the next, and each epoch still shows each image once.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stillroom.data.augment import augment, key, to_float
+from stillroom.data.dataset import Split
+from stillroom.data.random import permutation
+from stillroom.recipe import Augment
+from stillroom.types import Batch
+
+AHEAD = 2
+
+_permutation = lru_cache(maxsize=4)(permutation)
+
+
+class Loader:
+    """Training batches, for one of `world` processes.
+
+    Args:
+        split: what is read.
+        batch: B, images in a batch of all processes together.
+        seed: of order and augmentation.
+        augment: how images change; None leaves them alone.
+        rank: which process this is; it gets the `rank`-th of `world` equal parts of each batch.
+        world: how many processes there are.
+
+    Raises:
+        ValueError: the batch can't be shared equally, or a number is out of range.
+    """
+
+    def __init__(
+        self, split: Split, *, batch: int, seed: int, augment: Augment | None = None, rank: int = 0, world: int = 1
+    ):
+        if batch < 1 or batch % world:
+            raise ValueError(f"a batch of {batch} can't be shared equally by {world} processes")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
+        self.split, self.batch, self.seed, self.augment = split, batch, seed, augment
+        self.rank, self.world = rank, world
+
+    def __call__(self, n: int = 0) -> Iterator[Batch]:
+        """Batches n, n + 1, ... without end; the next two are prepared while one is used."""
+        return _ahead(self.at, count(n))
+
+    def at(self, n: int) -> Batch:
+        """Batch n, the part of this process."""
+        rows, epochs = self.places(n)
+        images, labels, items = self.split.take(rows)
+        target = torch.from_numpy(labels)
+        if self.augment is None:
+            return Batch(images=to_float(images), target=target, keys=torch.from_numpy(items))
+        keys = key(self.seed, epochs, items)
+        return Batch(images=augment(images, keys, self.augment), target=target, keys=torch.from_numpy(keys))
+
+    def places(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the split and their epochs, [B / world] each, in this process's part of batch n."""
+        share = self.batch // self.world
+        start = n * self.batch + self.rank * share
+        epochs, offsets = np.divmod(np.arange(start, start + share), len(self.split))
+        rows = np.empty(share, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            now = epochs == epoch
+            rows[now] = _permutation(len(self.split), seed=self.seed, epoch=int(epoch))[offsets[now]]
+        return rows, epochs
+
+
+def in_order(split: Split, batch: int) -> Iterator[Batch]:
+    """Each image of the split once, as it is, in order; the last batch may be smaller. Keys are item numbers."""
+
+    def make(start: int) -> Batch:
+        images, labels, items = split.take(np.arange(start, min(start + batch, len(split))))
+        return Batch(images=to_float(images), target=torch.from_numpy(labels), keys=torch.from_numpy(items))
+
+    return _ahead(make, range(0, len(split), batch))
+
+
+def _ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Iterator[Batch]:
+    """make(number) for each, made in one background thread, `AHEAD` of them before they are asked for.
+
+    A thread and not processes: numpy and Pillow let go of the interpreter lock where the work is, and nothing is
+    copied, forked or left behind. What `make` raises is raised here.
+    """
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
+    closed = threading.Event()
+
+    def put(what: Batch | BaseException | None) -> bool:
+        while not closed.is_set():
+            try:
+                ready.put(what, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for number in numbers:
+                if closed.is_set() or not put(make(number)):
+                    return
+            put(None)
+        except BaseException as problem:  # whatever it is, it belongs to the caller
+            put(problem)
+
+    worker = threading.Thread(target=work, name="stillroom-loader", daemon=True)
+    worker.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        closed.set()
+        with suppress(queue.Empty):
+            while True:
+                ready.get_nowait()  # wakes the worker where it waits for a place
+        worker.join()

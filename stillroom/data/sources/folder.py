@@ -1,0 +1,161 @@
+"""A folder of class folders: `CLASS/**/*.jpg`, or `{train,val,test}/CLASS/**/*.jpg`.
+
+With a folder `train` in it, the folder is taken as split, and only the split folders are read; `val` may also be called
+`valid` or `validation`. Classes are the folders of train, sorted by name. A class missing from val or test is fine
+(`inspect` tells); a class with images in val or test but none in train is refused, because it is nearly always a
+spelling. Hidden files and files without an image suffix are passed over and counted in `ignored`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stillroom.data.decode import SUFFIXES
+from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
+from stillroom.errors import Failure
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class Folder:
+    """Images in class folders.
+
+    Args:
+        path: the folder.
+        allow_outside: whether links may lead out of it.
+        channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
+
+    Raises:
+        Failure: SR-D101 no such folder, SR-D108 no images, SR-D109 no class folders, SR-D114 unknown class, SR-S201 a
+            link leads outside.
+    """
+
+    def __init__(self, *, path: str, allow_outside: bool = False, channels: int | None = None):
+        self.path, self.allow_outside = path, allow_outside
+        self.ignored = 0
+        self._root = os.path.realpath(existing(path))
+        if not os.path.isdir(self._root):
+            raise Failure("SR-D109", path=printable(path), why="it is a file, not a folder")
+        folders = _split_folders(self._root)
+        found = {split: self._classes(folder) for split, folder in folders.items()}
+        self._refuse_empty(found)
+        first = "train" if "train" in found else ""
+        names = sorted(found[first])
+        self._refuse_unknown(found, names)
+        self.classes = tuple(printable(name) for name in names)
+        self._files: list[str] = []
+        labels: list[int] = []
+        self.splits: dict[str, Numbers] = {}
+        for split, classes in found.items():
+            start = len(labels)
+            for name in sorted(set(classes) & set(names)):
+                self._files += classes[name]
+                labels += [names.index(name)] * len(classes[name])
+            if split:
+                self.splits[split] = np.arange(start, len(labels))
+        self.labels: Numbers = np.array(labels, dtype=np.int64)
+        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(labels))))
+
+    @staticmethod
+    def fits(path: Path) -> bool:
+        """Whether the folder holds folders with images."""
+        if not path.is_dir():
+            return False
+        below = [folder for parent in _split_folders(str(path)).values() for folder in _entries(parent)]
+        return any(folder.is_dir() and _holds_image(folder.path) for folder in below)
+
+    def name(self, item: int) -> str:
+        """The path, below `path`."""
+        return printable(os.path.join(self.path, self._files[item]))
+
+    def read(self, item: int) -> bytes:
+        """The file's bytes."""
+        return read_file(os.path.join(self._root, self._files[item]), name=self.name(item))
+
+    def _classes(self, folder: str) -> dict[str, list[str]]:
+        """Class name -> sorted paths of its images, below the root."""
+        classes = {}
+        for entry in _entries(folder):
+            if not entry.is_dir():
+                self.ignored += 1
+                continue
+            self._check(entry)
+            classes[entry.name] = sorted(self._images(entry.path, seen=frozenset()))
+        return classes
+
+    def _images(self, folder: str, *, seen: frozenset[str]) -> Iterator[str]:
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above: a ring
+            return
+        try:
+            entries = _entries(folder)
+        except PermissionError as problem:
+            raise Failure("SR-D104", path=printable(folder)) from problem
+        for entry in entries:
+            if entry.is_dir():
+                self._check(entry)
+                yield from self._images(entry.path, seen=seen | {real})
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                self._check(entry)
+                yield os.path.relpath(entry.path, self._root)
+            else:
+                self.ignored += 1
+
+    def _check(self, entry: os.DirEntry[str]) -> None:
+        if entry.is_symlink() and not self.allow_outside:
+            inside(entry.path, root=self._root, shown=printable(entry.path))
+
+    def _refuse_empty(self, found: dict[str, dict[str, list[str]]]) -> None:
+        images = sum(len(files) for classes in found.values() for files in classes.values())
+        folders = sum(len(classes) for classes in found.values())
+        if not folders:
+            why = f"there are {self.ignored} file(s) but no class folders in {', '.join(s or 'it' for s in found)}"
+            raise Failure("SR-D109", path=printable(self.path), why=why)
+        if not images:
+            why = f"{folders} class folder(s), {self.ignored} other file(s), none with the suffix of an image"
+            raise Failure("SR-D108", path=printable(self.path), why=why)
+
+    def _refuse_unknown(self, found: dict[str, dict[str, list[str]]], known: list[str]) -> None:
+        for split, classes in found.items():
+            for name, files in classes.items():
+                if files and name not in known:
+                    values = {"name": printable(name), "split": split, "images": len(files)}
+                    known_names = printable(", ".join(known))
+                    raise Failure("SR-D114", path=printable(self.path), known=known_names, **values)
+
+
+def _split_folders(root: str) -> dict[str, str]:
+    """Split name -> its folder; the one name "" when the classes lie in the root itself.
+
+    Raises:
+        Failure: SR-D109, the splits are there, but train is not, or one is there twice.
+    """
+    folders = [entry for entry in _entries(root) if entry.is_dir()]
+    splits = [entry for entry in folders if entry.name.lower() in SPLITS]
+    names = [SPLITS[entry.name.lower()] for entry in splits]
+    if "train" not in names:
+        if splits and len(splits) == len(folders):
+            raise Failure(
+                "SR-D109", path=printable(root), why=f"there is a folder {splits[0].name}, but none called train"
+            )
+        return {"": root}
+    if len(names) != len(set(names)):
+        raise Failure("SR-D109", path=printable(root), why="a split is there twice, as val, valid or validation")
+    return dict(
+        sorted(zip(names, (entry.path for entry in splits), strict=True), key=lambda pair: list(SPLITS).index(pair[0]))
+    )
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What lies in a folder, sorted, hidden files left out."""
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _holds_image(folder: str) -> bool:
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)

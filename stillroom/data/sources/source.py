@@ -1,0 +1,112 @@
+"""The contract of a source: where images and labels come from, one kind a file in this folder.
+
+A source knows the list of its images and gives each as it is stored. It neither decodes, resizes nor splits (it only
+tells which split the publisher made), and it reads an image when asked for that image, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os.path import commonpath, realpath
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillroom.data.decode import header
+from stillroom.errors import Failure
+from stillroom.plugins import near
+
+Numbers = NDArray[np.int64]
+PEEKED = 100
+
+
+@runtime_checkable
+class Source(Protocol):
+    """N labelled images.
+
+    Attributes:
+        classes: the K class names, in the order of the labels.
+        channels: 1 where all images are grey, else 3.
+        labels: [N] numbers, indices into `classes`; whatever lies outside 0..K-1 is found by `inspect`.
+        splits: any of "train", "val", "test" -> item numbers; empty where the publisher made no split.
+
+    A source that is made from a path also has `fits(path) -> bool` (static, and true only when nothing but this kind
+    can be meant), by which `data=PATH` finds it.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    labels: Numbers
+    splits: dict[str, Numbers]
+
+    def name(self, item: int) -> str:
+        """The image's path or number, as its owner would write it, printable."""
+        ...
+
+    def read(self, item: int) -> bytes | NDArray[np.uint8]:
+        """An encoded file, or pixels uint8 [H, W] or [H, W, C].
+
+        Raises:
+            Failure: SR-D102 missing, SR-D104 not permitted.
+        """
+        ...
+
+
+def existing(path: str) -> Path:
+    """The path, if it exists.
+
+    Raises:
+        Failure: SR-D101, naming the nearest name beside it.
+    """
+    found = Path(path).expanduser()
+    if found.exists():
+        return found
+    beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+    hint = near(found.name, beside) if beside else f"; nor is there a folder {printable(str(found.parent))}"
+    raise Failure("SR-D101", path=printable(path), hint=hint if len(hint) < 400 else "")
+
+
+def printable(path: str) -> str:
+    r"""The path with bytes that are not UTF-8 written as \xNN: it can be printed, logged and sent as JSON."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def read_file(path: str, *, name: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        Failure: SR-D104 not permitted, SR-D102 missing or failing medium.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except PermissionError as problem:
+        raise Failure("SR-D104", path=name) from problem
+    except OSError as problem:
+        raise Failure("SR-D102", path=name, why=f"reading it failed: {problem.strerror}") from problem
+
+
+def inside(path: str, *, root: str, shown: str) -> None:
+    """Makes sure that `path`, every link followed, lies below `root` (which is real already).
+
+    Raises:
+        Failure: SR-S201.
+    """
+    target = realpath(path)
+    if commonpath([target, root]) != root:
+        raise Failure("SR-S201", path=shown, target=printable(target), root=printable(root))
+
+
+def peek_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbers) -> int:
+    """1 if a hundred images spread over `items` are all grey, else 3. Unreadable ones don't count."""
+    seen = set()
+    for item in items[np.unique(np.linspace(0, len(items) - 1, num=min(PEEKED, len(items))).astype(int))]:
+        try:
+            seen.add(header(read(int(item)))[2])
+        except Failure:
+            continue
+        if 3 in seen:
+            return 3
+    return 1 if seen == {1} else 3

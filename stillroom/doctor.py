@@ -1,0 +1,44 @@
+"""`stillroom doctor`: what this machine has, what it lacks, and how to get it."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from stillroom import machine
+from stillroom.engine import precision_for
+
+
+def examine(folder: Path = Path()) -> dict[str, str]:
+    """Subject -> what was found. Nothing is installed or fetched."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    hardware, versions = machine.hardware(device, 1), machine.versions()
+    free = shutil.disk_usage(folder).free / 1e9
+    precision = str(precision_for(device, "auto")).removeprefix("torch.")
+    return {
+        "python": versions.pop("python"),
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "processor": f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gb']} GB",
+        "accelerator": hardware["device"] if device.type == "cuda" else "none; everything runs on the processor",
+        "precision": f"auto means {precision} here",
+        "disk": f"{free:.0f} GB free here" + ("" if free > 5 else "; checkpoints of large networks may not fit"),
+        "onnx": _runtime("onnxruntime", "pip install 'onnxruntime>=1.23'"),
+        "parquet": _runtime("pyarrow", "pip install 'pyarrow>=20'"),
+        "torchvision": _torchvision(),
+    }
+
+
+def _runtime(package: str, remedy: str) -> str:
+    return "there" if find_spec(package) else f"missing: {remedy}"
+
+
+def _torchvision() -> str:
+    """A torchvision built for another torch can't be imported, and takes timm with it."""
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as problem:
+        return f"broken ({str(problem).splitlines()[0]}): install torch and torchvision together, of one build"
+    return f"{torchvision.__version__}, fits torch"

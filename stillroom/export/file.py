@@ -1,0 +1,136 @@
+"""What an export target is, and what all of them share.
+
+A target is a file of this folder with two functions in it:
+
+    def NAME(network, path, *, example, classes, bits=32, calibration=(), ...) -> Path
+        writes the network, its preprocessing included, and says where;
+    def load(path, *, threads=None) -> Callable[[Tensor], Output]
+        opens what was written; the result takes images [B, C, H, W] in 0..1 as a network does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.errors import Failure
+from stillroom.types import Output
+
+
+class Export(Protocol):
+    """The writing half of a target."""
+
+    def __call__(
+        self,
+        network: nn.Module,
+        path: Path,
+        *,
+        example: Tensor,
+        classes: tuple[str, ...],
+        bits: int = 32,
+        calibration: Iterable[Tensor] = (),
+    ) -> Path:
+        """Write `network` to `path` and return `path`.
+
+        Args:
+            network: maps images [B, C, H, W] in 0..1 to an `Output`; it is left as it was.
+            path: the file to write; it appears whole or not at all.
+            example: [B, C, H, W], any image of the right shape.
+            classes: names in label order, written into the file.
+            bits: 32 for floats, 8 for integers.
+            calibration: image batches [B, C, H, W] in 0..1 whose activations set the integer ranges.
+        """
+        ...
+
+
+class Speech(nn.Module):
+    """A network reduced to what an exporter understands: a tensor in, a tensor out."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        # A copy, so that moving and freezing it leaves the caller's network where and as it is.
+        self.network = deepcopy(network).cpu().float().eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in 0..1 to logits [B, K]."""
+        output: Output = self.network(images)
+        return output.pred
+
+
+def require(target: str, *packages: str) -> None:
+    """Refuse, before any work is done, when a package that `target` needs is not installed.
+
+    Raises:
+        Failure: SR-X702 names the packages.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise Failure("SR-X702", target=target, packages=" ".join(missing))
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A draft beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    The draft lies in a folder of its own, where a tool may leave further files; the same file system as `path`, for
+    a rename is atomic only within one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        yield draft
+        _sync(draft)
+        os.replace(draft, path)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence for tools that talk while they work; what they raise still comes through.
+
+    A handler is lent to the root logger, because the first `logging.info` of a tool would otherwise set up logging
+    for the whole process.
+    """
+    root, level, deaf = logging.getLogger(), logging.root.manager.disable, logging.NullHandler()
+    root.addHandler(deaf)
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        root.removeHandler(deaf)
+
+
+def shape(example: Tensor) -> tuple[int, int, int]:
+    """(C, H, W) of one image of the example."""
+    if example.dim() != 4:
+        raise ValueError(f"an example is [B, C, H, W], got {list(example.shape)}")
+    channels, height, width = example.shape[1:]
+    return channels, height, width
+
+
+def pair(example: Tensor) -> Tensor:
+    """[2, C, H, W] of the example's first image: tracing one image alone would fix B to 1."""
+    return example[:1].detach().to(torch.float32).cpu().expand(2, *shape(example)).contiguous()

@@ -1,0 +1,173 @@
+"""ONNX: the file that most runtimes read, and onnxruntime as the one that runs it here."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.errors import Failure
+from stillroom.export.file import Speech, atomic, pair, quiet, require, shape
+from stillroom.types import Output
+
+
+def onnx(
+    network: nn.Module,
+    path: Path,
+    *,
+    example: Tensor,
+    classes: tuple[str, ...],
+    bits: Literal[32, 8] = 32,
+    calibration: Iterable[Tensor] = (),
+    method: Literal["minmax", "percentile"] = "minmax",
+    task: str = "classification",
+    base: Path | None = None,
+) -> Path:
+    """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output `logits` [B, K].
+
+    B is free; normalisation and resizing are inside. What 8 bits mean is said in `_int8.quantize`.
+
+    Args:
+        network: maps images to an `Output`; a copy of it is exported, in evaluation mode.
+        path: the file to write; it appears whole or not at all.
+        example: [B, C, H, W], any image of the right shape.
+        classes: names in label order; written into the file with task and input range.
+        bits: 32 for floats, 8 for integers.
+        calibration: training image batches, for 8 bits only; a few hundred images are enough.
+        method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends.
+        task: written into the file.
+        base: float file of the same network, exported before; for 8 bits, it saves exporting once more.
+
+    Raises:
+        ValueError: `bits` is neither 32 nor 8, or there is nothing to calibrate 8 bits on.
+        Failure: SR-X702, a package is missing; SR-X703, the network can't be exported.
+    """
+    if bits not in (32, 8):
+        raise ValueError(f"bits is 32 or 8, not {bits}")
+    batches = list(calibration) if bits == 8 else []
+    if bits == 8 and not batches:
+        raise ValueError("8 bits need calibration images, and there are none")
+    require("onnx", "onnx", "onnxscript", "onnxruntime")
+    path = Path(path)
+    with atomic(path) as draft:
+        try:
+            with quiet():
+                source = base or _float(network, draft.with_suffix(".float.onnx"), example)
+                if bits == 8:
+                    _integers(source, draft, batches, method)
+                _finish(source if bits == 32 else draft, draft, example, classes=classes, task=task, bits=bits)
+        except Failure:
+            raise
+        except Exception as problem:
+            reason = _first_line(problem)
+            raise Failure("SR-X703", target=f"onnx, {bits} bits", path=path, problem=reason) from problem
+    return path
+
+
+class Session:
+    """An ONNX file, opened: images [B, C, H, W] in 0..1 to an `Output`, as a network does.
+
+    Attributes:
+        path: the file.
+        threads: how many it computes with.
+        facts: what the file says of itself: `task`, `classes`, `input`, `output`, `bits`; empty for a stranger's file.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None):
+        require("onnx", "onnx", "onnxruntime")
+        import onnxruntime
+
+        from stillroom.export import _graph
+
+        self.path, self.threads = Path(path), threads or _cores()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        # Idle threads that spin would take the cores from whoever is timed next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            outside = _graph.external(self.path)
+            if outside:
+                raise Failure("SR-S212", path=path, tensor=outside[0][0], outside=outside[0][1])
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Failure:
+            raise
+        except Exception as problem:
+            reason = _first_line(problem)
+            raise Failure("SR-X704", runtime="onnxruntime", path=path, problem=reason) from problem
+        self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order; empty when the file does not say."""
+        return tuple(json.loads(self.facts.get("classes", "[]")))
+
+    def __call__(self, images: Tensor) -> Output:
+        """Images [B, C, H, W] in 0..1, on any device, to logits [B, K] on the CPU."""
+        pixels = images.detach().to("cpu", torch.float32).contiguous().numpy()
+        return Output(pred=torch.from_numpy(self._session.run([self._output], {self._input: pixels})[0]))
+
+
+def load(path: Path, *, threads: int | None = None) -> Session:
+    """Open an ONNX file in onnxruntime on the CPU.
+
+    Args:
+        path: the file.
+        threads: threads to compute with; None takes every core this process may use. Times want 1.
+
+    Raises:
+        Failure: SR-X702, onnxruntime is missing; SR-X704, it refuses the file; SR-S212, the file reads others.
+    """
+    return Session(path, threads=threads)
+
+
+def _float(network: nn.Module, path: Path, example: Tensor) -> Path:
+    torch.onnx.export(
+        Speech(network),
+        (pair(example),),
+        path,
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("B")},),
+    )
+    return path
+
+
+def _integers(source: Path, target: Path, calibration: Iterable[Tensor], method: str) -> None:
+    from stillroom.export import _int8  # onnxruntime.quantization takes a second to import
+
+    _int8.quantize(source, target, batches=calibration, method=method)
+
+
+def _finish(source: Path, target: Path, example: Tensor, *, classes: tuple[str, ...], task: str, bits: int) -> None:
+    """Strip the raw file and sign it."""
+    from onnx import checker, load_model, save_model
+
+    from stillroom.export import _graph
+
+    model = load_model(source)
+    _graph.slim(model)
+    _graph.describe(model, classes=classes, shape=shape(example), task=task, bits=bits)
+    checker.check_model(model)
+    save_model(model, target)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(problem: Exception) -> str:
+    """The exporter's messages fill screens; the first line says what went wrong, and `from` keeps the rest."""
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0] if lines else ''}".strip()

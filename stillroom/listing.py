@@ -1,0 +1,32 @@
+"""What `stillroom list` prints: names, and the first line of what each one says of itself."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from stillroom import recipe
+from stillroom.plugins import HERE, choices
+
+
+def listing(kind: str, folder: str, like: str = "") -> dict[str, str]:
+    """Name -> one line, for the names that contain `like`."""
+    if kind == "recipes":
+        rows = {name: _comment(recipe.BUILT_IN / f"{name}.toml") for name in recipe.built_in()}
+    elif kind in ("students", "teachers"):
+        from stillroom import models
+
+        return dict.fromkeys(models.names(like), "")
+    else:
+        # Read, not imported: nothing heavy is needed to know what a file says of itself.
+        rows = {name: _docstring(HERE / folder / f"{name}.py") for name in choices(folder)}
+    return {name: text for name, text in rows.items() if like in name}
+
+
+def _docstring(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def _comment(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()

@@ -1,0 +1,26 @@
+"""Top-1 accuracy: how often the network is right."""
+
+from __future__ import annotations
+
+from stillroom.metrics._figure import Figure, proportion
+from stillroom.metrics.metric import Metric, decide
+from stillroom.types import Batch, Output
+
+
+class Accuracy(Metric):
+    """Share of images whose greatest logit is the label's: |{i : argmax_k pred_ik = target_i}| / N, in 0..1."""
+
+    def __init__(self, *, classes: tuple[str, ...]):
+        super().__init__(classes, right=(), seen=())
+
+    def update(self, output: Output, batch: Batch, teacher: Output | None = None) -> None:
+        """Count the images and those answered rightly."""
+        right = decide(output.pred) == batch.target
+        self._add(right=right.sum(), seen=batch.target.new_tensor(len(right)))
+
+    def compute(self) -> dict[str, Figure]:
+        """`accuracy`, with its interval."""
+        right, seen = int(self._counts["right"]), int(self._counts["seen"])
+        if not seen:
+            return {}
+        return {"accuracy": proportion(right, seen, how="share of images whose most probable class is the label")}

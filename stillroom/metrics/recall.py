@@ -1,0 +1,33 @@
+"""Recall of every class: how many images of a class the network finds, so that a weak class can't hide in the mean."""
+
+from __future__ import annotations
+
+from stillroom.metrics._figure import Figure, wilson
+from stillroom.metrics.metric import Metric, decide
+from stillroom.types import Batch, Output
+
+
+class Recall(Metric):
+    """For each class c: |{i : target_i = c, argmax_k pred_ik = c}| / |{i : target_i = c}|, in 0..1."""
+
+    def __init__(self, *, classes: tuple[str, ...]):
+        super().__init__(classes, right=(len(classes),), seen=(len(classes),))
+
+    def update(self, output: Output, batch: Batch, teacher: Output | None = None) -> None:
+        """Count each class's images and those of them that were found."""
+        found = batch.target[decide(output.pred) == batch.target]
+        classes = len(self.classes)
+        self._add(right=found.bincount(minlength=classes), seen=batch.target.bincount(minlength=classes))
+
+    def compute(self) -> dict[str, Figure]:
+        """`recall`: class name -> share; a class without images is left out, for 0 of 0 is not a number."""
+        right, seen = self._counts["right"].tolist(), self._counts["seen"].tolist()
+        rows = [(name, hits, n) for name, hits, n in zip(self.classes, right, seen, strict=True) if n]
+        if not rows:
+            return {}
+        how = "share of a class's images given to that class; 95 % Wilson interval of each class"
+        extra = {
+            "ci95_by_class": {name: list(wilson(hits, n)) for name, hits, n in rows},
+            "n_by_class": {name: n for name, _, n in rows},
+        }
+        return {"recall": Figure(value={name: hits / n for name, hits, n in rows}, how=how, n=sum(seen), extra=extra)}

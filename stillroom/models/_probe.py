@@ -1,0 +1,135 @@
+"""What every family asks of a model it has just made: does it run on the data's images, and what comes out?"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import torch
+from torch import nn
+
+from stillroom.errors import Failure
+from stillroom.models.network import Network, logits
+
+UNREACHABLE = (ConnectionError, TimeoutError, socket.gaierror)
+UNREACHABLE_NAMES = {
+    "ConnectError",  # httpx, below huggingface_hub; named, because neither need be installed
+    "ConnectTimeout",
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+}
+
+LADDER = (32, 64, 96, 128, 160, 192)
+"""Sides, in pixels, to which images are enlarged when a model can't take them as small as they are."""
+
+
+@contextmanager
+def arguments_of(name: str) -> Iterator[None]:
+    """Whatever a model's constructor says against its arguments becomes SR-M304."""
+    try:
+        yield
+    except (Failure, MemoryError):
+        raise
+    except Exception as problem:
+        raise Failure("SR-M304", model=name, problem=_line(problem)) from problem
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """A download that finds no network becomes SR-N801; any other trouble with it SR-M308."""
+    try:
+        yield
+    except (Failure, MemoryError):
+        raise
+    except Exception as problem:
+        if offline(problem):
+            raise Failure("SR-N801", file=f"the trained weights of {name}", problem=_line(problem)) from problem
+        raise Failure("SR-M308", model=name, problem=_line(problem), near="") from problem
+
+
+def offline(problem: BaseException | None) -> bool:
+    """Whether a network that can't be reached is behind an error, however many times it was wrapped."""
+    seen = set[int]()
+    while problem is not None and id(problem) not in seen:
+        seen.add(id(problem))
+        unreachable = isinstance(problem, URLError) and not isinstance(problem, HTTPError)
+        if unreachable or isinstance(problem, UNREACHABLE) or type(problem).__name__ in UNREACHABLE_NAMES:
+            return True
+        problem = problem.__cause__ or problem.__context__
+    return False
+
+
+def settled(network: Network, name: str, size: int, *, own: int | None, fixed: bool = False) -> Network:
+    """The network with its image size decided, after one black image has gone through it.
+
+    A module that takes the data's own size gets it. One that can't gets the smallest of `LADDER` that it takes, or
+    else its own, and the network resizes: digits of 8 px reach a convnext as 32 px, not as 224 at 49 times the cost.
+
+    Args:
+        network: freshly made; `size` and, if it disagrees with nothing the user asked for, `classes` are set here.
+        name: for messages.
+        size: side of the data's images.
+        own: the size that the module was made for, if it says so.
+        fixed: the module takes no other size than `own`.
+
+    Raises:
+        Failure: SR-M305 it runs on neither size, or what comes out is not [B, K].
+    """
+    larger = [*(step for step in LADDER if size < step < own), own] if own else []
+    sizes = [own] if fixed and own else [size, *larger]
+    problem: Exception | None = None
+    for tried in sizes:
+        network.size = tried if fixed or tried != size else None
+        try:
+            network.classes = _outputs(network, name, tried)
+            return network
+        except Failure:
+            raise
+        except Exception as trouble:
+            problem = problem or trouble
+    raise Failure("SR-M305", model=name, problem=f"{size} px: {_line(problem)}") from problem
+
+
+def last_classifier(module: nn.Module, classes: int) -> tuple[str, ...]:
+    """The last linear layer, or 1x1 convolution, with K outputs: () when there is none."""
+    found = ""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear) and part.out_features == classes:
+            found = name
+        if isinstance(part, nn.Conv2d) and part.out_channels == classes and part.kernel_size == (1, 1):
+            found = name
+    return (found,) if found else ()
+
+
+@torch.no_grad()
+def _outputs(network: Network, name: str, size: int) -> int:
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        black = torch.zeros(1, network.channels, size, size, device=network.mean.device)
+        said = network.module(network.prepare(black))
+    finally:
+        for module in training:
+            module.training = True
+    found = _shape(said)
+    if len(found) != 2 or found[0] != 1 or found[1] < 1:
+        raise Failure("SR-M305", model=name, problem=f"one image gives an output of shape {found}, not (1, K)")
+    if network.classes not in (0, found[1]):
+        raise Failure(
+            "SR-M305", model=name, problem=f"it has {found[1]} outputs, and the data {network.classes} classes"
+        )
+    return found[1]
+
+
+def _shape(said: Any) -> tuple[int, ...]:
+    return tuple(logits(said).shape)
+
+
+def _line(problem: Any) -> str:
+    """The first line of an error, with its kind where it says little by itself."""
+    lines = str(problem).strip().splitlines()
+    text = lines[0][:300] if lines else ""
+    return text if len(text) > 20 else f"{type(problem).__name__}: {text}".rstrip(": ")

@@ -1,0 +1,230 @@
+"""The contract of a model, and the wrapper that every model wears.
+
+A **network** takes pixels as they are, 0..1, and resizes and normalises for itself, so that any teacher meets any
+student on the same images and an exported file carries its own preprocessing.
+
+A **family** is one file of this folder. It holds one class, named as the file, that has what `Family` lists.
+The folder is the registry: a new file is a name in recipes, a row of `stillroom list`, a case of the conformance suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillroom.errors import Failure
+from stillroom.plugins import near
+from stillroom.types import Output
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's red, green and blue, 0..1."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey: ITU-R BT.601, as Pillow's mode "L"."""
+
+torch.export.register_dataclass(Output, serialized_type_name="stillroom.types.Output")
+
+
+class Family(Protocol):
+    """What the class in a family's file offers. It is made without arguments and holds no state.
+
+    Attributes:
+        example: the full name of a small model of the family; the conformance suite builds it.
+        states_pixels: whether the library says how its trained weights want pixels normalised. If so, its word
+            counts before the statistics of the user's data whenever trained weights are used.
+    """
+
+    example: str
+    states_pixels: bool
+
+    def knows(self, name: str) -> bool:
+        """Whether a name, as a recipe writes it, is meant for this family. Imports no library."""
+
+    def names(self, like: str = "") -> list[str]:
+        """Full names that contain `like`. Without `like`, a big family answers with one pattern: `timm/NAME`."""
+
+    def build(
+        self,
+        name: str,
+        *,
+        classes: int | None,
+        channels: int,
+        size: int,
+        pretrained: bool,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        **arguments: Any,
+    ) -> Network:
+        """Make the network that `name` stands for.
+
+        Args:
+            name: as the recipe writes it, the family's part included.
+            classes: K; None: as many as the model itself has, which with `pretrained` keeps the trained head.
+            channels: of the data, 1 or 3. A family whose models want 3 says so to `Network`, which repeats the grey.
+            size: side of the data's images, in pixels. A model that can't take it keeps its own, and `Network` resizes.
+            pretrained: fetch the library's trained weights.
+            mean: of the pixels, one number a channel, 0..1; None: the family's own.
+            std: as `mean`.
+            **arguments: go to the model as they are.
+
+        Raises:
+            Failure: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no
+                trained weights, SR-N801 they can't be fetched.
+        """
+
+
+class Network(nn.Module):
+    """Pixels 0..1 -> one grey or three colour channels -> resized -> normalised -> module -> `Output`.
+
+    What the module returns may be a tensor, an object with `.logits` (Hugging Face, torchvision's inception), a
+    mapping with one of `logits`, `pred`, `out`, or a tuple or list, whose first element counts: auxiliary heads,
+    which some models add in training mode, are dropped.
+
+    `state_dict()` holds the module under `module.` and the buffers `mean` and `std`, so that a checkpoint is complete.
+    `weights()` holds the module's own names, which plain timm or torch loads; `metadata()` is what goes beside them.
+
+    Args:
+        module: anything that takes [B, C, H, W] and answers with logits [B, K].
+        classes: K.
+        channels: C that the module takes, 1 or 3.
+        size: H = W that the module takes; None: whatever comes.
+        mean: of the pixels, C numbers in 0..1; one number stands for all channels.
+        std: as `mean`, above 0.
+        head: names of the classifiers inside the module, one for nearly all models, two for a distilled DeiT.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        classes: int,
+        channels: int = 3,
+        size: int | None = None,
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+        head: tuple[str, ...] = (),
+    ):
+        super().__init__()
+        self.module, self.classes, self.channels, self.size, self.head = module, classes, channels, size, tuple(head)
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+        self.normalise(mean, std)
+
+    def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        """What the module says about images.
+
+        Args:
+            images: [B, 1 or 3, H, W], floating point, 0..1.
+            taps: names out of `tap_names()`.
+
+        Returns:
+            logits [B, K], and what each tapped module gave out: a copy, which later in-place steps leave alone.
+            A module that runs several times in one pass gives its last value.
+
+        Raises:
+            Failure: SR-M306 there is no module of that name; SR-M307 it does not run in a forward pass.
+        """
+        pixels = self.prepare(images)
+        if not taps:
+            return Output(pred=logits(self.module(pixels)))
+        with self._tapped(taps) as heard:
+            pred = logits(self.module(pixels))
+        for name in taps:
+            if name not in heard:
+                raise Failure("SR-M307", tap=name)
+        return Output(pred=pred, taps={name: heard[name] for name in taps})
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """[B, 1 or 3, H, W] in 0..1 -> [B, C, size, size] as the module wants it.
+
+        The resize is bilinear, with antialiasing; torch and onnxruntime give the same values for it (to 1e-4).
+        """
+        if not images.is_floating_point():
+            raise TypeError(f"images are floating point in 0..1, not {images.dtype}")
+        if images.shape[1] == 3 and self.channels == 1:
+            images = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+        if self.size is not None and tuple(images.shape[-2:]) != (self.size, self.size):
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        if images.shape[1] == 1 and self.channels == 3:
+            images = images.expand(-1, 3, -1, -1)
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+    def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the statistics of the pixels. Three numbers for a module that takes grey are averaged."""
+        for name, numbers in (("mean", mean), ("std", std)):
+            getattr(self, name).copy_(torch.tensor(_for_channels(numbers, self.channels)).view(-1, 1, 1))
+        if not (self.std > 0).all():
+            raise ValueError(f"std is above 0, not {list(std)}")
+
+    def tap_names(self) -> list[str]:
+        """Names that `taps` may hold: the module's submodules, in the order of the module."""
+        return [name for name, _ in self.module.named_modules() if name]
+
+    def heads(self) -> list[nn.Module]:
+        """The classifiers themselves; a forward pre-hook on one sees the features it reads."""
+        return [self.module.get_submodule(name) for name in self.head]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The module's own state dict: `timm.create_model(...).load_state_dict` takes it as it is."""
+        return {name: value.detach() for name, value in self.module.state_dict().items()}
+
+    def metadata(self) -> dict[str, str]:
+        """What a file of `weights()` must say beside them, as safetensors writes it: text only."""
+        said = {"classes": str(self.classes), "channels": str(self.channels)}
+        said |= {name: ",".join(map(repr, getattr(self, name).double().flatten().tolist())) for name in ("mean", "std")}
+        return said | ({"size": str(self.size)} if self.size is not None else {})
+
+    @contextmanager
+    def _tapped(self, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        modules, heard, hooks = dict(self.module.named_modules()), dict[str, Tensor](), []
+        for name in taps:
+            if name not in modules or not name:
+                raise Failure("SR-M306", tap=name, near=near(name, self.tap_names()))
+        try:
+            for name in taps:
+                hooks.append(modules[name].register_forward_hook(_ear(name, heard)))
+            yield heard
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def logits(said: Any) -> Tensor:
+    """The logits in whatever a module returned.
+
+    Raises:
+        TypeError: there are none.
+    """
+    if isinstance(said, Tensor):
+        return said
+    if isinstance(getattr(said, "logits", None), Tensor):
+        return said.logits
+    if isinstance(said, Mapping):
+        said = [said[name] for name in ("logits", "pred", "out") if name in said]
+    if isinstance(said, (tuple, list)) and len(said):
+        return logits(said[0])
+    raise TypeError(f"a module returned {type(said).__name__}, in which no logits are found")
+
+
+def _ear(name: str, heard: dict[str, Tensor]) -> Any:
+    def hook(module: nn.Module, given: Any, said: Any) -> None:
+        heard[name] = logits(said).clone()  # ReLU(inplace=True) after a tapped norm would change what was heard
+
+    return hook
+
+
+def _for_channels(numbers: Sequence[float], channels: int) -> list[float]:
+    found = [float(number) for number in numbers]
+    if channels == 1:
+        return [sum(found) / len(found)]
+    if len(found) not in (1, channels):
+        raise ValueError(f"{channels} channels need {channels} numbers, not {len(found)}")
+    return found * (channels // len(found))

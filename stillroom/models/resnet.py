@@ -1,0 +1,122 @@
+"""The CIFAR kind of ResNet. He et al. 2016, https://arxiv.org/abs/1512.03385, section 4.2.
+
+Three stages of n blocks of two 3x3 convolutions, 16, 32 and 64 channels wide, on the image's own resolution:
+depth 6n + 2. Shortcuts have no parameters (the paper's option A): every second pixel, and zeros for the new channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillroom.errors import Failure
+from stillroom.models._probe import arguments_of, settled
+from stillroom.models.network import IMAGENET, Network
+from stillroom.plugins import near
+
+VARIANTS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
+"""Depths in use. 26, 38 and 50 would fit the rule, but `resnet50` means another network to everybody."""
+
+
+class Resnet:
+    """`resnet20` and its like, from 75,000 parameters (resnet8) to 1.7 million (resnet110)."""
+
+    example = "resnet8"
+    states_pixels = False
+
+    def knows(self, name: str) -> bool:
+        """As `Family.knows`."""
+        return name in VARIANTS
+
+    def names(self, like: str = "") -> list[str]:
+        """As `Family.names`."""
+        return [name for name in VARIANTS if like in name]
+
+    def build(
+        self,
+        name: str,
+        *,
+        classes: int | None,
+        channels: int,
+        size: int,
+        pretrained: bool,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        **arguments: Any,
+    ) -> Network:
+        """As `Family.build`."""
+        if name not in VARIANTS:
+            raise Failure("SR-M303", model=name, near=near(name, VARIANTS))
+        if pretrained:
+            raise Failure("SR-M308", model=name, problem="this family has none to fetch", near="")
+        with arguments_of(name):
+            module = CifarResNet(depth=VARIANTS[name], classes=classes or 10, channels=channels, **arguments)
+        mean, std = mean or IMAGENET[0], std or IMAGENET[1]
+        network = Network(module, classes=classes or 10, channels=channels, mean=mean, std=std, head=("linear",))
+        return settled(network, name, size, own=None)
+
+
+class CifarResNet(nn.Module):
+    """The network itself. Any image size from 1 px on: the last map is averaged.
+
+    Args:
+        depth: 6n + 2.
+        classes: K.
+        channels: C.
+        width: multiplies the 16, 32 and 64.
+    """
+
+    def __init__(self, *, depth: int = 8, classes: int = 10, channels: int = 3, width: float = 1.0):
+        super().__init__()
+        blocks, rest = divmod(depth - 2, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"depth is 6n + 2, at least 8, not {depth}")
+        if width <= 0:
+            raise ValueError(f"width is above 0, not {width}")
+        wide = [max(1, round(planes * width)) for planes in (16, 32, 64)]
+        self.conv1 = nn.Conv2d(channels, wide[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide[0])
+        self.layer1 = _stage(wide[0], wide[0], blocks, stride=1)
+        self.layer2 = _stage(wide[0], wide[1], blocks, stride=2)
+        self.layer3 = _stage(wide[1], wide[2], blocks, stride=2)
+        self.linear = nn.Linear(wide[2], classes)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] normalised -> logits [B, K]."""
+        features = F.relu(self.bn1(self.conv1(images)))
+        features = self.layer3(self.layer2(self.layer1(features)))
+        return self.linear(features.mean((2, 3)))
+
+
+class Block(nn.Module):
+    """relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))."""
+
+    def __init__(self, inside: int, outside: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.stride, self.new = stride, outside - inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C', ceil(h / stride), ceil(w / stride)]."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self._shortcut(x))
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        before = self.new // 2  # the new channels stand on both sides of the old ones, as in the classic checkpoints
+        return F.pad(x, (0, 0, 0, 0, before, self.new - before)) if self.new else x
+
+
+def _stage(inside: int, outside: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Block(inside, outside, stride)
+    return nn.Sequential(first, *(Block(outside, outside, 1) for _ in range(blocks - 1)))

@@ -1,0 +1,173 @@
+"""The straight line: data, teacher, untaught student, taught student, files, figures, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stillroom import assemble, judge, machine, report
+from stillroom.data.dataset import Dataset
+from stillroom.engine import Engine, Signals, precision_for
+from stillroom.errors import Exit, Failure, Stopped
+from stillroom.export._verify import Verification
+from stillroom.learn import Progress
+from stillroom.models.network import Network
+from stillroom.plugins import pick
+from stillroom.recipe import Export, Recipe
+from stillroom.run import Run
+from stillroom.stages import Stages
+from stillroom.teachers.frozen import Frozen
+
+log = logging.getLogger("stillroom")
+
+CALIBRATION = 256  # training images that set the ranges of an int8 file
+
+
+def run(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, progress: Progress) -> Run:
+    """Do what a recipe says, in a folder of its own. A folder that holds the same recipe is taken up where it stands.
+
+    Raises:
+        Failure: whatever went wrong; SR-X701 when everything is done but a file failed its check.
+        Stopped: somebody asked for it; the same call resumes.
+    """
+    run = Run.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
+    if run.info.get("status") == "done":
+        return run
+    with recorded(run):
+        data = assemble.load_data(recipe.data, report=run.folder if run.writes else None)
+        remember(run, recipe, data, engine)
+        stages = Stages(recipe, data, assemble.make_task(recipe.task), run, engine, signals, progress)
+        teacher = stages.teacher()
+        baseline = stages.student("baseline", None) if recipe.baseline else None
+        student = stages.student("student", teacher)
+        if engine.first:
+            files = export(recipe.export, student, data, run)
+            verdicts = prove(teacher, baseline, student, files, data, run, engine)
+            report.write(run.folder)
+            report.card(run.folder)
+            for failed in (verdict.failure(path) for path, verdict in verdicts.items() if not verdict.passed):
+                raise failed
+        engine.barrier()
+    return run
+
+
+def export(sections: Sequence[Export], student: Network, data: Dataset, run: Run) -> list[judge.Made]:
+    """The files of `[[export]]`, not yet verified."""
+    images = assemble.spread(data.splits["train"], CALIBRATION)
+    made = []
+    for section in sections:
+        path = run.export_path(section.target, section.bits)
+        log.info("export: %s", path.name)
+        write = pick("export", section.target)
+        write(
+            student,
+            path,
+            example=images[:1],
+            classes=data.classes,
+            bits=section.bits,
+            calibration=images.split(32) if section.bits == 8 else (),
+        )
+        made.append(judge.Made(target=section.target, bits=section.bits, path=path, gate=section.gate))
+    return made
+
+
+def prove(
+    teacher: Frozen,
+    baseline: Network | None,
+    student: Network,
+    files: list[judge.Made],
+    data: Dataset,
+    run: Run,
+    engine: Engine,
+) -> Mapping[Path, Verification]:
+    """Look at the test images, once; hold files against the student; take times; write all of it down."""
+    log.info("proof: %d networks and files on the test images", 2 + (baseline is not None) + len(files))
+    speakers = {"teacher": teacher.speak, "baseline": baseline, "student": student.to(engine.device)}
+    heard = {name: speaker for name, speaker in speakers.items() if speaker is not None}
+    result, verdicts = judge.judge(heard, files, data, device=engine.device, samples=run.folder / "samples")
+    files = judge.settled(files, verdicts)
+    networks: dict[str, nn.Module | None] = {"teacher": teacher.network, "baseline": baseline, "student": student}
+    timed = {name: network.cpu() for name, network in networks.items() if network is not None and name != "baseline"}
+    times = judge.time_all(timed, files, assemble.spread(data.splits["train"], 1))
+    shape = (data.channels, data.size, data.size)
+    found: dict[str, Any] = {
+        name: judge.plain(result.figures[name] | judge.cost(network, shape, run.weights(name)) | times.get(name, {}))
+        for name, network in networks.items()
+        if network is not None
+    }
+    rows = [judge.export_row(made, run.folder, verdicts[made.name], times[made.name]) for made in files]
+    run.save_tensors("samples/predictions", result.predictions | {"target": result.targets, "key": result.keys})
+    run.write_metrics(found | {"exports": rows})
+    return {made.path: verdicts[made.name] for made in files}
+
+
+def remember(run: Run, recipe: Recipe, data: Dataset, engine: Engine) -> None:
+    """Write down what the figures depend on, and refuse to go on with other images than the run began with."""
+    known = run.info.get("data", {}).get("fingerprint", data.fingerprint)
+    if known != data.fingerprint:
+        raise Failure("SR-C411", folder=run.folder, old=known[:12], new=data.fingerprint[:12])
+    hardware = machine.hardware(engine.device, engine.world)
+    precision = str(precision_for(engine.device, recipe.train.precision)).removeprefix("torch.")
+    images = {name: len(split.listed) for name, split in data.splits.items()}
+    summary = data.summary()
+    run.note(
+        name=recipe.name,
+        seeds=list(recipe.seeds),
+        command=f"stillroom run {run.folder / 'recipe.toml'}",
+        versions=machine.versions(),
+        hardware=hardware | {"precision": precision},
+        data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},
+        networks={
+            "teacher": _network_facts(recipe.teacher, recipe.teacher.fit or ""),
+            "student": _network_facts(recipe.student, "all"),
+        },
+    )
+
+
+DATA_FACTS = ("classes", "channels", "size", "bad", "fingerprint")
+
+
+def _network_facts(section: Any, fit: str) -> dict[str, Any]:
+    fitted = {"head": ", its head fitted here", "all": ", trained on from there"}.get(fit, "")
+    weights = "trained here" if section.weights is None else f"{section.weights}{fitted}"
+    return {"network": section.network, "arguments": dict(section.arguments), "weights": weights}
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """How the block ended, in `run.json`: status, exit code, and whether the same command would go on from there."""
+    started, before = time.monotonic(), run.info.get("seconds", 0.0)
+    run.note(status="running", started=run.info.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")), exit_code=None)
+
+    def end(status: str, exit: Exit, resumable: bool) -> None:
+        seconds = round(before + time.monotonic() - started, 3)
+        run.note(status=status, exit_code=int(exit), resumable=resumable, seconds=seconds)
+
+    try:
+        yield
+    except Stopped as stopped:
+        end("stopped", stopped.exit, True)
+        raise
+    except Failure as failure:
+        unverified = failure.exit == Exit.UNVERIFIED and bool(run.metrics)
+        end("unverified" if unverified else "failed", failure.exit, not unverified)
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as problem:
+        end("failed", Exit.RESOURCES, True)
+        raise Failure("SR-R503", problem=problem) from problem
+    except BaseException:
+        log.debug("%s", traceback.format_exc())
+        end("failed", Exit.FAILED, True)
+        raise
+    else:
+        end("done", Exit.DONE, False)
+    finally:
+        run.close()

@@ -1,0 +1,172 @@
+"""A finished run opened again: its recipe, its data and its networks, from the folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stillroom import assemble, judge, recipe, report
+from stillroom.data.dataset import Dataset
+from stillroom.errors import Failure
+from stillroom.evaluate import Evaluation
+from stillroom.export._verify import Verification
+from stillroom.models import fill, load
+from stillroom.models.network import Network
+from stillroom.pipeline import export
+from stillroom.recipe import Export, Recipe
+from stillroom.run import Run
+from stillroom.teachers.frozen import Frozen
+
+NETWORKS = ("teacher", "baseline", "student")
+
+
+class Finished:
+    """What `stillroom.distill` returns, and what the commands that follow a run work on.
+
+    Args:
+        folder: a run's folder.
+
+    Raises:
+        Failure: SR-C460 it is none, SR-C462 it is not finished.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.run = Run(Path(folder))
+        if not (self.folder / "recipe.toml").is_file():
+            raise Failure("SR-C460", folder=folder)
+        if not self.run.weights("student").is_file():
+            raise Failure("SR-C462", folder=folder, status=self.run.info.get("status", "unknown"))
+
+    def __repr__(self) -> str:
+        return f"Finished({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is."""
+        return self.run.folder
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every figure, under `teacher`, `baseline`, `student` and `exports`; each has a `value` and a `how`."""
+        return self.run.metrics
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What was done."""
+        return recipe.read(self.folder / "recipe.toml")
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The images it was done with."""
+        return assemble.load_data(self.recipe.data)
+
+    @cached_property
+    def student(self) -> Network:
+        """The student, ready to be asked: `finished.student(images).pred`."""
+        return self.network("student")
+
+    def network(self, name: str) -> Network:
+        """The network of a stage: "teacher", "baseline" or "student"."""
+        section = self.recipe.teacher if name == "teacher" else self.recipe.student
+        network = assemble.make_network(section, self.data, assemble.pixels_of(self.data.splits["train"]), seed=0)
+        path = self.run.weights(name)
+        if path.is_file():  # a teacher that was taken as it is has left no file
+            fill(network, load(path)[0])
+        return network.eval()
+
+    def networks(self) -> dict[str, Network]:
+        """All that the run has."""
+        return {name: self.network(name) for name in NETWORKS if name == "teacher" or self.run.weights(name).is_file()}
+
+    def files(self) -> list[judge.Made]:
+        """The exported files that `metrics.json` lists."""
+        return [
+            judge.Made(
+                target=row["target"], bits=row["bits"], path=self.folder / row["path"], gate=row.get("gate", 0.0)
+            )
+            for row in self.metrics.get("exports", [])
+            if (self.folder / row["path"]).is_file()
+        ]
+
+    def export(self, target: str = "onnx", *, bits: int = 32, agreement: float | None = None) -> Path:
+        """Write one more file of the student, hold it against the student on the test images, and note its figures.
+
+        Raises:
+            Failure: SR-X701 it does not answer as the student does; the file is then named `*.unverified.*`.
+        """
+        section = Export(target=target, bits=bits, agreement=agreement)  # type: ignore[arg-type]
+        with self._locked():
+            (made,) = export([section], self.student, self.data, self.run)
+            _, verdicts = self.judged({"student": self.student}, [made])
+            verdict = verdicts[made.name]
+            (made,) = judge.settled([made], verdicts)
+            times = judge.time_all({"student": self.student}, [made], assemble.spread(self.data.splits["train"], 1))
+            row = judge.export_row(made, self.folder, verdict, times[made.name])
+            rows = [r for r in self.metrics.get("exports", []) if (r["target"], r["bits"]) != (target, bits)]
+            self.run.write_metrics(self.metrics | {"exports": [*rows, row]})
+            self.report()
+        if not verdict.passed:
+            raise verdict.failure(made.path)
+        return made.path
+
+    def judged(
+        self, networks: dict[str, Any], files: list[judge.Made], data: Dataset | None = None, split: str = "test"
+    ) -> tuple[Evaluation, dict[str, Verification]]:
+        """Networks and files on a split, of the run's own data unless other data is given."""
+        import torch
+
+        return judge.judge(networks, files, data or self.data, device=torch.device("cpu"), samples=None, split=split)
+
+    def speakers(self) -> dict[str, Any]:
+        """The networks as they are judged: the teacher through its map of classes."""
+        found: dict[str, Any] = dict(self.networks())
+        found["teacher"] = Frozen(found["teacher"], map=self.recipe.teacher.map).speak
+        return found
+
+    def evaluate(self, path: str | None = None, *, split: str = "test") -> dict[str, Any]:
+        """Networks and files on a split of the run's data, or of the images at `path`; shaped like `metrics`.
+
+        Raises:
+            Failure: SR-M312 the classes at `path` are others.
+        """
+        data = self.data if path is None else self._other(path)
+        files = self.files()
+        result, verdicts = self.judged(self.speakers(), files, data, split)
+        rows = [
+            {"target": made.target, "bits": made.bits, "path": str(made.path), "verified": verdicts[made.name].passed}
+            | judge.plain(verdicts[made.name].figures() | result.figures[made.name])
+            | {"verified": verdicts[made.name].passed}
+            for made in files
+        ]
+        return {name: judge.plain(result.figures[name]) for name in self.speakers()} | {"exports": rows}
+
+    def bench(self, seconds: float = 3.0) -> dict[str, Any]:
+        """Times of teacher, student and files on this machine, taken in turns."""
+        networks = {name: network for name, network in self.networks().items() if name != "baseline"}
+        example = assemble.spread(self.data.splits["train"], 1)
+        times = judge.time_all(networks, self.files(), example, seconds=seconds)
+        return {name: judge.plain(figures) for name, figures in times.items()}
+
+    def _other(self, path: str) -> Dataset:
+        """Images elsewhere, cut to the run's size."""
+        section = recipe.Data(source="auto", size=self.data.size, arguments={"path": path})
+        data = assemble.load_data(section)
+        if data.classes != self.data.classes:
+            raise Failure("SR-M312", path=path, theirs=len(data.classes), classes=len(self.data.classes))
+        return data
+
+    def report(self) -> Path:
+        """Write `report.html` and the model card again; the report's path."""
+        report.card(self.folder)
+        return report.write(self.folder)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        run = Run.open(self.folder, self.recipe.as_dict(), self.recipe.toml())
+        try:
+            yield
+        finally:
+            run.close()

@@ -1,0 +1,233 @@
+"""The charts of a report as inline SVG. Pure functions: values in, markup out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from markupsafe import Markup
+
+from stillroom.report import svg
+from stillroom.report.format import interval, percent, plain
+from stillroom.report.history import Curve
+
+WIDTH = 440.0
+ROW = 27.0  # of a class
+SIGNS = ("teacher", "baseline", "student", "file")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One speaker in a chart: its accuracy with both ends, and its cost."""
+
+    role: str
+    label: str
+    value: float
+    ci95: tuple[float, float] | None = None
+    cost: float = 0.0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval; the value itself where there is none."""
+        return self.ci95 or (self.value, self.value)
+
+    @property
+    def said(self) -> str:
+        """The point in words."""
+        return f"{self.label}: {percent(self.value)}" + (f" ({interval(self.ci95)})" if self.ci95 else "")
+
+
+def lines(
+    curves: Sequence[Curve], *, title: str, shares: bool = False, log: bool = True, height: float = 210.0
+) -> Markup:
+    """Curves over steps, the spread inside a bucket as a band behind its mean.
+
+    Args:
+        curves: at least one, each with at least one bucket.
+        title: what the values are, for screen readers.
+        shares: values are shares in 0..1: percent, an axis from `floor` on, and the last values written out.
+        log: the axis may be logarithmic, and is when means are positive and span a factor of 30.
+        height: of the drawing, in its own units.
+    """
+    buckets = [bucket for curve in curves for bucket in curve.buckets]
+    means = [bucket.mean for bucket in buckets]
+    log = log and not shares and min(means) > 0 and max(means) > 30 * min(means)
+    low = floor(curves) if shares else min(means) if log else min(0.0, *means)
+    y = _vertical(low, max(means), log, height)
+    x = svg.Scale(0.0, max(1.0, *(bucket.step for bucket in buckets)), 52, WIDTH - (64 if shares else 14))
+    tick = partial(percent, digits=_digits(y)) if shares else plain
+    # An inner <svg> clips: early values below the floor leave through the bottom instead of squeezing the rest.
+    inner = svg.element(
+        "svg",
+        *[_band(curve, x, y) for curve in curves],
+        *[_curve(curve, x, y) for curve in curves],
+        x=46,
+        y=4,
+        width=x.end - 40,
+        height=y.start - 2,
+        viewBox=f"46 4 {x.end - 40:g} {y.start - 2:g}",
+    )
+    parts = [svg.axis_y(y, 52, x.end, tick, 4), svg.axis_x(x, y.end, y.start), inner]
+    say = percent if shares else plain
+    if shares:
+        parts.append(_last(curves, x, y, say))
+    note = f"{title}, by step" + ("; logarithmic scale" if log else "")
+    return svg.drawing(WIDTH, height, note, *parts, class_="lines", data_hover=_readout(curves, x, y, say))
+
+
+def floor(curves: Sequence[Curve]) -> float:
+    """Where an axis of shares starts: low enough for nine tenths of all values."""
+    means = sorted(bucket.mean for curve in curves for bucket in curve.buckets)
+    low, high = means[len(means) // 10], means[-1]
+    return max(0.0, min(low, *(curve.buckets[-1].mean for curve in curves), high) - 0.06 * (high - low or 0.1))
+
+
+def _vertical(low: float, high: float, log: bool, height: float) -> svg.Scale:
+    if log:
+        return svg.Scale(low, high, height - 26, 10, log)
+    return svg.Scale(low, high + 0.06 * (high - low or abs(high) or 1.0), height - 26, 10)
+
+
+def _band(curve: Curve, x: svg.Scale, y: svg.Scale) -> Markup:
+    if len(curve.buckets) < 2 or all(bucket.high == bucket.low for bucket in curve.buckets):
+        return Markup("")
+
+    def place(step: float, value: float) -> str:
+        return f"{x(step)},{y(min(max(value, y.low), y.high))}"
+
+    there = [place(bucket.step, bucket.high) for bucket in curve.buckets]
+    back = [place(bucket.step, bucket.low) for bucket in reversed(curve.buckets)]
+    return svg.element("polygon", points=" ".join(there + back), class_=f"band {role(curve.stage)}")
+
+
+def _curve(curve: Curve, x: svg.Scale, y: svg.Scale) -> Markup:
+    if len(curve.buckets) == 1:
+        return svg.mark(role(curve.stage), x(curve.buckets[0].step), y(curve.buckets[0].mean), curve.stage)
+    path = " ".join(f"{x(bucket.step)},{y(bucket.mean)}" for bucket in curve.buckets)
+    return svg.element("polyline", points=path, class_=f"curve {role(curve.stage)}")
+
+
+def _last(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, say: Callable[[float], str]) -> Markup:
+    ends = [curve.buckets[-1] for curve in curves]
+    places = svg.spread([y(end.mean) for end in ends], 13, 12, y.start)
+    parts = []
+    for curve, end, place in zip(curves, ends, places, strict=True):
+        parts.append(svg.mark(role(curve.stage), x(end.step), y(end.mean), f"{curve.stage} at the end", 3.6))
+        parts.append(svg.text(x.end + 9, place, say(end.mean), style=f"label strong {role(curve.stage)}"))
+    return Markup("").join(parts)
+
+
+def _readout(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, say: Callable[[float], str]) -> str:
+    """What the optional script shows under the pointer: a place, a text and a step for each bucket of each curve."""
+    return json.dumps(
+        [
+            {
+                "role": role(curve.stage),
+                "name": curve.stage,
+                "at": [[x(b.step), min(y(b.mean), y.start), f"{b.step:.0f}", say(b.mean)] for b in curve.buckets],
+            }
+            for curve in curves
+        ],
+        separators=(",", ":"),
+        ensure_ascii=False,
+    )
+
+
+def intervals(points: Sequence[Point]) -> Markup:
+    """Accuracy of every speaker as a dot with its 95 % interval, one row each. The axis need not start at 0."""
+    height = 30.0 + 30 * len(points)
+    low = min(point.ends[0] for point in points)
+    high = max(point.ends[1] for point in points)
+    pad = 0.08 * (high - low) or 0.02
+    x = svg.Scale(max(0.0, low - pad), min(1.0, high + pad), 104, WIDTH - 62)
+    parts = [svg.axis_x(x, 6, height - 24, partial(percent, digits=_digits(x)), 4)]
+    for row, point in enumerate(points):
+        y = 21.0 + 30 * row
+        parts.append(svg.text(94, y, _short(point.label, 15), anchor="end", style=f"label strong {point.role}"))
+        if point.ci95:
+            parts.append(svg.line(x(point.ci95[0]), y, x(point.ci95[1]), y, f"whisker {point.role}"))
+        parts.append(svg.mark(point.role, x(point.value), y, point.said))
+        parts.append(svg.text(WIDTH, y, percent(point.value), anchor="end", style="label strong number"))
+    said = "Accuracy with 95 % intervals. " + "; ".join(point.said for point in points)
+    return svg.drawing(WIDTH, height, said, *parts)
+
+
+def scatter(
+    points: Sequence[Point], *, cost: str, say: Callable[[float], str] = plain, tick: Callable[[float], str] = plain
+) -> Markup:
+    """Accuracy over what it costs; the best place is the upper left. Costs are logarithmic when a factor of 5 apart."""
+    height = 262.0
+    costs, low = [point.cost for point in points], min(point.ends[0] for point in points)
+    high = max(point.ends[1] for point in points)
+    log = far_apart(points)
+    near, far = (min(costs) / 1.5, max(costs) * 1.5) if log else (0.0, max(costs) * 1.15 or 1.0)
+    x = svg.Scale(near, far, 52, WIDTH - 14, log)
+    pad = 0.08 * (high - low) or 0.02
+    y = svg.Scale(max(0.0, low - pad), min(1.0, high + pad), height - 40, 10)
+    parts = [svg.axis_y(y, 52, WIDTH - 14, partial(percent, digits=_digits(y)), 4)]
+    parts += [svg.axis_x(x, 10, height - 40, tick, 4), svg.text(233, height - 8, cost, anchor="middle")]
+    places = svg.spread([y(point.value) - 11 for point in points], 13, 14, height - 48)
+    for point, place in zip(points, places, strict=True):
+        at, level = x(point.cost), y(point.value)
+        parts.append(svg.line(at, y(point.ends[0]), at, y(point.ends[1]), f"whisker {point.role}"))
+        parts.append(svg.mark(point.role, at, level, f"{point.said}, {say(point.cost)} {cost}"))
+        beyond = at > WIDTH * 0.62
+        near_mark = (at - 8, "end") if beyond else (at + 8, "start")
+        parts.append(
+            svg.text(
+                near_mark[0],
+                place,
+                _short(point.label, 18),
+                anchor=near_mark[1],
+                style=f"label strong halo {point.role}",
+            )
+        )
+    said = f"Accuracy against {cost}. " + "; ".join(f"{p.said} at {say(p.cost)}" for p in points)
+    return svg.drawing(WIDTH, height, said, *parts)
+
+
+def far_apart(points: Sequence[Point]) -> bool:
+    """Whether costs need a logarithmic axis."""
+    costs = [point.cost for point in points]
+    return min(costs) > 0 and max(costs) > 5 * min(costs)
+
+
+def recalls(rows: Sequence[tuple[str, dict[str, float]]], *, low: float) -> Markup:
+    """Recall by class, one row each with a mark for each of teacher, baseline and student.
+
+    Args:
+        rows: (class name, role -> recall).
+        low: the smallest recall, here and in charts beside this one, so that all have the same axis.
+    """
+    height = 26.0 + ROW * len(rows)
+    x = svg.Scale(0.0 if low < 0.3 else max(0.0, low - 0.05), 1.0, 112, WIDTH - 14)
+    parts = [svg.axis_x(x, 4, height - 20, partial(percent, digits=_digits(x)), 4)]
+    lanes = [key for key in SIGNS if any(key in found for _, found in rows)]
+    for place, (name, found) in enumerate(rows):
+        y = 6.0 + ROW * (place + 0.5)
+        parts.append(svg.text(102, y, _short(name, 16), anchor="end"))
+        if place:
+            parts.append(svg.line(112, y - ROW / 2, WIDTH - 14, y - ROW / 2, "grid"))
+        for lane, key in enumerate(lanes):  # lanes, because equal values would hide each other
+            if key in found:
+                at = y + 6.5 * (lane - (len(lanes) - 1) / 2)
+                parts.append(svg.mark(key, x(found[key]), at, f"{name}, {key}: {percent(found[key])}", 3.4))
+    said = "Recall by class. " + "; ".join(
+        f"{name}: " + ", ".join(f"{key} {percent(value)}" for key, value in found.items()) for name, found in rows
+    )
+    return svg.drawing(WIDTH, height, said, *parts)
+
+
+def role(stage: str) -> str:
+    """The colour and mark of a stage; what is none of the three gets a fourth."""
+    return stage if stage in SIGNS else "other"
+
+
+def _digits(scale: svg.Scale) -> int:
+    return 0 if scale.high - scale.low >= 0.035 else 1
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -1,0 +1,195 @@
+"""A run folder as values. A missing or empty part is an empty value here, unless a reader can't do without it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import Failure
+from stillroom.report.format import number
+
+ROLES = ("teacher", "baseline", "student")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure of `metrics.json`: `value` is a finite float, a dict (recall by class), or None."""
+
+    value: Any
+    ci95: tuple[float, float] | None = None
+    n: int | None = None
+    how: str = ""
+    stable: bool = True
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Whatever answers for an image: teacher, baseline, student or an exported file.
+
+    Attributes:
+        key: its name in `samples/probe.json`: "teacher", "onnx-8".
+        role: its colour and mark: "teacher", "baseline", "student" or "file".
+        verified: None for what is not a file.
+    """
+
+    key: str
+    role: str
+    label: str
+    figures: dict[str, Measured] = field(default_factory=dict)
+    verified: bool | None = None
+    bits: int | None = None
+    target: str = ""
+    path: str = ""
+
+    def value(self, name: str) -> float | None:
+        """A figure's finite value, or None."""
+        return number(self.figures[name].value) if name in self.figures else None
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """A figure's 95 % interval, or None."""
+        return self.figures[name].ci95 if name in self.figures else None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Everything that the report and the card read."""
+
+    path: Path
+    run: dict[str, Any]
+    recipe: str
+    speakers: tuple[Speaker, ...]
+    probe: dict[str, Any]
+
+    def speaker(self, key: str) -> Speaker | None:
+        """The speaker of that key, or None."""
+        return next((speaker for speaker in self.speakers if speaker.key == key), None)
+
+    def part(self, *names: str) -> dict[str, Any]:
+        """A nested table of `run.json`; empty where it is missing or no table."""
+        found: Any = self.run
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def files(self) -> tuple[Speaker, ...]:
+        """The exported files."""
+        return tuple(speaker for speaker in self.speakers if speaker.role == "file")
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in label order."""
+        names = self.part("data").get("classes") or self.probe.get("classes") or []
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def read(path: Path) -> Folder:
+    """The folder at `path`.
+
+    Raises:
+        Failure: SR-C460 there is no `run.json`; SR-C461 a file holds something else than JSON.
+    """
+    if not (path / "run.json").is_file():
+        raise Failure("SR-C460", folder=path)
+    recipe = path / "recipe.toml"
+    return Folder(
+        path=path,
+        run=_json(path / "run.json"),
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
+        speakers=_speakers(_json(path / "metrics.json")),
+        probe=_json(path / "samples" / "probe.json"),
+    )
+
+
+def figure(found: Any) -> Measured | None:
+    """A figure as written: an object, or a bare number; None when there is nothing in it."""
+    if not isinstance(found, dict):
+        value = number(found)
+        return None if value is None else Measured(value)
+    value = found.get("value")
+    if not isinstance(value, dict):
+        value = number(value)
+    if value is None and not found.get("how"):
+        return None
+    stable = found.get("stable", True) is not False
+    return Measured(value, _ends(found.get("ci95")), _whole(found.get("n")), str(found.get("how") or ""), stable)
+
+
+def digests(folder: Folder) -> list[tuple[str, int, str]]:
+    """(path, bytes, sha256) of the student's weights and of every exported file that is there."""
+    found = []
+    for name in ["student.safetensors", *(speaker.path for speaker in folder.files)]:
+        file = inside(folder.path, name)
+        if file is not None:
+            with file.open("rb") as stream:
+                found.append((name, file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()))
+    return found
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The file called `name` in `folder`; None when there is none, or when the name leads out of the folder."""
+    try:
+        file = (folder / name).resolve()
+        return file if name and file.is_relative_to(folder.resolve()) and file.is_file() else None
+    except (OSError, ValueError):  # a name that the file system refuses
+        return None
+
+
+def _speakers(metrics: dict[str, Any]) -> tuple[Speaker, ...]:
+    found = [
+        Speaker(role, role, role, _figures(metrics[role])) for role in ROLES if isinstance(metrics.get(role), dict)
+    ]
+    exports = metrics.get("exports")
+    found += [_file(export) for export in exports if isinstance(export, dict)] if isinstance(exports, list) else []
+    return tuple(found)
+
+
+def _file(export: dict[str, Any]) -> Speaker:
+    target, bits = str(export.get("target") or "file"), _whole(export.get("bits")) or 32
+    return Speaker(
+        key=f"{target}-{bits}",
+        role="file",
+        label=f"{kind(bits)} {target.upper() if target == 'onnx' else target}",
+        figures=_figures(export),
+        verified=export.get("verified") is True,
+        bits=bits,
+        target=target,
+        path=str(export.get("path") or ""),
+    )
+
+
+def kind(bits: int | None) -> str:
+    """What people call a file of that many bits a weight: "float", "half", "int8"."""
+    return {32: "float", 16: "half"}.get(bits or 32, f"int{bits}")
+
+
+def _figures(found: dict[str, Any]) -> dict[str, Measured]:
+    read = {name: figure(value) for name, value in found.items() if name != "bits"}
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def _ends(found: Any) -> tuple[float, float] | None:
+    if not isinstance(found, list) or len(found) != 2:
+        return None
+    low, high = number(found[0]), number(found[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _whole(found: Any) -> int | None:
+    value = number(found)
+    return None if value is None else int(value)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Failure("SR-C461", file=path, problem=str(error)) from error
+    if not isinstance(found, dict):
+        raise Failure("SR-C461", file=path, problem=f"expected an object, found {type(found).__name__}")
+    return found

@@ -1,0 +1,215 @@
+"""Run folder -> `README.md`: a model card whose every sentence comes from the run's files."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from stillroom.files import write
+from stillroom.report import folder, snippets, table, words
+from stillroom.report.folder import Folder
+from stillroom.report.format import duration, whole
+
+NAMED = 20  # classes written out in the text
+
+
+def card(path: Path) -> Path:
+    """`README.md` of the run in the folder `path`, from its files alone.
+
+    Raises:
+        Failure: SR-C460 `path` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
+    """
+    return write(Path(path) / "README.md", render(Path(path)))
+
+
+def render(path: Path) -> str:
+    """The card as text."""
+    found = folder.read(path)
+    name = str(found.run.get("name") or path.resolve().name)
+    text = (
+        _environment()
+        .get_template("card.md")
+        .render(
+            license=_quoted(found.run.get("license") or found.part("networks", "student").get("licence") or "unknown"),
+            library=_quoted(_library(found)),
+            tags=[_quoted(tag) for tag in _tags(found)],
+            index=_index(found, name),
+            name=name,
+            headline=words.headline(found),
+            verdict=words.verdict(found)[1],
+            state=words.state(found),
+            what=_what(found),
+            classes=found.classes,
+            some=", ".join(found.classes[:NAMED]) + (", …" if len(found.classes) > NAMED else ""),
+            use=_use(found),
+            teacher=_teacher(found),
+            rows=table.rows(found),
+            machine=str(found.part("hardware").get("cpu") or ""),
+            input=_input(found),
+            snippets=_snippets(found),
+            training=_training(found),
+            recipe=fenced(found.recipe, "toml") if found.recipe else "",
+            environment=_environment_lines(found),
+            limits=words.limits(found),
+            warnings=[str(warning) for warning in found.run.get("warnings") or []],
+            digests=folder.digests(found),
+        )
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def escaped(said: Any) -> str:
+    """Text that Markdown shows as it is: no tag, no link, no table cell, no emphasis, on one line."""
+    if isinstance(said, Markup):
+        return str(said)
+    text = " ".join(str(said).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
+
+
+def fenced(code: str, language: str) -> Markup:
+    """A block of code, its fence longer than any row of backticks inside."""
+    longest = max((len(row) for row in re.findall(r"`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}{language}\n{code.rstrip()}\n{fence}")  # not HTML: inside the fence nothing is read
+
+
+@cache
+def _environment() -> Environment:
+    # Jinja's own escaping is for HTML; here whatever a template prints goes through Markdown's.
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,
+        finalize=escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["whole"] = whole
+    return made
+
+
+def _quoted(value: Any) -> Markup:
+    """A YAML scalar. A plain word stays bare; everything else is a JSON string, which YAML reads too."""
+    text = str(value)
+    return Markup(text if re.fullmatch(r"[a-z][a-z0-9.-]*", text) else json.dumps(text))
+
+
+def _library(found: Folder) -> str:
+    kind, _, rest = str(found.part("networks", "student").get("network") or "").partition("/")
+    return kind if rest and kind in ("timm", "torchvision") else "stillroom"
+
+
+def _tags(found: Folder) -> list[str]:
+    tags = ["image-classification", "knowledge-distillation", "stillroom"]
+    return list(dict.fromkeys(tags + [file.target for file in found.files] + [_bits(found)])) if found.files else tags
+
+
+def _bits(found: Folder) -> str:
+    return folder.kind(min(file.bits or 32 for file in found.files))
+
+
+def _index(found: Folder, name: str) -> Markup | None:
+    """The `model-index` of the front matter, as JSON, which is YAML."""
+    student = found.speaker("student")
+    accuracy = student.value("accuracy") if student else None
+    if accuracy is None:
+        return None
+    source = str(found.part("data").get("source") or "images")
+    metric = {"type": "accuracy", "value": round(accuracy, 6), "name": "top-1 accuracy"}
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"type": source, "name": source, "split": "test"},
+        "metrics": [metric],
+    }
+    return Markup("- " + json.dumps({"name": name, "results": [result]}))
+
+
+def _what(found: Folder) -> str:
+    student, data = table.network(found, "student") or "a network", found.part("data")
+    teacher = table.network(found, "teacher")
+    taught = f"a {student} that learned from a {teacher}" if teacher else f"a {student}"
+    size = f" of {data['size']} × {data['size']} pixels" if data.get("size") else ""
+    colour = {1: "grey ", 3: "colour "}.get(data.get("channels", 0), "")
+    return f"An image classifier: {taught}, made by Stillroom. It takes {colour}images{size}."
+
+
+def _use(found: Folder) -> str:
+    data = found.part("data")
+    source, test = data.get("source") or "its data set", data.get("test")
+    seen = f"The figures below come from {test:,} test images of {source}. " if isinstance(test, int) else ""
+    chosen = f"one of {len(found.classes)} classes" if found.classes else "one class"
+    return (
+        f"Sorting an image into {chosen}, for images like those of {source} that it was trained on. {seen}"
+        "It always names one of its classes, also for an image that shows none of them. "
+        "Decisions about people, and any use where a wrong answer does harm, need an evaluation of their own."
+    )
+
+
+def _teacher(found: Folder) -> list[str]:
+    about = found.part("networks", "teacher")
+    if not about:
+        return []
+    lines = [f"Network: {table.network(found, 'teacher')}"]
+    for key, title in (
+        ("weights", "Weights"),
+        ("sha256", "sha256 of the weights"),
+        ("licence", "Licence of the weights"),
+    ):
+        if about.get(key):
+            lines.append(f"{title}: {about[key]}")
+    if not about.get("licence"):
+        lines.append("Licence of the weights: not recorded")
+    return lines
+
+
+def _input(found: Folder) -> Markup:
+    alone = " Exported files normalise and resize for themselves." if found.files else ""
+    return Markup(
+        "Input: float32, 0..1, `[B, C, H, W]`, red-green-blue order where C is 3. "
+        f"Output: logits `[B, K]`, in the order of `classes`.{alone}"
+    )
+
+
+def _snippets(found: Folder) -> list[tuple[str, Markup]]:
+    parts = []
+    if snippets.there(found) and (code := snippets.student(found)):
+        parts.append(("The student with torch:", fenced(code, "python")))
+    for file in found.files:
+        if code := snippets.file(found, file):
+            title = f"The {file.label} file" + (":" if file.verified else ", which is UNVERIFIED:")
+            parts.append((title, fenced(code, "python")))
+    return parts
+
+
+def _training(found: Folder) -> list[str]:
+    data = found.part("data")
+    lines = []
+    counts = [f"{data[part]:,} {said}" for part, said in _SPLITS if isinstance(data.get(part), int)]
+    if counts:
+        lines.append(f"Images: {', '.join(counts)}; fingerprint {data.get('fingerprint') or 'not recorded'}")
+    for stage, spent in found.part("stages").items():
+        if isinstance(spent, dict):
+            steps = f"{whole(spent['steps'])} steps in " if spent.get("steps") else ""
+            lines.append(f"Stage {stage}: {steps}{duration(spent.get('seconds'))}")
+    if found.run.get("seeds"):
+        lines.append(f"Seeds: {', '.join(map(str, found.run['seeds']))}")
+    if found.run.get("command"):
+        lines.append(f"Command: {found.run['command']}")
+    return lines or ["Nothing was recorded."]
+
+
+_SPLITS = (("train", "for training"), ("val", "for validation"), ("test", "for the test"))
+
+
+def _environment_lines(found: Folder) -> list[str]:
+    titles = {"cpu": "processor", "memory_gb": "memory in GB"}
+    lines = [f"{titles.get(name, name)}: {value}" for name, value in found.part("hardware").items()]
+    versions = ", ".join(f"{name} {value}" for name, value in found.part("versions").items())
+    return lines + ([f"versions: {versions}"] if versions else []) or ["Nothing was recorded."]

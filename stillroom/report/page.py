@@ -1,0 +1,181 @@
+"""Run folder -> `report.html`: one file that opens anywhere, loads nothing, and says where each number comes from."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from stillroom.files import write as write_file
+from stillroom.report import charts, folder, format, gallery, history, svg, table, words
+from stillroom.report.folder import ROLES, Folder, Speaker
+
+HERE = Path(__file__).parent
+MANY = 40  # classes: above this only the worst are drawn
+WORST = 20
+NAMES = {"macs": "MACs", "bytes": "size", "latency_ms": "latency, p50", "latency_p95_ms": "latency, p95"}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and a line of explanation."""
+
+    title: str
+    drawing: Markup
+    note: str = ""
+
+
+def write(folder: Path) -> Path:
+    """`report.html` of the run in `folder`, from its files alone. The same files give the same page.
+
+    Raises:
+        Failure: SR-C460 `folder` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
+    """
+    return write_file(Path(folder) / "report.html", render(Path(folder)))
+
+
+def render(path: Path) -> str:
+    """The page as text."""
+    found, past = folder.read(path), history.read(path)
+    script = (HERE / "hover.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            run=found.run,
+            name=str(found.run.get("name") or path.resolve().name),
+            folder=found,
+            headline=words.headline(found),
+            verdict=words.verdict(found),
+            state=words.state(found),
+            limits=words.limits(found),
+            rows=table.rows(found),
+            overview=_overview(found),
+            curves=_curves(past),
+            recall=_recall(found),
+            groups=gallery.groups(found),
+            probes=len(found.probe.get("images") or []),
+            hows=_hows(found),
+            digests=folder.digests(found),
+            warnings=[str(warning) for warning in found.run.get("warnings") or []],
+            skipped=past.skipped,
+            stages=list(past.steps),
+            # The policy below allows this one script and no other, whatever the folder's texts hold.
+            policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script=Markup(script),
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"duration": format.duration, "whole": format.whole, "tie": _tie, "breaks": _breaks}
+    made.globals["sign"] = _sign
+    return made
+
+
+def _sign(role: str) -> Markup:
+    return svg.element("svg", svg.mark(role, 7, 7), viewBox="0 0 14 14", class_="sign", aria_hidden="true")
+
+
+def _breaks(name: str) -> Markup:
+    """A name that may go on in the next line after a slash, a dot or an underscore."""
+    return Markup("").join(part + Markup("<wbr>") for part in re.split(r"(?<=[/._])", name))
+
+
+def _tie(said: str) -> str:
+    """Numbers stay on one line with their unit."""
+    return said.replace(" %", "\u00a0%").replace("95 %", "95\u00a0%")
+
+
+def _overview(found: Folder) -> list[Chart]:
+    measured = [speaker for speaker in found.speakers if speaker.value("accuracy") is not None]
+    if not measured:
+        return []
+    dots = charts.intervals([_point(speaker) for speaker in measured])
+    drawn = [Chart("Accuracy", dots, "Whiskers are 95 % intervals.")]
+    for name, cost, say, tick in (
+        ("latency_ms", "ms for one image, median", format.milliseconds, format.plain),
+        ("macs", "MACs for one image", format.count, format.count),
+    ):
+        points = [_point(speaker, name) for speaker in measured if speaker.value(name) is not None]
+        if len(points) > 1:
+            what = "latency" if name == "latency_ms" else "MACs"
+            note = "Upper left is better" + ("; logarithmic in cost." if charts.far_apart(points) else ".")
+            drawn.append(Chart(f"Accuracy against {what}", charts.scatter(points, cost=cost, say=say, tick=tick), note))
+            break
+    return drawn
+
+
+def _point(speaker: Speaker, cost: str = "") -> charts.Point:
+    value, spent = speaker.value("accuracy"), speaker.value(cost) if cost else 0.0
+    return charts.Point(speaker.role, speaker.label, value or 0.0, speaker.interval("accuracy"), spent or 0.0)
+
+
+def _curves(past: history.History) -> list[Chart]:
+    drawn = []
+    for name, curves in past.terms.items():
+        group = name.split("/", 1)[0]
+        weights = [
+            f"{stage} {format.plain(weights[group])}"
+            for stage, weights in past.weights.items()
+            if group in weights and any(curve.stage == stage for curve in curves)
+        ]
+        note = f"Raw; weight: {', '.join(weights)}." if weights else "Raw, before weights."
+        drawn.append(Chart(f"Loss term {name}", charts.lines(curves, title=f"Loss term {name}"), note))
+    if past.accuracy:
+        drawing = charts.lines(past.accuracy, title="Validation accuracy", shares=True)
+        note = f"The axis starts at {format.percent(charts.floor(past.accuracy), 0)}."
+        drawn.insert(0, Chart("Accuracy on validation images", drawing, note))
+    if past.rates:
+        drawn.append(Chart("Learning rate", charts.lines(past.rates, title="Learning rate", log=False, height=150)))
+    return drawn
+
+
+def _recall(found: Folder) -> tuple[list[Chart], str]:
+    tables = {role: _table(found.speaker(role)) for role in ROLES}
+    tables = {role: values for role, values in tables.items() if values}
+    names = list(dict.fromkeys(name for values in tables.values() for name in values))
+    rows = [(name, {role: values[name] for role, values in tables.items() if name in values}) for name in names]
+    note = "Share of a class's test images that were recognised."
+    if len(rows) > MANY:
+        rows = sorted(rows, key=_difference)[:WORST]
+        gap = "student falls furthest behind the teacher" if "teacher" in tables else "student does worst"
+        note += f" The {WORST} of {len(names)} classes where the {gap}."
+    half = len(rows) if len(rows) < 8 else (len(rows) + 1) // 2
+    parts: list[Sequence[tuple[str, dict[str, float]]]] = [rows[:half], rows[half:]]
+    low = min((value for _, values in rows for value in values.values()), default=0.0)
+    return [Chart("", charts.recalls(part, low=low)) for part in parts if part], note
+
+
+def _difference(row: tuple[str, dict[str, float]]) -> float:
+    return row[1].get("student", 0.0) - row[1].get("teacher", 0.0)
+
+
+def _table(speaker: Speaker | None) -> dict[str, float]:
+    figure = speaker.figures.get("recall") if speaker else None
+    values: dict[str, Any] = figure.value if figure and isinstance(figure.value, dict) else {}
+    read = {str(name): format.number(value) for name, value in values.items()}
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def _hows(found: Folder) -> list[tuple[str, str, str]]:
+    """(figure, how, whose), one row for figures that several speakers measured in the same way."""
+    seen: dict[tuple[str, str], list[str]] = {}
+    for speaker in found.speakers:
+        for name, figure in speaker.figures.items():
+            if figure.how:
+                seen.setdefault((NAMES.get(name, name.replace("_", " ")), figure.how), []).append(speaker.label)
+    return [(name, how, ", ".join(whose)) for (name, how), whose in sorted(seen.items())]

@@ -1,0 +1,135 @@
+"""The stages of a run that train something. Each leaves a file; a stage whose file is there is not done again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from stillroom import assemble
+from stillroom.data.dataset import Dataset
+from stillroom.engine import Engine, Signals
+from stillroom.fit import fit_head
+from stillroom.learn import Progress, learn, score
+from stillroom.learner import Learner
+from stillroom.metrics._figure import wilson
+from stillroom.models import fill, load
+from stillroom.models.network import Network
+from stillroom.recipe import Recipe, Training
+from stillroom.run import Run
+from stillroom.tasks.task import Task
+from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.teacher import Teacher
+
+log = logging.getLogger("stillroom")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What all stages of a run share.
+
+    Args:
+        recipe: what to do.
+        data: the images.
+        task: what the labels ask for.
+        run: where to write.
+        engine: the processes that do it.
+        signals: who may ask it to end.
+        progress: told after every training step.
+    """
+
+    recipe: Recipe
+    data: Dataset
+    task: Task
+    run: Run
+    engine: Engine
+    signals: Signals
+    progress: Progress
+
+    @property
+    def seed(self) -> int:
+        """Of first weights, order and augmentation."""
+        return self.recipe.seeds[0]
+
+    def teacher(self) -> Frozen:
+        """The teacher: as it is, with its head fitted to the data's classes, or trained here."""
+        section = self.recipe.teacher
+        network = self._network(section)
+        if section.fit == "all":
+            network = self._train("teacher", network, None, section.train)
+        elif section.fit == "head":
+            network = self._fit_head(network)
+        teacher = Frozen(network.to(self.engine.device), map=section.map)
+        self._question(teacher)
+        return teacher
+
+    def student(self, stage: str, teacher: Teacher | None) -> Network:
+        """The student, taught by `teacher`; by the labels alone where there is none."""
+        return self._train(stage, self._network(self.recipe.student), teacher, self.recipe.train)
+
+    def _network(self, section: Any) -> Network:
+        pixels = assemble.pixels_of(self.data.splits["train"])
+        return assemble.make_network(section, self.data, pixels, seed=self.seed)
+
+    def _train(self, stage: str, network: Network, teacher: Teacher | None, training: Training) -> Network:
+        """Train `network`, or take up what a finished stage of that name left."""
+        if not self.run.weights(stage).exists():
+            self.run.note(stage=stage)
+            started = time.monotonic()
+            self._learn(stage, network, teacher, training)
+            self._leave(stage, network, time.monotonic() - started)
+        self.engine.barrier()
+        fill(network, load(self.run.weights(stage))[0])
+        return network
+
+    def _learn(self, stage: str, network: Network, teacher: Teacher | None, training: Training) -> None:
+        splits, device = self.data.splits, self.engine.device
+        sections = self.recipe.methods if teacher else ()
+        methods, weights = assemble.make_methods(
+            sections, network, teacher, splits["train"], seed=self.seed, device=device
+        )
+        weights["task"] = self.recipe.task.weight if teacher else 1.0
+        learn(
+            stage,
+            Learner(network, self.task, methods, weights),
+            teacher if methods else None,
+            train_split=splits["train"],
+            val_split=splits["val"],
+            training=training,
+            augment=self.recipe.augment,
+            seed=self.seed,
+            engine=self.engine,
+            run=self.run,
+            signals=self.signals,
+            progress=self.progress,
+        )
+
+    def _fit_head(self, network: Network) -> Network:
+        if not self.run.weights("teacher").exists():
+            self.run.note(stage="teacher")
+            started = time.monotonic()
+            splits = self.data.splits
+            found = fit_head(network, splits["train"], splits["val"], device=self.engine.device)
+            log.info("teacher: a new head for %d classes, %.1f %% of val", len(self.data.classes), 100 * found)
+            self._leave("teacher", network, time.monotonic() - started)
+        self.engine.barrier()
+        fill(network, load(self.run.weights("teacher"))[0])
+        return network
+
+    def _leave(self, stage: str, network: Network, seconds: float) -> None:
+        """The stage's file, which also says that the stage is done."""
+        self.run.save_weights(stage, network.weights(), network.metadata())
+        stages = self.run.info.get("stages", {})
+        self.run.note(stages=stages | {stage: stages.get(stage, {}) | {"seconds": round(seconds, 3)}})
+
+    def _question(self, teacher: Frozen) -> None:
+        """Say so when the teacher knows no more than chance, as one does whose classes are in another order."""
+        split, classes = self.data.splits["val"], len(self.data.classes)
+        found = score(teacher.speak, self.task, split, 64, self.engine)
+        if wilson(round(found * len(split)), len(split))[0] <= 1 / classes:
+            self.run.warn(
+                f"SR-M302 teacher is right on {found:.1%} of {len(split)} val images, which chance explains "
+                f"({1 / classes:.1%}): are its classes in the data's order, and its pixels as it wants them?"
+            )
+        log.info("teacher: %.1f %% of val", 100 * found)

@@ -1,0 +1,126 @@
+"""The report in a real browser: opened from the disk, network blocked, at the width of a desk and of a phone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit.chromium import Chromium
+
+from stillroom import report
+
+pytest_plugins = ["kit.fixtures"]
+
+WIDTHS = [1280, 390]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    browser = Chromium()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(made_run: Path) -> Path:
+    return report.write(made_run)
+
+
+@pytest.fixture(scope="module")
+def hostile(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with names that want to be code or to burst the layout."""
+    run = Path(shutil.copytree(made_run, tmp_path_factory.mktemp("hostile") / "digits"))
+    about = json.loads((run / "run.json").read_text())
+    about["data"]["classes"] = ["<img src=x onerror=alert(1)>", "w" * 300, *about["data"]["classes"][2:]]
+    about["name"] = "</script><script>window.broken = true</script>" + "m" * 200
+    about["command"] = about["warnings"][0] = "stillroom run " + "x" * 400
+    about["networks"]["student"]["network"] = "timm/" + "n" * 120
+    (run / "run.json").write_text(json.dumps(about))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["exports"][0]["path"] = "exports/" + "f" * 200 + ".onnx"
+    metrics["student"]["accuracy"]["how"] = "h" * 300
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    probe = json.loads((run / "samples" / "probe.json").read_text())
+    for image in probe["images"]:
+        image["name"] = "p" * 300
+    (run / "samples" / "probe.json").write_text(json.dumps(probe))
+    (run / "recipe.toml").write_text("k" * 2000)
+    return report.write(run)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("which", ["page", "hostile"])
+def test_opens_quietly_and_fits(chromium: Chromium, request: pytest.FixtureRequest, which: str, width: int) -> None:
+    file = request.getfixturevalue(which)
+    chromium.open(file, width=width)
+    assert chromium.complaints() == []
+    assert {address.split(":")[0] for address in chromium.requests()} <= {"file", "data"}
+    assert sum(address.startswith("file:") for address in chromium.requests()) == 1
+    assert chromium.run("window.broken") is None
+    assert chromium.run("document.documentElement.scrollWidth") <= width
+    beyond = "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert chromium.run(f"{beyond}.map(e => e.tagName + '.' + e.getAttribute('class'))") == []
+    assert chromium.run("[...document.images].every(image => image.complete && image.naturalWidth === 8)")
+    assert chromium.run("document.querySelectorAll('.chart > svg').length") >= 8
+
+
+def test_shows_its_figures(chromium: Chromium, page: Path) -> None:
+    metrics = json.loads((page.parent / "metrics.json").read_text())
+    chromium.open(page, width=1280)
+    said = chromium.run("document.querySelector('table.results').innerText")
+    for role in ("teacher", "baseline", "student"):
+        assert f"{100 * metrics[role]['accuracy']['value']:.1f} %" in said
+    assert said.count("verified") == 2
+
+
+def test_readout_follows_the_pointer(chromium: Chromium, page: Path) -> None:
+    chromium.open(page, width=1280)
+    place = "const box = document.querySelector('svg.lines').getBoundingClientRect()"
+    chromium.run("document.querySelector('svg.lines').scrollIntoView({block: 'center'})")
+    x, y = chromium.run(f"(() => {{ {place}; return [box.left + box.width / 3, box.top + box.height / 2] }})()")
+    shown = "document.querySelector('svg.lines .cursor').getAttribute('visibility')"
+    assert chromium.run(shown) == "hidden"
+    chromium.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    assert chromium.run(shown) == "visible"
+    said = chromium.run("document.querySelector('svg.lines .cursor').textContent")
+    assert "step " in said and "student " in said and "%" in said
+    chromium.ask("Input.dispatchMouseEvent", type="mouseMoved", x=2, y=2)
+    assert chromium.run(shown) == "hidden"
+
+
+def test_light_and_dark_have_contrast(chromium: Chromium, page: Path) -> None:
+    """Text of every role on the page's ground has the 4.5 that WCAG AA asks for."""
+    script = """(() => {
+      const light = (text) => {
+        const parts = text.match(/[\\d.]+/g).map((v) => v / 255);
+        const [r, g, b] = parts.map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const ground = light(getComputedStyle(document.body).backgroundColor);
+      const names = [".teacher .who", ".baseline .who", ".student .who", ".note", "h1", ".badge.good", "small"];
+      const found = names.map((name) => {
+        const text = light(getComputedStyle(document.querySelector(name)).color);
+        return (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
+      });
+      return [ground, ...found];
+    })()"""
+    grounds = []
+    for dark in (False, True):
+        chromium.open(page, width=1280, dark=dark)
+        ground, *contrasts = chromium.run(script)
+        grounds.append(ground)
+        assert min(contrasts) >= 4.5, contrasts
+    assert grounds[0] > 0.9 and grounds[1] < 0.05
+
+
+def test_reads_without_its_script(chromium: Chromium, page: Path) -> None:
+    chromium.ask("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        chromium.open(page, width=1280)
+        tree = chromium.ask("DOM.getOuterHTML", nodeId=chromium.ask("DOM.getDocument")["root"]["nodeId"])["outerHTML"]
+    finally:
+        chromium.ask("Emulation.setScriptExecutionDisabled", value=False)
+    assert "polyline" in tree and "cursor" not in tree.split("<script>")[0].split("</style>")[1]

@@ -1,0 +1,116 @@
+"""The house: data flows one way, files are short, and the tree that the README prints is the tree there is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "stillroom"
+
+ORDER = [
+    "types",
+    "errors",
+    "plugins",
+    "signature",
+    "recipe",
+    "files",
+    "checkpoint",
+    "run",
+    "machine",
+    "norms",
+    "engine",
+    "data",
+    "models",
+    "tasks",
+    "teachers",
+    "methods",
+    "learner",
+    "state",
+    "train",
+    "fit",
+    "learn",
+    "metrics",
+    "evaluate",
+    "export",
+    "benchmark",
+    "samples",
+    "judge",
+    "report",
+    "assemble",
+    "stages",
+    "pipeline",
+    "reopen",
+    "check",
+    "api",
+    "listing",
+    "doctor",
+    "console",
+    "cli",
+]
+"""From top to bottom an image's way through the system. A module imports only from modules above it."""
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__main__.py",) and path.parent != PACKAGE)
+FILES += sorted(path for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "__main__"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stillroom":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("stillroom.")}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: imports are absolute")
+    return found - {"__version__"}
+
+
+def test_every_room_is_in_the_order():
+    assert {room(path) for path in FILES} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_above(path):
+    own = room(path)
+    above = set(ORDER[: ORDER.index(own)]) | {own}
+    assert imported_rooms(path) <= above, f"{own} may not import {imported_rooms(path) - above}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    limit = 420 if path.stem in ("recipe", "cli") else 260  # a schema and a list of verbs are long lists, not long ideas
+    assert path.stem == "errors" or len(text.splitlines()) <= limit
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 75, f"{path.name}: {node.name} is {node.end_lineno - node.lineno} lines"
+
+
+def test_the_readme_prints_this_order():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("```\nstillroom/\n")[2].partition("```")[0]
+    printed = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tree.splitlines() if line[:3] == "  " + line[2:3] and line[2:3] != " "]
+    assert [name for name in printed if name not in ("__init__", "recipes")] == ORDER
+
+
+def test_nothing_imports_a_method_or_a_source_by_name():
+    """The folder is the registry: outside it nobody knows which files it holds."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for folder, contract in (("stillroom.methods.", "method"), ("stillroom.data.sources.", "source")):
+                    if node.module.startswith(folder) and room(path) not in ("methods",):
+                        assert node.module == folder + contract, f"{path.name} imports {node.module}"
+
+
+def test_the_loop_knows_no_task_and_no_method():
+    text = (PACKAGE / "train.py").read_text(encoding="utf-8")
+    for word in ("hinton", "fitnet", "classification", "kd", "logits"):
+        assert word not in text.lower()

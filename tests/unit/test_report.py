@@ -1,0 +1,201 @@
+"""The report and the card: what is in them, and what must never come out of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from kit.page import Page, change
+
+from stillroom import report
+from stillroom.errors import Failure
+from stillroom.report import folder as folders
+from stillroom.report import gallery
+
+pytest_plugins = ["kit.fixtures"]
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def test_every_figure_of_metrics_json_is_on_the_page_and_in_the_card(made_run: Path) -> None:
+    said, card = Page(report.write(made_run).read_text()).text, report.card(made_run).read_text()
+    metrics = json.loads((made_run / "metrics.json").read_text())
+    speakers = [metrics[role] for role in ("teacher", "baseline", "student")] + metrics["exports"]
+    for speaker in speakers:
+        for text in (said, card):
+            assert f"{100 * speaker['accuracy']['value']:.1f} %" in text
+            low, high = (100 * end for end in speaker["accuracy"]["ci95"])
+            assert f"{low:.1f}–{high:.1f} %, n 450" in text
+            assert np.format_float_positional(float(f"{speaker['latency_ms']['value']:.3g}"), trim="-") in text
+            if "agreement" in speaker:
+                assert f"{100 * speaker['agreement']['value']:.1f} %" in text
+        for figure in speaker.values():
+            if isinstance(figure, dict):
+                assert figure["how"] in said
+    assert said.count("verified") >= 2 and "UNVERIFIED" not in said
+    student = metrics["student"]
+    kept = student["accuracy"]["value"] / metrics["teacher"]["accuracy"]["value"]
+    assert f"The student keeps {100 * kept:.1f} % of the teacher's accuracy with 10.9 % of its MACs" in said
+
+
+def test_page_is_well_formed_and_loads_nothing(made_run: Path) -> None:
+    text = report.write(made_run).read_text()
+    found = Page(text)
+    tags = {tag for tag, _ in found.elements}
+    assert not tags & {"link", "iframe", "object", "embed", "audio", "video", "source", "form", "base", "image", "use"}
+    for tag, attributes in found.elements:
+        for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href", "background"):
+            if attributes.get(name) is not None:
+                assert (attributes[name] or "").startswith(("data:image/png;base64,", "#")), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes)
+    assert "://" not in text.replace("http://www.w3.org/2000/svg", "")  # the name of SVG in the script, not an address
+    assert not re.search(r"@import|url\(", text)
+
+
+def test_policy_allows_the_one_script_of_the_page(made_run: Path) -> None:
+
+    text = report.write(made_run).read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text and "default-src 'none'" in text
+
+
+def test_hostile_names_stay_text(run_copy: Path) -> None:
+    def spoil(value: dict[str, Any]) -> None:
+        value["data"]["classes"][3] = HOSTILE
+        value["name"] = value["command"] = value["hardware"]["cpu"] = f"</title><script>{HOSTILE}"
+        value["networks"]["student"]["network"] = '"); import os; os.abort(); ("' + HOSTILE
+        value["networks"]["student"]["arguments"] = {"x=1); import os; (y": 1, "width": HOSTILE}
+        value["warnings"] = [f"]]>--></script>{HOSTILE}", "| a | `b` ``` [c](http://d) |"]
+
+    change(run_copy / "run.json", spoil)
+    change(run_copy / "metrics.json", lambda m: m["student"]["recall"]["value"].update({HOSTILE: 0.5}))
+    change(
+        run_copy / "metrics.json", lambda m: m["exports"][0].update({"path": f"exports/{HOSTILE}", "target": HOSTILE})
+    )
+    change(run_copy / "samples" / "probe.json", lambda p: [image.update(name=f'"{HOSTILE}') for image in p["images"]])
+    (run_copy / "recipe.toml").write_text(f"# </pre></code>{HOSTILE}\n````\n")
+    with (run_copy / "steps.jsonl").open("a") as stream:
+        stream.write(json.dumps({"stage": f'"{HOSTILE}', "step": 1, "terms": {f"'{HOSTILE}": 1.0}, "lr": 1.0}) + "\n")
+
+    found = Page(report.write(run_copy).read_text())
+    assert HOSTILE in found.text  # shown as it is
+    assert not any("onerror" in attributes for _, attributes in found.elements)
+    assert [tag for tag, _ in found.elements].count("script") == 1
+    assert all((a["src"] or "").startswith("data:") for tag, a in found.elements if tag == "img")
+
+    card = report.card(run_copy).read_text()
+    outside = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", card.split("\n---\n", 1)[1], flags=re.S | re.M)
+    assert "<" not in outside and "[c](" not in outside
+    for block in re.findall(r"^```+python\n(.*?)^```+$", card, re.S | re.M):
+        assert "os.abort" not in {node for node in _calls(block)}
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "unknown"
+
+
+def _calls(code: str) -> list[str]:
+    import ast
+
+    return [ast.unparse(node.func) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+
+
+def test_files_outside_of_the_folder_are_not_read(run_copy: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    shutil.copy(run_copy / "samples" / "0000.png", secret)
+    (run_copy / "samples" / "link.png").symlink_to(secret)
+    for name in ("../../secret.png", str(secret), "link.png", "\0", "", "x" * 5000):
+        change(
+            run_copy / "samples" / "probe.json", lambda p, name=name: [image.update(file=name) for image in p["images"]]
+        )
+        assert all(not picture.source for group in gallery.groups(folders.read(run_copy)) for picture in group.pictures)
+    change(run_copy / "metrics.json", lambda m: m["exports"][0].update(path="../secret.png"))
+    assert "secret.png" not in [name for name, _, _ in folders.digests(folders.read(run_copy))]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "null", "1e999", '"many"', "true", "[1]"])
+def test_what_is_not_finite_is_shown_as_missing(run_copy: Path, value: str) -> None:
+    def spoil(metrics: dict[str, Any]) -> None:
+        for speaker in (metrics["teacher"], metrics["student"], metrics["exports"][0]):
+            for name in ("accuracy", "agreement", "macs", "bytes", "latency_ms", "throughput"):
+                if name in speaker:
+                    speaker[name] |= {"value": "SPOILT", "ci95": ["SPOILT", "SPOILT"]}
+        metrics["student"]["recall"]["value"]["3"] = "SPOILT"
+
+    change(run_copy / "metrics.json", spoil)
+    change(run_copy / "samples" / "probe.json", lambda p: p["images"][0]["logits"].update(student=["SPOILT"] * 10))
+    for file in (run_copy / "metrics.json", run_copy / "samples" / "probe.json"):
+        file.write_text(file.read_text().replace('"SPOILT"', value))
+    with (run_copy / "steps.jsonl").open("a") as stream:
+        stream.write(f'{{"stage": "student", "step": 9999, "terms": {{"task/ce": {value}}}, "lr": {value}}}\n')
+    text, card = Page(report.write(run_copy).read_text()).text, report.card(run_copy).read_text()
+    for said in (text, card.replace("session.run(None, ", "")):
+        assert not re.search(r"\b(nan|NaN|inf|Infinity|None)\b", said)
+    assert "No accuracy of a student was recorded" in text
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["metrics.json", "recipe.toml", "steps.jsonl", "evals.jsonl", "samples", "exports", "student.safetensors"],
+)
+def test_a_missing_part_leaves_a_page(run_copy: Path, missing: str) -> None:
+    part = run_copy / missing
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    assert "digits-demo" in Page(report.write(run_copy).read_text()).text
+    assert report.card(run_copy).read_text().startswith("---\nlicense: unknown\n")
+
+
+def test_an_almost_empty_folder_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"status": "failed", "exit_code": 6}')
+    text = Page(report.write(tmp_path).read_text()).text
+    assert "This run is not finished" in text and "No figures were recorded" in text
+    report.card(tmp_path)
+
+
+@pytest.mark.parametrize("speaker", ["teacher", "baseline", "student"])
+def test_a_missing_speaker_leaves_a_page(run_copy: Path, speaker: str) -> None:
+    change(run_copy / "metrics.json", lambda metrics: metrics.pop(speaker))
+    change(run_copy / "metrics.json", lambda metrics: metrics["exports"].clear())
+    text = Page(report.write(run_copy).read_text()).text
+    student = json.loads((run_copy / "metrics.json").read_text()).get("student", {"accuracy": {"value": 0}})
+    said = {
+        "teacher": f"The student reaches {100 * student['accuracy']['value']:.1f} % accuracy.",
+        "baseline": "can't say what the teacher added",
+        "student": "No accuracy of a student was recorded",
+    }
+    assert said[speaker] in text
+    report.card(run_copy)
+
+
+def test_refuses_what_is_no_run_folder_or_is_spoilt(run_copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(Failure) as nothing:
+        report.write(tmp_path / "nowhere")
+    assert nothing.value.code == "SR-C460" and not (tmp_path / "nowhere").exists()
+    (run_copy / "metrics.json").write_text('{"teacher": ')
+    with pytest.raises(Failure, match=r"metrics\.json") as spoilt:
+        report.card(run_copy)
+    assert spoilt.value.code == "SR-C461"
+    (run_copy / "metrics.json").write_text("[]")
+    with pytest.raises(Failure, match="expected an object"):
+        report.write(run_copy)
+
+
+def test_needs_no_torch_and_gives_the_same_bytes_again(made_run: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from stillroom import report; f = Path(sys.argv[1]);"
+        "report.write(f); report.card(f); print(sorted({'torch', 'stillroom.recipe', 'numpy'} & set(sys.modules)))"
+    )
+    before = report.write(made_run).read_bytes(), report.card(made_run).read_bytes()
+    done = subprocess.run([sys.executable, "-c", code, str(made_run)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert before == ((made_run / "report.html").read_bytes(), (made_run / "README.md").read_bytes())
+    assert not list(made_run.glob(".tmp-*"))
