@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -20,12 +19,14 @@ from copy import deepcopy
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
+from stillroom.files import TEMPORARY, disk_errors, sync
 from stillroom.types import Output
 
 
@@ -85,23 +86,18 @@ def atomic(path: Path) -> Iterator[Path]:
     """A draft beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
 
     The draft lies in a folder of its own, where a tool may leave further files; the same file system as `path`, for
-    a rename is atomic only within one.
+    a rename is atomic only within one. `files.sweep` knows its name, should the process be killed.
+
+    Raises:
+        Failure: SR-R501, the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with disk_errors(path), TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
         draft = Path(folder) / path.name
         yield draft
-        _sync(draft)
+        sync(draft)
         os.replace(draft, path)
-        _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path.parent)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.export.file import Speech, atomic, pair, quiet, require, shape
+from stillroom.files import disk_errors
 from stillroom.types import Output
 
 
@@ -45,7 +46,7 @@ def onnx(
 
     Raises:
         ValueError: `bits` is neither 32 nor 8, or there is nothing to calibrate 8 bits on.
-        Failure: SR-X702, a package is missing; SR-X703, the network can't be exported.
+        Failure: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-R501, the disk is full.
     """
     if bits not in (32, 8):
         raise ValueError(f"bits is 32 or 8, not {bits}")
@@ -56,7 +57,7 @@ def onnx(
     path = Path(path)
     with atomic(path) as draft:
         try:
-            with quiet():
+            with quiet(), disk_errors(path):
                 source = base or _float(network, draft.with_suffix(".float.onnx"), example)
                 if bits == 8:
                     _integers(source, draft, batches, method)

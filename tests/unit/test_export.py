@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -170,6 +171,16 @@ def test_another_failure_on_the_way_stays_itself(made: Any, tmp_path: Path, monk
     with pytest.raises(Failure) as caught:
         onnx(made.network, tmp_path / "m.onnx", example=digits(0, 1), classes=CLASSES, base=made.floats)
     assert caught.value is refused and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_as_one(made: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(library, "save_model", full)
+    with pytest.raises(Failure) as caught:
+        onnx(made.network, tmp_path / "m.onnx", example=digits(0, 1), classes=CLASSES, base=made.floats)
+    assert caught.value.code == "SR-R501" and not list(tmp_path.iterdir())
 
 
 def test_a_missing_runtime_names_the_package(tmp_path: Path, monkeypatch: Any) -> None:
