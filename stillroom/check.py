@@ -9,12 +9,11 @@ import torch
 from stillroom import assemble
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
-from stillroom.data.inspect import inspect
+from stillroom.data.inspect import inspect, refuse
 from stillroom.data.loader import Loader
 from stillroom.errors import Failure
 from stillroom.learner import Learner
 from stillroom.models.network import Network
-from stillroom.plugins import pick
 from stillroom.recipe import Recipe
 from stillroom.teachers.frozen import Frozen
 
@@ -25,18 +24,19 @@ def check(recipe: Recipe) -> dict[str, Any]:
     Raises:
         Failure: what would stop the run, before it has cost anything.
     """
-    source = pick("data/sources", recipe.data.source)(**recipe.data.arguments)
     data = assemble.load_data(recipe.data)
     pixels = assemble.pixels_of(data.splits["train"])
     teacher = assemble.make_network(recipe.teacher, data, pixels, seed=recipe.seeds[0])
     student = assemble.make_network(recipe.student, data, pixels, seed=recipe.seeds[0])
+    findings = inspect(data.source, data)
+    refuse(findings)
     sizes = {name: len(split.listed) for name, split in data.splits.items()}
     shares = ", ".join(f"{count} {name}" for name, count in sizes.items())
     return {
         "recipe": f"{recipe.name}: every key and every value is known",
         "data": [
             f"{len(data.classes)} classes, {shares}, {data.channels} channels of {data.size}x{data.size}",
-            *(str(finding) for finding in inspect(source, data)),
+            *(str(finding.failure).partition("\n")[0] for finding in findings),
         ],
         "teacher": _network(recipe.teacher, teacher, data),
         "student": _network(recipe.student, student, data),

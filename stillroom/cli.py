@@ -218,7 +218,7 @@ def new(name: str, to: Path | None, **_: Any) -> int:
     \b
     stillroom new digits
     stillroom new folder --to photos.toml
-    stillroom list recipes
+    stillroom new fashion --json
     """
     from stillroom import console, recipe
     from stillroom.errors import Failure

@@ -37,7 +37,11 @@ class Watch:
             return
         began, first = self._began.setdefault(stage, (time.monotonic() - step.seconds, step.step - 1))
         speed = (step.step - first) / max(time.monotonic() - began, 1e-9)
-        words = {"loss": f"{step.loss:.3f}", "val": f"{best:.1%}" if best >= 0 else "-", "speed": f"{speed:.1f}"}
+        words: dict[str, Any] = {
+            "loss": f"{step.loss:.3f}",
+            "val": f"{best:.1%}" if best >= 0 else "-",
+            "speed": f"{speed:.1f}",
+        }
         words["wait"] = f"{step.wait / max(step.seconds, 1e-9):.0%}"
         if err.is_terminal:
             self._draw(stage, step.step, steps, words)
@@ -54,7 +58,7 @@ class Watch:
         if self._bar:
             self._bar.stop()
 
-    def _draw(self, stage: str, step: int, steps: int, words: dict[str, str]) -> None:
+    def _draw(self, stage: str, step: int, steps: int, words: dict[str, Any]) -> None:
         if self._bar is None:
             text = "loss {task.fields[loss]}  best val {task.fields[val]}  {task.fields[speed]} steps/s"
             self._bar = Progress(
@@ -117,7 +121,7 @@ def results(metrics: Mapping[str, Any]) -> Table:
     """`metrics.json` as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "accuracy", "95 %", "agrees", "MACs", "size", "latency p50", "verified"):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     titles = {"teacher": "teacher", "baseline": "student, untaught", "student": "student"}
     for name, title in titles.items():
         if name in metrics:

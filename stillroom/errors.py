@@ -234,7 +234,7 @@ DATA: dict[str, Entry] = {
         Exit.DATA,
         "{count} class(es) in the data",
         "telling classes apart needs two at least{names}",
-        "nothing was started",
+        "whatever is trained on them is always right, and proves nothing",
         "point data.path one folder higher, or add the other classes",
     ),
     "SR-D112": Entry(
@@ -332,8 +332,8 @@ MODELS: dict[str, Entry] = {
         "{name} has {theirs} outputs, the data {classes} classes; no mapping",
         "the weights were trained for other classes, so their answers mean nothing here",
         "nothing was trained",
-        'fit a new classifier on your data (fit = "head"), fine-tune the whole model (fit = "all"), or say which output '
-        "means which class (map = [281, 207, ...], one number a class)",
+        'fit a new classifier on your data (fit = "head"), fine-tune the whole model (fit = "all"), '
+        "or say which output means which class (map = [281, 207, ...], one number a class)",
     ),
     "SR-M303": Entry(
         Exit.MODEL,

@@ -112,11 +112,12 @@ def time_all(
     }
 
 
-def cost(network: Network, shape: tuple[int, int, int], file: Path | None) -> dict[str, Figure]:
-    """Parameters, MACs and bytes of a network."""
+def cost(network: Network, shape: tuple[int, int, int], file: Path) -> dict[str, Figure]:
+    """Parameters, MACs and bytes of a network; `file` holds its weights, if the run has written them."""
     side = f"{shape[1]}x{shape[2]}"
-    how_big = "size of the file of its float32 weights" if file else "float32 weights, 4 bytes a parameter"
-    size = file.stat().st_size if file else 4 * operations.parameters(network)
+    there = file.is_file()
+    how_big = "size of the file of its float32 weights" if there else "float32 weights, 4 bytes a parameter"
+    size = file.stat().st_size if there else 4 * operations.parameters(network)
     return {
         "parameters": Figure(value=operations.parameters(network), how="counted"),
         "macs": Figure(

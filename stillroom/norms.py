@@ -5,7 +5,9 @@ torch's own SyncBatchNorm runs on accelerators only; this one runs wherever `tor
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import cache
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -21,7 +23,7 @@ def synchronise(module: nn.Module) -> None:
     """
     for child in module.modules():
         if isinstance(child, _BatchNorm) and not isinstance(child, _Synchronised):
-            child.__class__ = _synchronised(type(child))
+            child.__class__ = _synchronised(cast(Hashable, type(child)))
 
 
 class _Synchronised:
@@ -64,5 +66,5 @@ def _remember(norm: _BatchNorm, mean: Tensor, var: Tensor) -> None:
 
 
 @cache
-def _synchronised(kind: type) -> type:
+def _synchronised(kind: Any) -> type:
     return type(f"Synchronised{kind.__name__}", (_Synchronised, kind), {})

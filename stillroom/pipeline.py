@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
 
 from stillroom import assemble, judge, machine, report
 from stillroom.data.dataset import Dataset
+from stillroom.data.inspect import inspect, inspect_labels, refuse
 from stillroom.engine import Engine, Signals, precision_for
 from stillroom.errors import Exit, Failure, Stopped
-from stillroom.export._verify import Verification
 from stillroom.learn import Progress
 from stillroom.models.network import Network
 from stillroom.plugins import pick
@@ -40,22 +39,27 @@ def run(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, progr
     """
     run = Run.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
     if run.info.get("status") == "done":
+        log.info("%s is done already; another name=... begins anew", folder)
+        run.close()
         return run
-    with recorded(run):
+    failures: list[Failure] = []
+    with recorded(run, failures):
         data = assemble.load_data(recipe.data, report=run.folder if run.writes else None)
         remember(run, recipe, data, engine)
+        question(run, data)
         stages = Stages(recipe, data, assemble.make_task(recipe.task), run, engine, signals, progress)
         teacher = stages.teacher()
         baseline = stages.student("baseline", None) if recipe.baseline else None
         student = stages.student("student", teacher)
         if engine.first:
             files = export(recipe.export, student, data, run)
-            verdicts = prove(teacher, baseline, student, files, data, run, engine)
-            report.write(run.folder)
-            report.card(run.folder)
-            for failed in (verdict.failure(path) for path, verdict in verdicts.items() if not verdict.passed):
-                raise failed
+            failures += prove(teacher, baseline, student, files, data, run, engine)
         engine.barrier()
+    if engine.first:
+        report.write(run.folder)
+        report.card(run.folder)
+    for failure in failures:
+        raise failure
     return run
 
 
@@ -87,26 +91,28 @@ def prove(
     data: Dataset,
     run: Run,
     engine: Engine,
-) -> Mapping[Path, Verification]:
-    """Look at the test images, once; hold files against the student; take times; write all of it down."""
-    log.info("proof: %d networks and files on the test images", 2 + (baseline is not None) + len(files))
-    speakers = {"teacher": teacher.speak, "baseline": baseline, "student": student.to(engine.device)}
-    heard = {name: speaker for name, speaker in speakers.items() if speaker is not None}
-    result, verdicts = judge.judge(heard, files, data, device=engine.device, samples=run.folder / "samples")
+) -> list[Failure]:
+    """Look at the test images, once; hold files against the student; take times; write all of it down.
+
+    Returns what files failed their check.
+    """
+    networks = {"teacher": cast(Network, teacher.network), "student": student}
+    networks |= {"baseline": baseline} if baseline else {}
+    log.info("proof: %d networks and %d files on the test images", len(networks), len(files))
+    speakers = {name: network.to(engine.device) for name, network in networks.items()} | {"teacher": teacher.speak}
+    result, verdicts = judge.judge(speakers, files, data, device=engine.device, samples=run.folder / "samples")
     files = judge.settled(files, verdicts)
-    networks: dict[str, nn.Module | None] = {"teacher": teacher.network, "baseline": baseline, "student": student}
-    timed = {name: network.cpu() for name, network in networks.items() if network is not None and name != "baseline"}
+    timed = {name: network.cpu() for name, network in networks.items() if name != "baseline"}
     times = judge.time_all(timed, files, assemble.spread(data.splits["train"], 1))
     shape = (data.channels, data.size, data.size)
     found: dict[str, Any] = {
         name: judge.plain(result.figures[name] | judge.cost(network, shape, run.weights(name)) | times.get(name, {}))
         for name, network in networks.items()
-        if network is not None
     }
     rows = [judge.export_row(made, run.folder, verdicts[made.name], times[made.name]) for made in files]
     run.save_tensors("samples/predictions", result.predictions | {"target": result.targets, "key": result.keys})
     run.write_metrics(found | {"exports": rows})
-    return {made.path: verdicts[made.name] for made in files}
+    return [verdicts[made.name].failure(made.path) for made in files if not verdicts[made.name].passed]
 
 
 def remember(run: Run, recipe: Recipe, data: Dataset, engine: Engine) -> None:
@@ -132,6 +138,18 @@ def remember(run: Run, recipe: Recipe, data: Dataset, engine: Engine) -> None:
     )
 
 
+def question(run: Run, data: Dataset) -> None:
+    """Refuse labels that make training senseless; tell what else is odd about the images.
+
+    A set too large for memory is not read through for this: `stillroom check` does that.
+    """
+    small = data.splits["train"].memory
+    findings = inspect(data.source, data) if small else inspect_labels(data.source, data)
+    refuse(findings)
+    for finding in findings:
+        run.warn(str(finding.failure).partition("\n")[0])
+
+
 DATA_FACTS = ("classes", "channels", "size", "bad", "fingerprint")
 
 
@@ -142,8 +160,11 @@ def _network_facts(section: Any, fit: str) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(run: Run) -> Iterator[None]:
-    """How the block ended, in `run.json`: status, exit code, and whether the same command would go on from there."""
+def recorded(run: Run, failures: Sequence[Failure]) -> Iterator[None]:
+    """How the block ended, in `run.json`: status, exit code, and whether the same command would go on from there.
+
+    `failures` holds what went wrong without stopping the line.
+    """
     started, before = time.monotonic(), run.info.get("seconds", 0.0)
     run.note(status="running", started=run.info.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")), exit_code=None)
 
@@ -157,8 +178,7 @@ def recorded(run: Run) -> Iterator[None]:
         end("stopped", stopped.exit, True)
         raise
     except Failure as failure:
-        unverified = failure.exit == Exit.UNVERIFIED and bool(run.metrics)
-        end("unverified" if unverified else "failed", failure.exit, not unverified)
+        end("failed", failure.exit, True)
         raise
     except (torch.OutOfMemoryError, MemoryError) as problem:
         end("failed", Exit.RESOURCES, True)
@@ -168,6 +188,6 @@ def recorded(run: Run) -> Iterator[None]:
         end("failed", Exit.FAILED, True)
         raise
     else:
-        end("done", Exit.DONE, False)
+        end("unverified" if failures else "done", failures[0].exit if failures else Exit.DONE, False)
     finally:
         run.close()

@@ -292,7 +292,9 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
 def _sections(raw: dict[str, Any]) -> dict[str, Any]:
     """Keys that a section does not know moved into its `arguments`, where it has any."""
     kinds = {"data": Data, "task": Task, "teacher": Teacher, "student": Student}
-    moved = {key: _with_arguments(kind, raw[key]) for key, kind in kinds.items() if isinstance(raw.get(key), dict)}
+    moved: dict[str, Any] = {
+        key: _with_arguments(kind, raw[key]) for key, kind in kinds.items() if isinstance(raw.get(key), dict)
+    }
     if isinstance(raw.get("methods"), list):
         moved["methods"] = [_with_arguments(Method, one) if isinstance(one, dict) else one for one in raw["methods"]]
     return raw | moved
@@ -308,8 +310,8 @@ def _with_arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
 def _unknown_names(raw: dict[str, Any]) -> list[str]:
     """Problems with plug-ins: names that do not exist, and arguments that their constructors do not take."""
     found: list[str] = []
-    places = [("data", Data, raw.get("data")), ("task", Task, raw.get("task"))]
-    methods = raw.get("methods")
+    places: list[tuple[str, type, Any]] = [("data", Data, raw.get("data")), ("task", Task, raw.get("task"))]
+    methods: Any = raw.get("methods")
     if isinstance(methods, list):
         places += [(f"methods[{i}]", Method, one) for i, one in enumerate(methods)]
     for path, kind, given in places:

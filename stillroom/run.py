@@ -19,6 +19,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 import tomllib
@@ -140,6 +141,11 @@ class Run:
     def checkpoints(self, stage: str) -> Path:
         """Where the checkpoints of a stage are."""
         return self.folder / "checkpoints" / stage
+
+    def drop_checkpoints(self, stage: str) -> None:
+        """Once a stage has left its file, nobody goes back to its checkpoints, and they are many times its size."""
+        if self.writes:
+            shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
 
     def weights(self, stage: str) -> Path:
         """The file a finished stage leaves."""

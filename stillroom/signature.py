@@ -124,9 +124,8 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 
 def _hints(target: Any) -> dict[str, Any]:
     """Type hints of what a call takes; none where the author's own annotations can't be resolved."""
-    function: Callable[..., Any] = target.__init__ if isinstance(target, type) else target
-    if isinstance(target, type) and dataclasses.is_dataclass(target):
-        function = target
+    plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
+    function: Callable[..., Any] = vars(target).get("__init__", target) if plain_class else target
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):

@@ -120,6 +120,7 @@ class Stages:
     def _leave(self, stage: str, network: Network, seconds: float) -> None:
         """The stage's file, which also says that the stage is done."""
         self.run.save_weights(stage, network.weights(), network.metadata())
+        self.run.drop_checkpoints(stage)
         stages = self.run.info.get("stages", {})
         self.run.note(stages=stages | {stage: stages.get(stage, {}) | {"seconds": round(seconds, 3)}})
 

@@ -61,7 +61,7 @@ def learning_rate(step: int, steps: int, config: Training) -> float:
 def train(
     learner: Learner,
     teacher: Teacher | None,
-    batches: Callable[[int], Generator[Batch, None, None]],
+    batches: Callable[[int], Generator[Batch]],
     config: Training,
     state: State,
     engine: Engine,

@@ -87,16 +87,24 @@ def test_a_module_imports_only_from_above(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
-    limit = 420 if path.stem in ("recipe", "cli") else 260  # a schema and a list of verbs are long lists, not long ideas
+    limit = (
+        420 if path.stem in ("recipe", "cli") else 260
+    )  # a schema and a list of verbs are long lists, not long ideas
     assert path.stem == "errors" or len(text.splitlines()) <= limit
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 75, f"{path.name}: {node.name} is {node.end_lineno - node.lineno} lines"
+            assert node.end_lineno - node.lineno < 75, (
+                f"{path.name}: {node.name} is {node.end_lineno - node.lineno} lines"
+            )
 
 
 def test_the_readme_prints_this_order():
     tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("```\nstillroom/\n")[2].partition("```")[0]
-    printed = [line.split()[0].removesuffix("/").removesuffix(".py") for line in tree.splitlines() if line[:3] == "  " + line[2:3] and line[2:3] != " "]
+    printed = [
+        line.split()[0].removesuffix("/").removesuffix(".py")
+        for line in tree.splitlines()
+        if line[:3] == "  " + line[2:3] and line[2:3] != " "
+    ]
     assert [name for name in printed if name not in ("__init__", "recipes")] == ORDER
 
 

@@ -35,6 +35,7 @@ class Dataset:
         splits: "train", "val" and "test".
         fingerprint: sha256 over classes, size, labels, splits, file names, and the content of train and val (of the
             surveyed sample where the set is too large for memory). The same files in another folder have the same.
+        source: where the images come from.
         ledger: the images that could not be read so far.
     """
 
@@ -43,6 +44,7 @@ class Dataset:
     size: int
     splits: dict[str, Split]
     fingerprint: str
+    source: Source = field(repr=False)
     ledger: Ledger = field(repr=False)
     labels: Numbers = field(repr=False)
 
@@ -132,6 +134,7 @@ def load(
         size=side,
         splits=made,
         fingerprint=fingerprint,
+        source=source,
         ledger=ledger,
         labels=source.labels,
     )

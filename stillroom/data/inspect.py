@@ -48,9 +48,14 @@ def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Fin
         deep: whether to decode everything too, which finds damage behind the header and takes longer.
     """
     contents: dict[int, bytes] = {}
-    found = [*_labels(source), *_classes(dataset), *_unreadable(source, dataset, contents, deep=deep)]
+    found = [*inspect_labels(source, dataset), *_unreadable(source, dataset, contents, deep=deep)]
     found += _copies(source, dataset, contents)
     return sorted(found, key=lambda finding: finding.severity != "error")
+
+
+def inspect_labels(source: Source, dataset: Dataset) -> list[Finding]:
+    """What is wrong with labels and classes; reads no image."""
+    return [*_labels(source), *_classes(dataset)]
 
 
 def refuse(findings: Iterable[Finding]) -> None:
@@ -80,7 +85,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     if np.count_nonzero(whole) < 2:
         names = "".join(f": only {dataset.classes[k]!r} has images" for k in np.flatnonzero(whole))
         failure = Failure("SR-D111", count=int(np.count_nonzero(whole)), names=names)
-        yield Finding(severity="error", failure=failure)
+        yield Finding(severity="error" if not whole.any() else "warning", failure=failure)
     for number, name in enumerate(dataset.classes):
         empty = [split for split, images in counts.items() if not images[number]]
         if empty:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
@@ -54,7 +54,7 @@ class Loader:
         self.split, self.batch, self.seed, self.augment = split, batch, seed, augment
         self.rank, self.world = rank, world
 
-    def __call__(self, n: int = 0) -> Iterator[Batch]:
+    def __call__(self, n: int = 0) -> Generator[Batch]:
         """Batches n, n + 1, ... without end; the next two are prepared while one is used."""
         return _ahead(self.at, count(n))
 
@@ -90,7 +90,7 @@ def in_order(split: Split, batch: int) -> Iterator[Batch]:
     return _ahead(make, range(0, len(split), batch))
 
 
-def _ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Iterator[Batch]:
+def _ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[Batch]:
     """make(number) for each, made in one background thread, `AHEAD` of them before they are asked for.
 
     A thread and not processes: numpy and Pillow let go of the interpreter lock where the work is, and nothing is

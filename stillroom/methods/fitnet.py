@@ -24,7 +24,7 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
         the reference code people use, keeps the weight independent of the map's size.
     """
     if student.ndim == 4 and student.shape[2:] != teacher.shape[2:]:
-        student = F.adaptive_avg_pool2d(student, teacher.shape[2:])
+        student = F.adaptive_avg_pool2d(student, (teacher.shape[2], teacher.shape[3]))
     return F.mse_loss(student.float(), teacher.float())
 
 

@@ -8,11 +8,11 @@ import typing
 import pytest
 import torch
 
+from stillroom.learner import Learner
 from stillroom.methods.method import Method
 from stillroom.models import build
 from stillroom.plugins import choices, module, pick
 from stillroom.tasks.classification import Classification
-from stillroom.learner import Learner
 from stillroom.teachers.frozen import Frozen
 from stillroom.types import Batch
 

@@ -70,8 +70,9 @@ def test_fitnet_is_zero_when_the_regressor_can_invert():
     s = torch.randn(16, 6, 4, 4, dtype=torch.float64)
     q, _ = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))
     t = torch.einsum("oc,bchw->bohw", q, s)
-    method = FitNet(student_tap="a", teacher_tap="b").double()
+    method = FitNet(student_tap="a", teacher_tap="b")
     method.setup(Output(pred=s, taps={"a": s}), Output(pred=t, taps={"b": t}))
+    method.double()
     rows = s.permute(0, 2, 3, 1).reshape(-1, 6)
     solved = torch.linalg.lstsq(rows, t.permute(0, 2, 3, 1).reshape(-1, 6)).solution
     with torch.no_grad():

@@ -88,15 +88,14 @@ def test_an_empty_class(root):
     refuse(found)
 
 
-def test_a_single_class_is_refused(root):
+def test_a_single_class_is_told(root):
     for split in ("train", "val", "test"):
         shutil.rmtree(root / split / "class1")
         shutil.rmtree(root / split / "class2")
     found = look(root)
     assert codes(found) == ["SR-D111"]
-    with pytest.raises(Failure, match="only 'class0' has images") as caught:
-        refuse(found)
-    assert caught.value.exit == 3
+    assert "only 'class0' has images" in str(found[0].failure)
+    refuse(found)  # somebody who is still collecting images may go on
 
 
 def test_copies_across_splits_are_found_by_content(root):

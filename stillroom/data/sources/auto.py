@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stillroom.data.guess import guess
 from stillroom.data.sources.source import Source
+from stillroom.errors import Failure
 from stillroom.plugins import pick
+from stillroom.signature import call_problems
 
 
-def auto(*, path: str) -> Source:
+def auto(*, path: str, **arguments: Any) -> Source:
     """The source that fits `path`.
 
     Args:
         path: a folder or a file.
+        **arguments: for that source.
 
     Raises:
-        Failure: SR-D101 there is nothing, SR-D109 nothing that is known.
+        Failure: SR-D101 there is nothing, SR-D109 nothing that is known, SR-C400 it takes no such argument.
     """
-    source: Source = pick("data/sources", guess(path))(path=path)
+    name = guess(path)
+    kind = pick("data/sources", name)
+    problems = call_problems(kind, arguments | {"path": path}, "data")
+    if problems:
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise Failure("SR-C400", count=f"{len(problems)} problems", source=f"the source {name!r}", problems=lines)
+    source: Source = kind(path=path, **arguments)
     return source
