@@ -20,6 +20,9 @@ from stillroom.errors import Exit, Failure, Stopped
 QUIET_SECONDS = 10.0  # between two lines where nobody watches
 
 err, out = Console(stderr=True, highlight=False), Console(highlight=False, soft_wrap=True)
+for _console in (err, out):
+    if not _console.is_terminal:
+        _console.width = 120  # a file or a pipe has no width, and a table that is cut says less
 log = logging.getLogger("stillroom")
 
 
@@ -50,7 +53,8 @@ class Watch:
             left = time.strftime("%H:%M:%S", time.gmtime((steps - step.step) / speed))
             err.print(
                 f"{stage:8} {step.step}/{steps}  loss {words['loss']}  best val {words['val']}  "
-                f"{words['speed']} steps/s  data wait {words['wait']}  {left} left"
+                f"{words['speed']} steps/s  data wait {words['wait']}  {left} left",
+                soft_wrap=True,
             )
 
     def close(self) -> None:
@@ -120,9 +124,9 @@ def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "
 def results(metrics: Mapping[str, Any]) -> Table:
     """`metrics.json` as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "accuracy", "95 %", "agrees", "MACs", "size", "latency p50", "verified"):
+    for column in ("", "accuracy", "95 %", "agrees", "MACs", "size", "p50", "verified"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    titles = {"teacher": "teacher", "baseline": "student, untaught", "student": "student"}
+    titles = {"teacher": "teacher", "baseline": "untaught", "student": "student"}
     for name, title in titles.items():
         if name in metrics:
             table.add_row(title, *_cells(metrics[name]), "")

@@ -6,6 +6,7 @@ Nothing else in the house imports Fabric, asks for a rank or touches a signal.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ class Engine:
     """
 
     def __init__(self, devices: int | Literal["auto"] = "auto"):
+        logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)  # its greetings are no news
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if devices == "auto":
             devices = torch.cuda.device_count() if accelerator == "cuda" else 1

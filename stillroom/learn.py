@@ -81,7 +81,7 @@ def learn(
             with signals.held():
                 for step in train(learner, teacher, batches, training, state, engine, steps=steps, seed=seed):
                     run.append("steps.jsonl", {"stage": stage} | asdict(step))
-                    if step.skipped:
+                    if step.skipped and step.step - 1 not in state.avoid:
                         run.warn(f"{stage}: step {step.step} was not finite and was skipped; terms {step.terms}")
                     if step.step in looks:
                         _look(stage, state, learner.task, val_split, training.batch, engine, run)

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -40,9 +39,9 @@ class _Synchronised:
         over, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
         n = x.numel() // x.shape[1] * dist.get_world_size()
         wide = x.float()
-        mean = differentiable.all_reduce(wide.sum(over)) / n
+        mean = _Sum.apply(wide.sum(over)) / n
         centred = wide - mean.view(shape)
-        var = differentiable.all_reduce(centred.square().sum(over)) / n
+        var = _Sum.apply(centred.square().sum(over)) / n
         _remember(self, mean.detach(), var.detach() * n / max(n - 1, 1))
         y = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.affine:
@@ -52,6 +51,22 @@ class _Synchronised:
             if isinstance(after := getattr(self, name, None), nn.Module):
                 y = after(y)
         return y
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes. Each one's input is in everybody's result, so gradients are summed over processes too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 @torch.no_grad()

@@ -1,0 +1,108 @@
+"""A small real training in one process: digits at 8 px, a resnet8 taught by a fixed resnet14."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillroom import assemble, recipe
+from stillroom.data.dataset import Dataset
+from stillroom.data.loader import Loader
+from stillroom.engine import Engine, Signals
+from stillroom.learn import learn
+from stillroom.learner import Learner
+from stillroom.models import build
+from stillroom.recipe import Augment, Training
+from stillroom.run import Run
+from stillroom.state import State
+from stillroom.tasks.classification import Classification
+from stillroom.teachers.frozen import Frozen
+from stillroom.train import Step, train
+
+TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", average=0.9, evaluations=3)
+AUGMENT = Augment(shift=0.1, rotate=10)
+
+
+def digits() -> Dataset:
+    return assemble.load_data(recipe.Data(source="digits", size=8))
+
+
+def teacher(classes: int = 10) -> Frozen:
+    torch.manual_seed(7)
+    return Frozen(build("resnet14", classes=classes, channels=1, size=8))
+
+
+def learner(methods: dict[str, Any] | None = None, *, student: Any = None, seed: int = 0) -> Learner:
+    """A student with its methods set up; hinton unless others are given."""
+    torch.manual_seed(seed)
+    student = student or build("resnet8", classes=10, channels=1, size=8)
+    found, weights = assemble.make_methods(
+        [recipe.Method(name=name, arguments=arguments) for name, arguments in (methods or {"hinton": {}}).items()],
+        student,
+        teacher(),
+        digits().splits["train"],
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+    return Learner(student, Classification(), found, weights | {"task": 1.0})
+
+
+def steps(
+    one: Learner,
+    config: Training = TRAINING,
+    *,
+    state: State | None = None,
+    until: int | None = None,
+    taught: bool = True,
+    augment: Augment = AUGMENT,
+) -> tuple[State, list[Step]]:
+    """Train from `state` to step `until`."""
+    state = state or State.fresh(one, config, scaled=False)
+    batches = Loader(digits().splits["train"], batch=config.batch, seed=0, augment=augment)
+    total = config.steps or 1
+    found = []
+    for step in train(one, teacher() if taught else None, batches, config, state, Engine(1), steps=total, seed=0):
+        found.append(step)
+        if step.step == until:
+            break
+    return state, found
+
+
+def stage(folder: Path, one: Learner, config: Training = TRAINING, *, progress: Any = None) -> Run:
+    """A whole stage in a run folder."""
+    run = Run.open(folder, {}, "")
+    data = digits()
+    try:
+        learn(
+            "student",
+            one,
+            teacher(),
+            train_split=data.splits["train"],
+            val_split=data.splits["val"],
+            training=config,
+            augment=AUGMENT,
+            seed=0,
+            engine=Engine(1),
+            run=run,
+            signals=Signals(),
+            progress=progress or (lambda *_: None),
+        )
+    finally:
+        run.close()
+    return run
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def furthest(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest difference between two state dicts."""
+    return max((a[key].double() - b[key].double()).abs().max().item() for key in a if a[key].numel())
+
+
+replace = dataclasses.replace
