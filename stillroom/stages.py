@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from stillroom import assemble
 from stillroom.data.dataset import Dataset
@@ -60,7 +63,9 @@ class Stages:
             network = self._train("teacher", network, None, section.train)
         elif section.fit == "head":
             network = self._fit_head(network)
-        teacher = Frozen(network.to(self.engine.device), map=section.map)
+        network.to(self.engine.device)
+        network.to(memory_format=torch.channels_last)
+        teacher = Frozen(network, map=section.map)
         self._question(teacher)
         return teacher
 
@@ -77,8 +82,15 @@ class Stages:
         if not self.run.weights(stage).exists():
             self.run.note(stage=stage)
             started = time.monotonic()
-            self._learn(stage, network, teacher, training)
-            self._leave(stage, network, time.monotonic() - started)
+            # A copy is trained: what training does to a network besides its weights (memory layout, norms that talk to
+            # other processes) would make it another network than the one that a resumed run reads from the file.
+            trained = copy.deepcopy(network)
+            self._learn(stage, trained, teacher, training)
+            self._leave(stage, trained, time.monotonic() - started)
+        return self._filled(stage, network)
+
+    def _filled(self, stage: str, network: Network) -> Network:
+        """`network` with what the stage has left."""
         self.engine.barrier()
         fill(network, load(self.run.weights(stage))[0])
         return network
@@ -113,9 +125,7 @@ class Stages:
             found = fit_head(network, splits["train"], splits["val"], device=self.engine.device)
             log.info("teacher: a new head for %d classes, %.1f %% of val", len(self.data.classes), 100 * found)
             self._leave("teacher", network, time.monotonic() - started)
-        self.engine.barrier()
-        fill(network, load(self.run.weights("teacher"))[0])
-        return network
+        return self._filled("teacher", network)
 
     def _leave(self, stage: str, network: Network, seconds: float) -> None:
         """The stage's file, which also says that the stage is done."""
