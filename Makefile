@@ -10,11 +10,14 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 demo: .venv/installed
 	$(BIN)/stillroom demo
 
+# Two processes of one thread each: two of torch's thread pools on two cores spend their time waiting for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800
+	$(PYTEST) -m "slow or not slow" --timeout 1800
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -48,6 +48,8 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
         except (Exception, KeyboardInterrupt) as problem:
             resume = " ".join(["stillroom", *sys.argv[1:]])
             code = console.end(problem, as_json=as_json, verbose=verbose, resume=resume)
+        finally:
+            console.hush()
         sys.exit(code or 0)
 
     return verb

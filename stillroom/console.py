@@ -82,7 +82,7 @@ class Watch:
 def listen(folder: Path | None, *, verbose: bool, quiet: bool) -> None:
     """Send what is said to stderr, and all of it, tracebacks included, to the run's log."""
     log.setLevel(logging.DEBUG)
-    log.handlers.clear()
+    hush()
     log.propagate = False
     said = logging.StreamHandler(sys.stderr)
     said.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
@@ -93,6 +93,13 @@ def listen(folder: Path | None, *, verbose: bool, quiet: bool) -> None:
         kept = logging.FileHandler(folder / "run.log", encoding="utf-8")
         kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(kept)
+
+
+def hush() -> None:
+    """Close what `listen` opened."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
 
 
 def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "") -> int:

@@ -313,6 +313,13 @@ SECURITY: dict[str, Entry] = {
 }
 
 MODELS: dict[str, Entry] = {
+    "SR-M312": Entry(
+        Exit.MODEL,
+        "the images at {path} are of {theirs} classes, or of other names, and the run knows {classes}",
+        "a label would mean one thing to the networks and another to the images",
+        "nothing was evaluated",
+        "give images in the same class folders as those that the run was trained on",
+    ),
     "SR-M330": Entry(
         Exit.MODEL,
         "features that can't be compared: {student} {s} and {teacher} {t}",
@@ -340,7 +347,7 @@ MODELS: dict[str, Entry] = {
         "no model called {model!r}{near}",
         "a model is a built-in name, timm/NAME, torchvision/NAME or package.module:Name",
         "nothing was started",
-        "`stillroom list models` names the built-in ones and searches the libraries",
+        "`stillroom list students` names the built-in ones and searches the libraries",
     ),
     "SR-M304": Entry(
         Exit.MODEL,
@@ -438,8 +445,9 @@ EXPORT: dict[str, Entry] = {
         "{problem}   {path}",
         "the exported file answers otherwise than the network it was made from",
         "the file is kept under this name, and no figure of it counts as verified",
-        "for an int8 file give export more calibration images or the percentile method, or export with bits=32; "
-        "if the difference is acceptable, lower the gate and say so",
+        "train the student longer (train.epochs), for answers that are close calls flip first; or choose another "
+        "student; or export only `bits = 32`; if the difference is acceptable, lower this file's gate in the recipe, "
+        "for example `[[export]] agreement = 0.97`",
     ),
     "SR-X702": Entry(
         Exit.UNVERIFIED,

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stillroom.errors import Failure
@@ -63,6 +64,17 @@ def temporary(path: Path) -> Iterator[Path]:
         temp.unlink(missing_ok=True)
 
 
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for what is needed only while `path` is made; it vanishes however the block ends.
+
+    Beside it, because that disk is known to be large enough for such files, and `sweep` looks there after a kill.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path), TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent) as folder:
+        yield Path(folder)
+
+
 def commit_folder(path: Path, fill: Callable[[Path], None]) -> Path:
     """`path` is a folder that `fill` filled, whole, or does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +118,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """A full disk, told as one. Some libraries wrap the system's error, so the text is looked at too."""
     try:
         yield
+    except Failure:
+        raise  # told already, perhaps by this function inside itself
     except Exception as problem:
         code = getattr(problem, "errno", None)
         full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

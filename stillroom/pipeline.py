@@ -66,7 +66,7 @@ def run(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, progr
 def export(sections: Sequence[Export], student: Network, data: Dataset, run: Run) -> list[judge.Made]:
     """The files of `[[export]]`, not yet verified."""
     images = assemble.spread(data.splits["train"], CALIBRATION)
-    made = []
+    made, floats = [], dict[str, Path]()
     for section in sections:
         path = run.export_path(section.target, section.bits)
         log.info("export: %s", path.name)
@@ -78,7 +78,10 @@ def export(sections: Sequence[Export], student: Network, data: Dataset, run: Run
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
+            base=floats.get(section.target),
         )
+        if section.bits == 32:
+            floats[section.target] = path
         made.append(judge.Made(target=section.target, bits=section.bits, path=path, gate=section.gate))
     return made
 

@@ -32,7 +32,7 @@ BUILT_IN = Path(__file__).parent / "recipes"
 class Data:
     """Which images. Further keys go to the source: `path`, mostly."""
 
-    source: str
+    source: str  # a name of `stillroom list sources`; "auto" looks at `path`
     size: Count | None = None  # side in pixels; the images' own where it is left out
     val: Share = 0.15  # share for selection, where the source has no split of its own
     test: Share = 0.2  # share for the final figures, likewise
@@ -60,7 +60,7 @@ class Augment:
 class Task:
     """What is predicted, and how much the labels weigh beside the teacher."""
 
-    name: str = "classification"
+    name: str = "classification"  # a name of `stillroom list tasks`
     weight: Annotated[float, Ge(0)] = 1.0  # of the labels' loss; the baseline always trains with 1
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -73,13 +73,13 @@ class Training:
     steps: Count | None = None  # instead of epochs
     batch: Count = 128  # images an optimiser step, over all processes and micro-batches
     accumulate: Count = 1  # micro-batches the batch is cut into, to save memory; gradients stay the same
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: Positive = 1e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has Nesterov momentum 0.9
+    lr: Positive = 1e-3  # the highest learning rate, reached when the warm-up ends
     warmup: Share = 0.05  # share of the run in which the rate climbs; then a cosine to zero
-    weight_decay: Annotated[float, Ge(0)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.05  # of weights, not of biases and norms
     clip: Positive = 1.0  # largest gradient norm; inf turns clipping off, the norm is logged either way
     average: Share = 0.999  # decay of the averaged student; 0 averages nothing
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where it is native
     evaluations: Count = 20  # looks at the val split, evenly spread; the best one is kept
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0  # a kill costs at most this much work
 
@@ -92,12 +92,12 @@ class Training:
 class Teacher:
     """The large network. Further keys go to the network's constructor."""
 
-    network: str
+    network: str  # resnet56, timm/NAME, torchvision/NAME or package.module:Name
     weights: str | None = None  # a file, or "pretrained"; none means trained here from nothing
-    fit: Literal["none", "head", "all"] | None = None  # to the data's classes; see `resolved`
+    fit: Literal["none", "head", "all"] | None = None  # to the data's classes; follows from `weights` if it is left out
     map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it
     trust: str | None = None  # "sha256:..." of a pickle that may be opened
-    train: Training = field(default_factory=Training)
+    train: Training = field(default_factory=Training)  # where it is trained here; what it leaves out is [train]'s
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,9 +105,9 @@ class Teacher:
 class Student:
     """The small network. Further keys go to the network's constructor."""
 
-    network: str
-    weights: str | None = None
-    trust: str | None = None
+    network: str  # as the teacher's
+    weights: str | None = None  # to begin from: a file, or "pretrained"; none means from nothing
+    trust: str | None = None  # "sha256:..." of a pickle that may be opened
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -115,7 +115,7 @@ class Student:
 class Method:
     """One thing to imitate. Further keys go to the method's constructor."""
 
-    name: str
+    name: str  # a name of `stillroom list methods`, or package.module:Name
     weight: Annotated[float, Ge(0)] | None = None  # the method's own default where it is left out
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -124,8 +124,8 @@ class Method:
 class Export:
     """One file to make, and what it must prove on its own runtime."""
 
-    target: str = "onnx"
-    bits: Literal[32, 8] = 32
+    target: str = "onnx"  # a name of `stillroom list targets`
+    bits: Literal[32, 8] = 32  # 32 is float, 8 is int8
     agreement: Annotated[float, Ge(0), Le(1)] | None = None  # with the student; 0.995 for float, 0.98 for int8
 
     @property
@@ -141,8 +141,8 @@ class Recipe:
     data: Data
     student: Student
     teacher: Teacher
-    name: str = "run"
-    seeds: tuple[int, ...] = (0,)
+    name: str = "run"  # the run's folder is runs/NAME; the recipe's file name where it is left out
+    seeds: tuple[int, ...] = (0,)  # of first weights, order and augmentation; a run for each
     baseline: bool = True  # train the same student untaught beside it
     task: Task = field(default_factory=Task)
     augment: Augment = field(default_factory=Augment)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # what several folders share is in `tests/kit`
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +20,23 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the data folder ../shared/data beside the checkout")
     return SHARED
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `stillroom demo` left, and what it said."""
+
+    folder: Path
+    stdout: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """`stillroom demo`, run once through the command, without a network. Copy the folder to change anything in it."""
+    from kit.command import stillroom
+
+    home = tmp_path_factory.mktemp("demo")
+    began = time.monotonic()
+    done = stillroom("demo", "--folder", home / "digits", cwd=home)
+    return Demo(home / "digits", done.stdout, time.monotonic() - began)

@@ -8,10 +8,10 @@ keeps its size, and the n-th batch stays a pure function of n. In test it is lef
 from __future__ import annotations
 
 import csv
-import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, fields
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from stillroom.data.decode import fit, pixels
 from stillroom.data.sources.source import Numbers, Source
 from stillroom.data.threads import on_threads
 from stillroom.errors import Failure
+from stillroom.files import write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +75,11 @@ class Ledger:
     def _write(self) -> None:
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        half = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with half.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(field.name for field in fields(Bad))
-            table.writerows(astuple(self.bad[item]) for item in sorted(self.bad))
-        os.replace(half, self.path)
+        text = StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(field.name for field in fields(Bad))
+        table.writerows(astuple(self.bad[item]) for item in sorted(self.bad))
+        write(self.path, text.getvalue())
 
 
 def raise_if_unsafe(failure: Failure) -> None:

@@ -43,19 +43,19 @@ def _rename(model: ModelProto) -> None:
             names[:] = [short.setdefault(name, f"t{len(short)}") for name in names]
 
 
-def describe(model: ModelProto, *, classes: tuple[str, ...], shape: tuple[int, int, int], task: str, bits: int) -> None:
-    """Write into the file, in place, what somebody who has only the file must know."""
+def describe(
+    model: ModelProto, *, classes: tuple[str, ...], shape: tuple[int, int, int], facts: dict[str, str]
+) -> None:
+    """Write into the file, in place, what somebody who has only the file must know; `facts` are further lines."""
     channels, height, width = shape
     order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    facts = {
-        "task": task,
+    own = {
         "classes": json.dumps(list(classes), ensure_ascii=False),
         "input": f"images: float32 [B, {channels}, {height}, {width}], {order}, 0..1; normalisation is inside",
         "output": f"logits: float32 [B, {len(classes)}]",
-        "bits": str(bits),
     }
     model.producer_name = "stillroom"
-    onnx.helper.set_model_props(model, facts)
+    onnx.helper.set_model_props(model, own | facts)
 
 
 def entrance(model: ModelProto) -> list[str]:

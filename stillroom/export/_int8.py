@@ -13,45 +13,62 @@ from torch import Tensor
 
 from stillroom.export import _graph
 
-METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
+METHODS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
+    "minmax": (CalibrationMethod.MinMax, {}),
+    "percentile": (CalibrationMethod.Percentile, {"CalibPercentile": 99.999}),
+    "percentile-99.99": (CalibrationMethod.Percentile, {"CalibPercentile": 99.99}),
+}
+"""How an activation's range is taken: all that was seen, or without its rarest values, so that the grid is finer."""
 
 OPERATORS = [*_graph.COMPUTE, "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"]
 """What is computed in integers, or passes them on. Softmax, normalisation and smooth activations stay in floats."""
 
 
+PART = 8
+"""Images at a time: percentiles need every activation of them in memory at once, a gigabyte for 32 of 224 pixels."""
+
+
 class _Reader(CalibrationDataReader):
-    """Hands image batches to the calibrator, one at a time."""
+    """Hands images to the calibrator a few at a time; with a length and ranges, as it wants for taking turns."""
 
     def __init__(self, batches: Iterable[Tensor]):
-        self._batches = iter(batches)
+        self._parts = [part for batch in batches for part in batch.split(PART)]
+        self._rest = iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """The parts to hand out next."""
+        self._rest = iter(self._parts[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch as the session wants it; None at the end."""
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch.detach().float().cpu().numpy()}
+        """The next images as the session wants them; None at the end."""
+        part = next(self._rest, None)
+        return None if part is None else {"images": part.detach().float().cpu().numpy()}
 
 
-def quantize(source: Path, target: Path, *, batches: Iterable[Tensor], method: str) -> None:
-    """Write the int8 file `target` made from the float file `source`; further files may be left beside it.
+def prepare(source: Path, target: Path) -> Path:
+    """Write to `target` what all methods begin with: the float file with batch norms folded and shapes inferred."""
+    # Symbolic shape inference would need sympy's help for transformers and finds nothing more for image networks.
+    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    return target
+
+
+def quantize(prepared: Path, target: Path, *, batches: Iterable[Tensor], method: str) -> Path:
+    """Write the int8 file `target` and return it.
 
     Activations uint8 and asymmetric, weights int8, symmetric, one scale a channel: the pair that x86 multiplies in
     one instruction. With int8 for both, most of the speed is lost.
 
     Args:
-        source: float ONNX file.
+        prepared: what `prepare` wrote.
         target: file to write.
         batches: image batches [B, C, H, W] in 0..1 whose activations set the ranges.
         method: a key of `METHODS`.
-
-    Raises:
-        ValueError: there are no images to calibrate on, or no method of that name.
     """
-    if method not in METHODS:
-        raise ValueError(f"calibration is by {' or '.join(METHODS)}, not {method!r}")
-    prepared = target.with_suffix(".prepared.onnx")
-    # Symbolic shape inference would need sympy's help for transformers and finds nothing more for image networks.
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     model = onnx.load(prepared)
+    calibrate, options = METHODS[method]
     quantize_static(
         model,
         str(target),
@@ -62,8 +79,10 @@ def quantize(source: Path, target: Path, *, batches: Iterable[Tensor], method: s
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=[*_graph.entrance(model), *_graph.delicate(model)],
-        calibrate_method=METHODS[method],
+        calibrate_method=calibrate,
+        extra_options={"CalibStridedMinMax": 1, **options},  # of every method, its name notwithstanding
     )
     model = onnx.load(target)
     _graph.exact_ends(model)
     onnx.save(model, target)
+    return target

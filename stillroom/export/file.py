@@ -11,7 +11,6 @@ A target is a file of this folder with two functions in it:
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -19,14 +18,12 @@ from copy import deepcopy
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.files import TEMPORARY, disk_errors, sync
 from stillroom.types import Output
 
 
@@ -42,6 +39,7 @@ class Export(Protocol):
         classes: tuple[str, ...],
         bits: int = 32,
         calibration: Iterable[Tensor] = (),
+        base: Path | None = None,
     ) -> Path:
         """Write `network` to `path` and return `path`.
 
@@ -52,6 +50,7 @@ class Export(Protocol):
             classes: names in label order, written into the file.
             bits: 32 for floats, 8 for integers.
             calibration: image batches [B, C, H, W] in 0..1 whose activations set the integer ranges.
+            base: the float file of the same network, where this target has written it already; it may save work.
         """
         ...
 
@@ -79,25 +78,6 @@ def require(target: str, *packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise Failure("SR-X702", target=target, packages=" ".join(missing))
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A draft beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
-
-    The draft lies in a folder of its own, where a tool may leave further files; the same file system as `path`, for
-    a rename is atomic only within one. `files.sweep` knows its name, should the process be killed.
-
-    Raises:
-        Failure: SR-R501, the disk is full.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(path), TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        yield draft
-        sync(draft)
-        os.replace(draft, path)
-        sync(path.parent)
 
 
 @contextmanager

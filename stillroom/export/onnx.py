@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.export.file import Speech, atomic, pair, quiet, require, shape
-from stillroom.files import disk_errors
+from stillroom.export.file import Speech, pair, quiet, require, shape
+from stillroom.files import disk_errors, scratch, temporary
 from stillroom.types import Output
 
 
@@ -25,9 +25,9 @@ def onnx(
     classes: tuple[str, ...],
     bits: Literal[32, 8] = 32,
     calibration: Iterable[Tensor] = (),
-    method: Literal["minmax", "percentile"] = "minmax",
-    task: str = "classification",
     base: Path | None = None,
+    method: Literal["best", "minmax", "percentile", "percentile-99.99"] = "best",
+    task: str = "classification",
 ) -> Path:
     """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output `logits` [B, K].
 
@@ -40,12 +40,15 @@ def onnx(
         classes: names in label order; written into the file with task and input range.
         bits: 32 for floats, 8 for integers.
         calibration: training image batches, for 8 bits only; a few hundred images are enough.
-        method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends.
+        base: float file of the same network, exported before; it saves exporting once more.
+        method: "minmax" takes the whole range that was seen; "percentile" leaves out its rare ends, 1 in 100,000
+            activations, "percentile-99.99" 1 in 10,000; "best" tries them in this order, takes the first whose file
+            agrees with the float file on 99.5 % of the calibration images, else the one that agrees most. The file
+            says which it was.
         task: written into the file.
-        base: float file of the same network, exported before; for 8 bits, it saves exporting once more.
 
     Raises:
-        ValueError: `bits` is neither 32 nor 8, or there is nothing to calibrate 8 bits on.
+        ValueError: `bits` is neither 32 nor 8, there is nothing to calibrate 8 bits on, or no method of that name.
         Failure: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-R501, the disk is full.
     """
     if bits not in (32, 8):
@@ -54,14 +57,17 @@ def onnx(
     if bits == 8 and not batches:
         raise ValueError("8 bits need calibration images, and there are none")
     require("onnx", "onnx", "onnxscript", "onnxruntime")
+    methods = _methods(method) if bits == 8 else []
     path = Path(path)
-    with atomic(path) as draft:
+    with temporary(path) as draft, scratch(path) as folder:
         try:
             with quiet(), disk_errors(path):
-                source = base or _float(network, draft.with_suffix(".float.onnx"), example)
+                source = base or _float(network, folder / "float.onnx", example)
+                facts = {"task": task, "bits": str(bits)}
                 if bits == 8:
-                    _integers(source, draft, batches, method)
-                _finish(source if bits == 32 else draft, draft, example, classes=classes, task=task, bits=bits)
+                    source, chosen = _integers(source, folder, batches, methods)
+                    facts |= chosen
+                _finish(source, draft, example, classes=classes, facts=facts)
         except Failure:
             raise
         except Exception as problem:
@@ -76,7 +82,8 @@ class Session:
     Attributes:
         path: the file.
         threads: how many it computes with.
-        facts: what the file says of itself: `task`, `classes`, `input`, `output`, `bits`; empty for a stranger's file.
+        facts: what the file says of itself: `task`, `classes`, `input`, `output`, `bits`, and of an int8 file `calibration`
+            and `calibration_agreement`; empty for a stranger's file.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None):
@@ -145,13 +152,30 @@ def _float(network: nn.Module, path: Path, example: Tensor) -> Path:
     return path
 
 
-def _integers(source: Path, target: Path, calibration: Iterable[Tensor], method: str) -> None:
+def _methods(method: str) -> list[str]:
     from stillroom.export import _int8  # onnxruntime.quantization takes a second to import
 
-    _int8.quantize(source, target, batches=calibration, method=method)
+    if method not in ("best", *_int8.METHODS):
+        raise ValueError(f"method is one of best, {', '.join(_int8.METHODS)}, not {method!r}")
+    return list(_int8.METHODS) if method == "best" else [method]
 
 
-def _finish(source: Path, target: Path, example: Tensor, *, classes: tuple[str, ...], task: str, bits: int) -> None:
+def _integers(
+    source: Path, folder: Path, batches: Sequence[Tensor], methods: Sequence[str]
+) -> tuple[Path, dict[str, str]]:
+    """The int8 file, written into `folder`, and what is to be said of how it was made."""
+    from stillroom.export import _choice, _int8
+
+    prepared = _int8.prepare(source, folder / "prepared.onnx")
+
+    def make(method: str) -> Path:
+        return _int8.quantize(prepared, folder / f"{method}.onnx", batches=batches, method=method)
+
+    chosen = _choice.choose(methods, make, load, source, batches)
+    return chosen.path, chosen.facts()
+
+
+def _finish(source: Path, target: Path, example: Tensor, *, classes: tuple[str, ...], facts: dict[str, str]) -> None:
     """Strip the raw file and sign it."""
     from onnx import checker, load_model, save_model
 
@@ -159,7 +183,7 @@ def _finish(source: Path, target: Path, example: Tensor, *, classes: tuple[str, 
 
     model = load_model(source)
     _graph.slim(model)
-    _graph.describe(model, classes=classes, shape=shape(example), task=task, bits=bits)
+    _graph.describe(model, classes=classes, shape=shape(example), facts=facts)
     checker.check_model(model)
     save_model(model, target)
 

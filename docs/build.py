@@ -1,0 +1,342 @@
+"""Write the pages that the code already knows: recipes, errors, methods, the decode rule.
+
+    python docs/build.py            writes them
+    python docs/build.py --check    says which are out of date, and ends with 1 if one is
+
+A test runs the second form's comparison, so a page can't drift from the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import annotated_types as at
+
+from stillroom import errors, recipe
+from stillroom.data import decode
+from stillroom.plugins import choices, module, pick
+
+DOCS = Path(__file__).resolve().parent
+NOTE = "<!-- Written by docs/build.py from the code. Edit the code, then run: python docs/build.py -->\n\n"
+
+LETTERS = {
+    "C": "Recipe and command line",
+    "D": "Data",
+    "S": "Security",
+    "M": "Models",
+    "T": "Teachers",
+    "R": "Resources",
+    "E": "Training",
+    "X": "Export",
+    "B": "Benchmark",
+    "N": "Network access",
+}
+
+EXITS = {
+    "DONE": "all is done",
+    "FAILED": "a fault of this program",
+    "USAGE": "the command or the recipe is wrong",
+    "DATA": "the images are missing or unusable",
+    "MODEL": "a model or its weights are refused, or can't be loaded",
+    "RESOURCES": "memory, disk, or a folder that another process holds",
+    "DIVERGED": "training met numbers that are not finite, and could not recover",
+    "UNVERIFIED": "everything is done, but an exported file failed its check",
+    "TARGET_MISSED": "done, but a target was not met (no command says this yet)",
+    "INTERRUPTED": "Ctrl-C; the same command goes on",
+    "TERMINATED": "SIGTERM; the same command goes on",
+}
+
+SECTIONS: list[tuple[str, str, type]] = [
+    ("the top of the file", "", recipe.Recipe),
+    ("[data]", "data", recipe.Data),
+    ("[teacher]", "teacher", recipe.Teacher),
+    ("[student]", "student", recipe.Student),
+    ("[[methods]]", "methods.0", recipe.Method),
+    ("[task]", "task", recipe.Task),
+    ("[train]", "train", recipe.Training),
+    ("[augment]", "augment", recipe.Augment),
+    ("[[export]]", "export.0", recipe.Export),
+]
+
+RECIPES = """\
+# Recipes
+
+A recipe is one experiment, written as [TOML](https://toml.io). Nothing in it can run. It is checked whole before
+anything starts, and every problem is named at once.
+
+```bash
+stillroom new digits --to mine.toml
+stillroom check mine.toml
+```
+
+**Overrides.** Any value can be given on the command line as `KEY=VALUE`, with dots for sections and numbers for
+lists: `train.lr=3e-4`, `methods.0.temperature=2`, `'export=[]'`. The value is read as TOML where it can be, else as
+plain text.
+
+**Short forms.** `teacher=timm/vit_base_patch16_224` is short for `teacher.network=...`, and `student=` likewise.
+`data=photos/` is short for `data.source=auto` with `data.path=photos/`. A path needs a slash in it, because a bare
+word names a source. `methods = ["hinton"]` is short for `[[methods]]` with `name = "hinton"`.
+
+**Several seeds.** `seeds = [0, 1, 2]` makes three runs, in `runs/NAME/seed-0` and its neighbours.
+
+**The teacher's training.** `[teacher.train]` has the keys of `[train]`. What it leaves out comes from `[train]`.
+
+**How far the teacher is fitted.** `teacher.fit` says it: `"none"` takes the teacher as it is, `"head"` fits a new
+classifier and nothing else, `"all"` trains the whole network. Left out, it follows from `teacher.weights`:
+`"pretrained"` means `"head"`, a file means `"none"`, no weights mean `"all"`.
+
+**An empty default** means that the key may be left out; what then happens is in the last column.
+"""
+
+
+def main() -> int:
+    """Write the pages, or compare them; the exit code."""
+    stale = [name for name, text in pages().items() if not _is_current(name, text)]
+    for name in stale:
+        print(f"docs/{name}")
+        if "--check" not in sys.argv:
+            (DOCS / name).write_text(pages()[name], encoding="utf-8")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+def pages() -> dict[str, str]:
+    """File name -> text, for every generated page."""
+    made: dict[str, Callable[[], str]] = {
+        "recipes.md": recipes,
+        "errors.md": catalogue,
+        "methods.md": methods,
+        "decode.md": decoding,
+    }
+    return {name: NOTE + make().rstrip() + "\n" for name, make in made.items()}
+
+
+def recipes() -> str:
+    """Every key with type, default and meaning, then what each source takes, then the built-in recipes."""
+    parts = [RECIPES]
+    for title, path, kind in SECTIONS:
+        parts.append(f"## {title if path == '' else f'`{title}`'}\n\n{inspect.getdoc(kind)}\n")
+        parts.append(_keys(kind, path) + "\n")
+        if kind is recipe.Data:
+            parts += [_plugin("data/sources", "source", name) for name in choices("data/sources") if name != "auto"]
+    parts.append("What each method takes besides is on the page [methods](methods.md).\n")
+    parts.append("## The built-in recipes\n")
+    for name in recipe.built_in():
+        text = (recipe.BUILT_IN / f"{name}.toml").read_text(encoding="utf-8")
+        parts.append(f"### {name}\n\n```toml\n{text.rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def catalogue() -> str:
+    """Every way the program refuses."""
+    lines = [
+        "# Errors",
+        "",
+        "A refusal has four lines: what, why, what follows from it, and how to mend it. The code in front keeps its",
+        "meaning for good. With `--json` the same parts come as JSON on stdout. A traceback is shown with",
+        "`-v` only; the run's `run.log` always has it. Words in braces are filled in.",
+        "",
+        "## Exit codes",
+        "",
+        "| code | means |",
+        "|---:|---|",
+        *(f"| {int(code)} | {EXITS[code.name]} |" for code in errors.Exit),
+    ]
+    for letter, title in LETTERS.items():
+        entries = {code: entry for code, entry in sorted(errors.CATALOGUE.items()) if code[3] == letter}
+        if entries:
+            lines += ["", f"## {title}"]
+        for code, entry in entries.items():
+            block = f"{code} {entry.what}\n  why    {entry.why}\n  effect {entry.effect}\n  fix    {entry.fix}"
+            shown = block.replace("{{", "{").replace("}}", "}")
+            lines += ["", f"### {code}", "", f"Exit code {int(entry.exit)}.", "", "```text", shown, "```"]
+    return "\n".join(lines)
+
+
+def methods() -> str:
+    """What a student can be asked to imitate: formula, source, where the code differs from the authors'."""
+    parts = [
+        "# Methods",
+        "",
+        "A recipe lists one or more. Their terms, each times its weight, are added to the task's loss times",
+        "`task.weight`.",
+        "The files are short and start with the maths: `stillroom/methods/`. To write one, see",
+        "[add a method](add-a-method.md).",
+    ]
+    for name in choices("methods"):
+        kind, file = pick("methods", name), module("methods", name)
+        parts += ["", f"## {name}", "", _prose(file.__doc__ or ""), "", _prose(kind.__doc__ or "", "Args")]
+        parts += ["", f"Default weight {kind.weight:g}.", "", "```toml", "[[methods]]", f'name = "{name}"']
+        parts += [f'{p.name} = "..."' for p in _takes(kind) if p.default is p.empty]
+        parts += ["```", "", _arguments(kind)]
+        for function in _functions(file):
+            parts += ["", f"### `{function.__name__}{_signature(function)}`", "", _prose(function.__doc__ or "")]
+    return "\n".join(parts)
+
+
+def decoding() -> str:
+    """How a file becomes pixels."""
+    title, _, rest = (decode.__doc__ or "").partition("\n")
+    name, _, what = title.partition(": ")
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"{what[:1].upper()}{what[1:]}",
+            rest,
+            "The rule is the docstring of `stillroom/data/decode.py`, and tests hold the code to it. What is refused",
+            "is on the page [errors](errors.md#data).",
+        ]
+    )
+
+
+def _keys(kind: type, path: str) -> str:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    said = comments(kind)
+    rows = [
+        f"| `{field.name}` | {_type(hints[field.name])} | {_default(field)} | {_cell(said.get(field.name, ''))} |"
+        for field in dataclasses.fields(kind)
+        if field.name != "arguments" and not (path == "" and _is_section(hints[field.name]))
+    ]
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def comments(kind: type) -> dict[str, str]:
+    """Field -> the comment at the end of its line."""
+    found = {}
+    for line in inspect.getsource(kind).splitlines():
+        match = re.match(r"    (\w+): .*?  # (.+)$", line)
+        if match:
+            found[match[1]] = match[2]
+    return found
+
+
+def _is_section(hint: Any) -> bool:
+    inner = typing.get_args(hint) or (hint,)
+    return any(dataclasses.is_dataclass(one) for one in inner)
+
+
+def _plugin(folder: str, key: str, name: str) -> str:
+    kind = pick(folder, name)
+    table = _arguments(kind)
+    return f'With `{key} = "{name}"`:{" no further keys." if not table else f"{chr(10)}{chr(10)}{table}"}\n'
+
+
+def _arguments(target: Any) -> str:
+    """A table of the keyword arguments of a constructor."""
+    takes = _takes(target)
+    if not takes:
+        return ""
+    function = vars(target).get("__init__", target) if isinstance(target, type) else target
+    hints = typing.get_type_hints(function, include_extras=True)
+    said = _section(target.__doc__ or "", "Args")
+    rows = [
+        f"| `{p.name}` | {_type(hints[p.name])} | "
+        f"{'needed' if p.default is p.empty else _value(p.default)} | {_cell(said.get(p.name, ''))} |"
+        for p in takes
+    ]
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _takes(target: Any) -> list[inspect.Parameter]:
+    return [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _functions(file: types.ModuleType) -> Iterable[Any]:
+    """Public functions written in a file, as they stand there."""
+    tree = ast.parse(Path(file.__file__ or "").read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return [getattr(file, name) for name in names]
+
+
+def _signature(function: Any) -> str:
+    return f"({', '.join(inspect.signature(function).parameters)})"
+
+
+def _section(doc: str, title: str) -> dict[str, str]:
+    """The entries below `Args:` or a heading like it: name -> text."""
+    body = re.search(rf"^{title}:\n((?:    .*\n?|\n)*)", inspect.cleandoc(doc), re.M)
+    found: dict[str, str] = {}
+    for line in textwrap.dedent(body[1]).splitlines() if body else []:
+        match = re.match(r"([\w, ]+): (.*)", line)
+        if match and not line.startswith(" "):
+            found |= dict.fromkeys(match[1].split(", "), match[2])
+            last = match[1].split(", ")
+        elif line.strip():
+            for name in last:
+                found[name] += " " + line.strip()
+    return found
+
+
+def _prose(doc: str, *without: str) -> str:
+    """A docstring as Markdown: `Args:` and its kin become lists, indented formulas stay."""
+    text = inspect.cleandoc(doc)
+    for title in ("Args", "Returns", "Raises", "Attributes"):
+        body = re.search(rf"^{title}:\n((?:    .*\n?|\n)*)", text, re.M)
+        if not body:
+            continue
+        shown = ""
+        if title not in without:
+            entries = _section(text, title) if title != "Returns" else {}
+            lines = [f"- `{name}`: {words}" for name, words in entries.items()]
+            shown = f"{title}:\n\n" + "\n".join(lines) if lines else f"{title}: {' '.join(body[1].split())}"
+        text = text[: body.start()] + (f"{shown}\n\n" if shown else "") + text[body.end() :]
+    return re.sub(r"(?<![<(\w])(https?://[^\s,;)]+)", r"<\1>", text).strip()
+
+
+def _type(hint: Any) -> str:
+    """A type in words: `whole number, at least 1`."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return ", ".join([_type(inner[0]), *(_bound(mark) for mark in inner[1:])])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type(one) for one in inner if one is not type(None))
+    if origin is typing.Literal:
+        return " or ".join(f"`{one!r}`".replace("'", '"') for one in inner)
+    if origin in (tuple, list):
+        return f"list of {_type(inner[0])}s"
+    words = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    if hint in words:
+        return words[hint]
+    return "table, as `[train]`" if dataclasses.is_dataclass(hint) else getattr(hint, "__name__", str(hint))
+
+
+def _bound(mark: Any) -> str:
+    forms = {at.Ge: "at least {ge}", at.Gt: "above {gt}", at.Le: "at most {le}", at.Lt: "below {lt}"}
+    return forms[type(mark)].format(**dataclasses.asdict(mark))
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return _value(field.default)
+    return "needed" if field.default_factory is dataclasses.MISSING else "see there"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
+    shown = text or (f"{list(value)}" if isinstance(value, tuple) else f"{value!r}".replace("'", '"'))
+    return f"`{shown}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _is_current(name: str, text: str) -> bool:
+    path = DOCS / name
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
