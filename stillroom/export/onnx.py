@@ -26,7 +26,7 @@ def onnx(
     bits: Literal[32, 8] = 32,
     calibration: Iterable[Tensor] = (),
     base: Path | None = None,
-    method: Literal["best", "minmax", "percentile", "percentile-99.99"] = "best",
+    method: Literal["best", "minmax", "percentile"] = "best",
     task: str = "classification",
 ) -> Path:
     """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output `logits` [B, K].
@@ -41,10 +41,9 @@ def onnx(
         bits: 32 for floats, 8 for integers.
         calibration: training image batches, for 8 bits only; a few hundred images are enough.
         base: float file of the same network, exported before; it saves exporting once more.
-        method: "minmax" takes the whole range that was seen; "percentile" leaves out its rare ends, 1 in 100,000
-            activations, "percentile-99.99" 1 in 10,000; "best" tries them in this order, takes the first whose file
-            agrees with the float file on 99.5 % of the calibration images, else the one that agrees most. The file
-            says which it was.
+        method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends, 1 in 100,000
+            activations. "best" takes minmax if that file agrees with the float file on 99.5 % of the calibration
+            images, else whichever agrees more. The file says which it was.
         task: written into the file.
 
     Raises:
@@ -82,8 +81,8 @@ class Session:
     Attributes:
         path: the file.
         threads: how many it computes with.
-        facts: what the file says of itself: `task`, `classes`, `input`, `output`, `bits`, and of an int8 file `calibration`
-            and `calibration_agreement`; empty for a stranger's file.
+        facts: what the file says of itself: `task`, `classes`, `input`, `output`, `bits`; of an int8 file also
+            `calibration` and `calibration_agreement`; empty for a stranger's file.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None):

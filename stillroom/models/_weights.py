@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import pickletools
 import re
 import subprocess
 import sys
@@ -138,10 +139,27 @@ def _refused(path: Path, problem: str) -> Failure:
     """What the file wanted to call, by name. Reading the names runs nothing."""
     try:
         wanted = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # files from before torch 1.6, and damaged ones: torch's own message has the name
-        wanted = re.findall(r"GLOBAL ([\w.]+)", problem)
+    except Exception:  # files from before torch 1.6, bare pickles and damaged ones
+        wanted = re.findall(r"GLOBAL ([\w.]+)", problem) or _named(path)
     needs = ", ".join(map(repr, wanted)) or ("a TorchScript program" if "TorchScript" in problem else "to run code")
     return Failure("SR-S210", file=path.name, needs=needs, sha256=_sha256(path))
+
+
+def _named(path: Path) -> list[str]:
+    """What a bare pickle calls by name, read off its opcodes; nothing is run."""
+    found, words = set(), list[str]()
+    try:
+        with path.open("rb") as file:
+            for code, argument, _ in pickletools.genops(file):
+                if code.name == "GLOBAL":
+                    found.add(str(argument).replace(" ", "."))
+                elif code.name == "STACK_GLOBAL":
+                    found.add(".".join(words[-2:]))
+                elif isinstance(argument, str):
+                    words.append(argument)
+    except ValueError:  # it ends early, or is no pickle at all
+        pass
+    return sorted(found)
 
 
 def _trusted(path: Path, trust: str) -> None:
