@@ -122,10 +122,10 @@ def _run_one(recipe: Recipe, folder: Path, devices: str, *, verbose: bool, quiet
     from stillroom import console, pipeline
     from stillroom.engine import Engine, Signals
 
-    watch = console.Watch(quiet=quiet)
     with Signals().listen() as signals:
         engine = Engine(int(devices) if devices.isdigit() else "auto")
         first = engine.first
+        watch = console.Watch(quiet=quiet or not first)
         console.listen(folder if first else None, verbose=verbose and first, quiet=quiet or not first)
         try:
             done = pipeline.run(recipe, folder, engine=engine, signals=signals, progress=watch)
@@ -239,10 +239,10 @@ def new(name: str, to: Path | None, **_: Any) -> int:
 @main.command("eval")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("data", default="")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default=None)
 @common
-def eval_(folder: Path, data: str, split: str, as_json: bool, **_: Any) -> int:
-    """A run's networks and files on images: its own, or others of the same classes.
+def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -> int:
+    """A run's networks and files on images: its own test split, or all of others with the same classes.
 
     \b
     stillroom eval runs/digits

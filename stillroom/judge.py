@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def judge(
     *,
     device: torch.device,
     samples: Path | None,
-    split: str = "test",
+    splits: Sequence[str] = ("test",),
 ) -> tuple[Evaluation, dict[str, Verification]]:
     """Show the test images to everybody, once; hold each file against the student it was made from.
 
@@ -62,13 +63,13 @@ def judge(
         data: whose images are read.
         device: where the networks are.
         samples: folder for thumbnails of telling images; None keeps none.
-        split: which one is read.
+        splits: which are read, one after the other.
     """
     speakers = dict(networks) | {made.name: made.load() for made in files}
     collected = Samples(speakers)
     result = evaluate(
         speakers,
-        in_order(data.splits[split], 128),
+        chain.from_iterable(in_order(data.splits[split], 128) for split in splits),
         lambda: metrics(data.classes),
         teacher="teacher" if "teacher" in networks else None,
         keep=collected.keep,
@@ -77,7 +78,7 @@ def judge(
     )
     verdicts = {made.name: check(made, result.logits, result.targets) for made in files}
     if samples:
-        collected.write(samples, data.classes, data.splits[split].name_of)
+        collected.write(samples, data.classes, data.source.name)
     return result, verdicts
 
 

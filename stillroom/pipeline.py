@@ -131,6 +131,7 @@ def remember(run: Run, recipe: Recipe, data: Dataset, engine: Engine) -> None:
         name=recipe.name,
         seeds=list(recipe.seeds),
         command=f"stillroom run {run.folder / 'recipe.toml'}",
+        directory=str(Path.cwd()),
         versions=machine.versions(),
         hardware=hardware | {"precision": precision},
         data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from stillroom import assemble, judge, recipe, report
 from stillroom.data.dataset import Dataset
@@ -60,8 +63,12 @@ class Finished:
 
     @cached_property
     def data(self) -> Dataset:
-        """The images it was done with."""
-        return assemble.load_data(self.recipe.data)
+        """The images it was done with. A relative path begins where the run was started, wherever one is now."""
+        section, path = self.recipe.data, self.recipe.data.arguments.get("path")
+        began = self.run.info.get("directory")
+        if began and path and not Path(path).exists():
+            section = replace(section, arguments=section.arguments | {"path": str(Path(began) / path)})
+        return assemble.load_data(section)
 
     @cached_property
     def student(self) -> Network:
@@ -113,12 +120,15 @@ class Finished:
         return made.path
 
     def judged(
-        self, networks: dict[str, Any], files: list[judge.Made], data: Dataset | None = None, split: str = "test"
+        self,
+        networks: dict[str, Any],
+        files: list[judge.Made],
+        data: Dataset | None = None,
+        splits: Sequence[str] = ("test",),
     ) -> tuple[Evaluation, dict[str, Verification]]:
-        """Networks and files on a split, of the run's own data unless other data is given."""
-        import torch
-
-        return judge.judge(networks, files, data or self.data, device=torch.device("cpu"), samples=None, split=split)
+        """Networks and files on splits of the run's own data, unless other data is given."""
+        cpu = torch.device("cpu")
+        return judge.judge(networks, files, data or self.data, device=cpu, samples=None, splits=splits)
 
     def speakers(self) -> dict[str, Any]:
         """The networks as they are judged: the teacher through its map of classes."""
@@ -126,15 +136,20 @@ class Finished:
         found["teacher"] = Frozen(found["teacher"], map=self.recipe.teacher.map).speak
         return found
 
-    def evaluate(self, path: str | None = None, *, split: str = "test") -> dict[str, Any]:
-        """Networks and files on a split of the run's data, or of the images at `path`; shaped like `metrics`.
+    def evaluate(self, path: str | None = None, *, split: str | None = None) -> dict[str, Any]:
+        """Networks and files on images, in the shape of `metrics`.
+
+        Args:
+            path: images of the same classes; the run's own where it is left out.
+            split: "train", "val" or "test". Left out, it is the test split of the run's own images, and all of others.
 
         Raises:
             Failure: SR-M312 the classes at `path` are others.
         """
         data = self.data if path is None else self._other(path)
         files = self.files()
-        result, verdicts = self.judged(self.speakers(), files, data, split)
+        splits = [split] if split else ["test"] if path is None else list(data.splits)
+        result, verdicts = self.judged(self.speakers(), files, data, splits)
         rows = [
             {"target": made.target, "bits": made.bits, "path": str(made.path), "verified": verdicts[made.name].passed}
             | judge.plain(verdicts[made.name].figures() | result.figures[made.name])

@@ -46,8 +46,6 @@ def _rename(model: ModelProto) -> None:
 def describe(
     model: ModelProto, *, classes: tuple[str, ...], shape: tuple[int, int, int], facts: dict[str, str]
 ) -> None:
-    model: ModelProto, *, classes: tuple[str, ...], shape: tuple[int, int, int], facts: dict[str, str]
-) -> None:
     """Write into the file, in place, what somebody who has only the file must know; `facts` are further lines."""
     channels, height, width = shape
     order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")

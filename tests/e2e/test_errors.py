@@ -163,7 +163,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(here):
     with open(here / "teacher.pt", "wb") as file:
         pickle.dump({"state_dict": Bomb(here / "canary")}, file)
     text = said("run", *SHORT, "data=digits", "teacher.weights=teacher.pt", code=4)
-    assert "SR-S210" in text and "system" in text and "Nothing was executed" in text
+    assert "SR-S210" in text and "system" in text and "nothing was executed" in text.lower()
     assert not (here / "canary").exists()
 
 
