@@ -2,6 +2,7 @@
 
     python docs/build.py            writes them
     python docs/build.py --check    says which are out of date, and ends with 1 if one is
+    python docs/build.py RUN        puts the figures of a run folder, runs/digits mostly, into README.md
 
 A test runs the second form's comparison, so a page can't drift from the code.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -100,7 +102,11 @@ classifier and nothing else, `"all"` trains the whole network. Left out, it foll
 
 
 def main() -> int:
-    """Write the pages, or compare them; the exit code."""
+    """Write the pages, or compare them, or write a run's figures down; the exit code."""
+    folders = [word for word in sys.argv[1:] if not word.startswith("-")]
+    if folders:
+        _write_results(Path(folders[0]))
+        return 0
     stale = [name for name, text in pages().items() if not _is_current(name, text)]
     for name in stale:
         print(f"docs/{name}")
@@ -331,6 +337,54 @@ def _value(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _write_results(folder: Path) -> None:
+    """What the command printed at its end, and the row of the results table, both with machine, seeds and command."""
+    from rich.console import Console
+
+    from stillroom.console import results
+
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    console = Console(width=120, highlight=False, color_system=None)
+    with console.capture() as said:
+        console.print(results(metrics))
+    printed = "\n".join(line.rstrip() for line in said.get().splitlines())
+    versions, hardware = info["versions"], info["hardware"]
+    about = (
+        f"`stillroom demo`, seed {', '.join(map(str, info['seeds']))}; {hardware['cpu']}, {hardware['cores']} cores, "
+        f"{hardware['precision']}; torch {versions['torch']}, onnxruntime {versions['onnxruntime']}; "
+        f"{metrics['student']['accuracy']['n']} test images; {info['seconds']:.0f} s."
+    )
+    block = f"\n```text\n{printed}\n{Path('runs') / info['name']}/report.html\n```\n\n{about}\n"
+    path = DOCS.parent / "README.md"
+    text = _between(path.read_text(encoding="utf-8"), "results", block)
+    path.write_text(_between(text, "rows", _row(metrics, info) + "\n"), encoding="utf-8")
+
+
+def _row(metrics: dict[str, Any], info: dict[str, Any]) -> str:
+    def accuracy(row: dict[str, Any]) -> str:
+        low, high = row["accuracy"]["ci95"]
+        return f"{row['accuracy']['value'] * 100:.1f} ({low * 100:.1f} to {high * 100:.1f})"
+
+    whole, small = metrics["exports"][:2]
+    macs = metrics["student"]["macs"]["value"] / metrics["teacher"]["macs"]["value"]
+    cells = [
+        f"digits, {metrics['student']['accuracy']['n']} images",
+        *(accuracy(metrics[name]) for name in ("teacher", "baseline", "student")),
+        accuracy(small) + ("" if small["verified"] else ", not verified"),
+        f"{macs:.1%}",
+        f"{small['bytes']['value'] / whole['bytes']['value']:.0%}",
+        ", ".join(map(str, info["seeds"])),
+        "`stillroom demo`",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _between(text: str, name: str, inside: str) -> str:
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
+    return f"{before}<!-- {name} -->\n{inside}<!-- /{name} -->{rest.partition(f'<!-- /{name} -->')[2]}"
 
 
 def _is_current(name: str, text: str) -> bool:

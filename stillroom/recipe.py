@@ -285,7 +285,10 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         raw["seeds"] = [raw["seeds"]]
     teacher, train = raw.get("teacher"), raw.get("train")
     if isinstance(teacher, dict) and isinstance(train, dict) and isinstance(teacher.get("train", {}), dict):
-        raw["teacher"] = teacher | {"train": train | teacher.get("train", {})}
+        own = teacher.get("train", {})
+        length = {"epochs", "steps"}  # one question with two answers: whoever gives one of them has answered it
+        inherited = {k: v for k, v in train.items() if not (k in length and length & own.keys())}
+        raw["teacher"] = teacher | {"train": inherited | own}
     return raw
 
 

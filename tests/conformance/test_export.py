@@ -75,11 +75,11 @@ def test_any_number_of_images(target: str, written: Path) -> None:
         assert speak(digits(0, count)).pred.shape == (count, 10)
 
 
-def test_eight_bits(target: str, network: Network, tmp_path: Path) -> None:
+def test_eight_bits(target: str, network: Network, written: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.file"
     calibration = digits(0, 200).split(50)
     plugins.pick("export", target)(
-        network, path, example=digits(0, 1), classes=CLASSES, bits=8, calibration=iter(calibration)
+        network, path, example=digits(0, 1), classes=CLASSES, bits=8, calibration=iter(calibration), base=written
     )
     images, labels = digits(300, 700), torch.tensor(load_digits().target[300:700])
     with torch.no_grad():

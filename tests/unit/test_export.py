@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from stillroom.errors import Exit, Failure
-from stillroom.export import _graph, file
+from stillroom.export import _choice, _graph, file
 from stillroom.export.onnx import load, onnx
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
@@ -58,7 +58,7 @@ def made(tmp_path_factory: Any) -> SimpleNamespace:
         calibration=batches,
         base=floats,
     )
-    return SimpleNamespace(network=network, floats=floats, integers=integers, folder=folder)
+    return SimpleNamespace(network=network, floats=floats, integers=integers, folder=folder, calibration=batches)
 
 
 def test_the_float_file_answers_as_the_network(made: Any) -> None:
@@ -195,7 +195,12 @@ def test_a_missing_runtime_names_the_package(tmp_path: Path, monkeypatch: Any) -
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"bits": 4}, "bits is 32 or 8"), ({"bits": 8}, "need calibration images")]
+    ("wrong", "message"),
+    [
+        ({"bits": 4}, "bits is 32 or 8"),
+        ({"bits": 8}, "need calibration images"),
+        ({"bits": 8, "calibration": [digits(0, 2)], "method": "guess"}, "one of best, minmax, percentile, not 'guess'"),
+    ],
 )
 def test_wrong_arguments(tmp_path: Path, wrong: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -237,33 +242,92 @@ def test_a_strangers_file_has_no_facts_but_runs(tmp_path: Path) -> None:
     assert session(torch.tensor([[[[1.0, 2.0, 3.0]]]])).pred.tolist() == [[1, 2, 3]]
 
 
-def test_percentiles_leave_out_rare_ends(made: Any, tmp_path: Path) -> None:
-    images, said = digits(0, 100), {}
-    for method in ("minmax", "percentile"):
+class Pointwise(nn.Module):
+    """Four scaled copies of every pixel, then a plain linear classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale, self.decide = nn.Conv2d(1, 4, 1, bias=False), nn.Linear(4 * 32 * 32, 10)
+        nn.init.constant_(self.scale.weight, 1.0)
+
+    def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        return Output(pred=self.decide(self.scale(images).relu().flatten(1)))
+
+
+def test_percentiles_win_where_one_value_would_spoil_the_range(tmp_path: Path) -> None:
+    network, images = Pointwise(), nn.functional.interpolate(digits(0, 256), 32)
+    images[200, 0, 5, 5] = 400.0  # all grid points but one would lie above every other pixel
+    base = onnx(network, tmp_path / "m.onnx", example=images, classes=CLASSES)
+    said = {}
+    for method in ("minmax", "percentile", "best"):
         path = tmp_path / f"{method}.onnx"
-        arguments = {"bits": 8, "calibration": [images], "method": method, "base": made.floats}
-        onnx(made.network, path, example=images, classes=CLASSES, **arguments)
-        said[method] = load(path)(images).pred
-    assert not torch.equal(said["minmax"], said["percentile"])
-    assert (said["minmax"].argmax(1) == said["percentile"].argmax(1)).double().mean() > 0.9
+        arguments: dict[str, Any] = {"bits": 8, "calibration": images.split(32), "method": method, "base": base}
+        said[method] = load(onnx(network, path, example=images, classes=CLASSES, **arguments))
+    found = {method: session.facts["calibration_agreement"] for method, session in said.items()}
+    assert [said[method].facts["calibration"] for method in said] == ["minmax", "percentile", "percentile"]
+    assert float(found["minmax"].split()[0]) < 0.5 < 0.95 < float(found["best"].split()[0])
+    assert found["best"] == found["percentile"] and "of 256 calibration images" in found["best"]
+    with torch.no_grad():
+        expected = network(digits_of_32(300, 500)).pred.argmax(1)
+    assert (said["best"](digits_of_32(300, 500)).pred.argmax(1) == expected).double().mean() > 0.95
+
+
+def digits_of_32(start: int, stop: int) -> Tensor:
+    return nn.functional.interpolate(digits(start, stop), 32)
+
+
+def test_an_integer_file_says_how_it_was_calibrated_and_a_float_file_does_not(made: Any) -> None:
+    floats, integers = load(made.floats), load(made.integers)
+    images = torch.cat(made.calibration)
+    agree = int((floats(images).pred.argmax(1) == integers(images).pred.argmax(1)).sum())
+    share = f"{agree / 300:.4f} ({agree} of 300 calibration images, against the float file)"
+    assert integers.facts["calibration"] in ("minmax", "percentile")
+    assert integers.facts["calibration_agreement"] == share
+    assert not {"calibration", "calibration_agreement"} & set(floats.facts)
+
+
+def trial(method: str, agree: int, apart: float) -> _choice.Trial:
+    return _choice.Trial(method=method, path=Path(method), agree=agree, apart=apart, n=256)
+
+
+@pytest.mark.parametrize(
+    ("minmax", "percentile", "winner"),
+    [
+        ((250, 0.01), (251, 0.02), "percentile"),
+        ((251, 0.02), (250, 0.01), "minmax"),
+        ((250, 0.02), (250, 0.01), "percentile"),
+        ((250, 0.01), (250, 0.01), "minmax"),
+    ],
+)
+def test_agreement_decides_then_difference_then_simplicity(minmax: Any, percentile: Any, winner: str) -> None:
+    assert _choice.best([trial("minmax", *minmax), trial("percentile", *percentile)]).method == winner
+
+
+@pytest.mark.parametrize(("wrong", "tried"), [(1, ["minmax"]), (2, ["minmax", "percentile"])])
+def test_the_search_ends_when_a_file_is_good_enough(wrong: int, tried: list[str]) -> None:
+    made: list[str] = []
+    images = torch.eye(256)
+    flipped = images.clone()
+    flipped[:wrong] = images[:wrong].roll(1, 1)
+
+    def make(method: str) -> Path:
+        made.append(method)
+        return Path(method)
+
+    def open_(path: Path) -> Any:
+        answers = {"floats": images, "minmax": flipped, "percentile": torch.full_like(images, float("nan"))}[path.name]
+        return lambda rows: Output(pred=answers[rows])
+
+    batches = torch.arange(256).split(100)
+    chosen = _choice.choose(["minmax", "percentile"], make, open_, Path("floats"), batches)
+    assert (made, chosen.method, chosen.agree, chosen.n) == (tried, "minmax", 256 - wrong, 256)  # NaN never agrees
 
 
 def test_threads_are_pinned(made: Any) -> None:
     assert load(made.floats, threads=1)._session.get_session_options().intra_op_num_threads == 1
     every = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     assert load(made.floats)._session.get_session_options().intra_op_num_threads == every
-
-
-def test_a_draft_replaces_the_file_only_when_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "sub" / "f.bin"
-    with file.atomic(path) as draft:
-        draft.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="half way"), file.atomic(path) as draft:
-        draft.write_bytes(b"ne")
-        assert path.read_bytes() == b"old"
-        raise RuntimeError("half way")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in path.parent.iterdir()] == ["f.bin"]
 
 
 def test_delicate_sums_and_products_stay_in_floats() -> None:
@@ -286,7 +350,8 @@ def test_delicate_sums_and_products_stay_in_floats() -> None:
 
 def test_classes_of_any_script_survive(tmp_path: Path) -> None:
     model = helper.make_model(helper.make_graph([], "g", [], []))
-    _graph.describe(model, classes=("猫", 'Hündchen, "klein"'), shape=(3, 4, 5), task="classification", bits=32)
+    _graph.describe(model, classes=("猫", 'Hündchen, "klein"'), shape=(3, 4, 5), facts={"task": "x", "bits": "32"})
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(facts["classes"]) == ["猫", 'Hündchen, "klein"']
+    assert (facts["task"], facts["bits"]) == ("x", "32")
     assert facts["input"] == "images: float32 [B, 3, 4, 5], RGB, 0..1; normalisation is inside"

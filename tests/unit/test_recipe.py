@@ -1,0 +1,115 @@
+"""What a recipe means: short forms, defaults, and the one file that gives it back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillroom import recipe
+from stillroom.errors import Failure
+from stillroom.recipe import Augment, Export, Method, Recipe, Training
+
+LEAST = {"data": "digits", "teacher": "resnet20", "student": "resnet8"}
+
+
+def test_three_strings_are_a_whole_recipe():
+    found = recipe.check(LEAST)
+    assert found.data.source == "digits" and found.teacher.network == "resnet20" and found.student.network == "resnet8"
+    assert found.methods == (Method(name="hinton"),) and found.baseline and found.seeds == (0,)
+    assert [one.bits for one in found.export] == [32, 8] and [one.gate for one in found.export] == [0.995, 0.98]
+
+
+@pytest.mark.parametrize(
+    ("weights", "fit"), [({}, "all"), ({"weights": "pretrained"}, "head"), ({"weights": "mine.safetensors"}, "none")]
+)
+def test_how_far_a_teacher_is_fitted_follows_from_its_weights(weights, fit):
+    assert recipe.check(LEAST | {"teacher": {"network": "resnet20"} | weights}).teacher.fit == fit
+
+
+def test_a_path_is_data():
+    found = recipe.check(LEAST | {"data": "photos/"})
+    assert found.data.source == "auto" and found.data.arguments == {"path": "photos/"}
+
+
+def test_the_teacher_trains_as_the_student_unless_it_is_said():
+    found = recipe.check(
+        LEAST | {"train": {"lr": 0.5, "epochs": 3}, "teacher": {"network": "resnet20", "train": {"epochs": 9}}}
+    )
+    assert (found.teacher.train.lr, found.teacher.train.epochs) == (0.5, 9.0)
+
+
+def test_overrides_reach_everything():
+    pairs = dict(map(recipe.parse_override, ["train.lr=3e-4", "methods.0.temperature=2", "teacher=resnet32", "name=x"]))
+    found = recipe.read("digits", pairs)
+    assert found.train.lr == 3e-4 and found.methods[0].arguments["temperature"] == 2 and found.name == "x"
+    assert found.teacher.network == "resnet32"
+    assert recipe.read(None, LEAST | {"teacher.width": 2.0}).teacher.arguments == {"width": 2.0}
+
+
+@pytest.mark.parametrize(("text", "value"), [("a=1", 1), ("a=x/y", "x/y"), ("a=[1, 2]", [1, 2]), ("a=true", True)])
+def test_an_override_is_toml_where_it_can_be(text, value):
+    assert recipe.parse_override(text) == ("a", value)
+
+
+def test_a_spoken_recipe_gets_the_same_folder_name_again():
+    spoken = {"data": "photos/cats/", "teacher": "timm/convnext_base", "student": "timm/mobilenetv4_conv_small"}
+    assert recipe.read(None, spoken).name == "cats-mobilenetv4_conv_small-from-convnext_base"
+
+
+def test_problems_name_their_place_and_come_together():
+    with pytest.raises(Failure) as caught:
+        recipe.check(
+            LEAST | {"train": {"lr": "1e-3", "warmup": 2}, "augment": {"flip": 1}, "methods": [{"nam": "rkd"}]}
+        )
+    text = str(caught.value)
+    for line in (
+        "train.lr: must be a valid number, got '1e-3'",
+        "train.warmup: must be less than 1, got 2",
+        "augment.flip: must be a valid boolean, got 1",
+        "methods[0].name: missing",
+    ):
+        assert line in text
+
+
+@pytest.mark.parametrize("name", recipe.built_in())
+def test_built_in_recipes_are_right_and_say_what_they_are(name):
+    assert recipe.read(name).name == name
+    assert (recipe.BUILT_IN / f"{name}.toml").read_text().startswith("# ")
+
+
+numbers = st.floats(0.001, 0.9)
+recipes = st.builds(
+    Recipe,
+    data=st.just(recipe.Data(source="digits")),
+    student=st.builds(recipe.Student, network=st.just("resnet8"), arguments=st.dictionaries(st.just("width"), numbers)),
+    teacher=st.builds(
+        recipe.Teacher, network=st.just("resnet20"), fit=st.just("all"), train=st.builds(Training, lr=numbers)
+    ),
+    name=st.text("abc-", min_size=1),
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3).map(tuple),
+    baseline=st.booleans(),
+    augment=st.builds(Augment, flip=st.booleans(), shift=numbers, rotate=st.floats(0, 180)),
+    methods=st.lists(
+        st.builds(Method, name=st.just("hinton"), weight=st.none() | numbers, arguments=st.just({"temperature": 3.0})),
+        max_size=2,
+    ).map(tuple),
+    train=st.builds(Training, steps=st.none() | st.integers(1, 50), precision=st.sampled_from(["auto", "float32"])),
+    export=st.lists(st.builds(Export, bits=st.sampled_from([32, 8]), agreement=st.none() | numbers)).map(tuple),
+)
+
+
+@given(recipes)
+@settings(max_examples=20, deadline=None)
+def test_a_written_recipe_is_the_recipe(tmp_path_factory, one):
+    path = tmp_path_factory.getbasetemp() / "one.toml"
+    path.write_text(one.toml())
+    assert recipe.read(path) == one
+
+
+def test_recipes_can_be_compared_and_never_changed():
+    one = recipe.check(LEAST)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.name = "other"
