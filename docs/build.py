@@ -76,6 +76,7 @@ RECIPES = """\
 A recipe is one experiment, written as [TOML](https://toml.io). Nothing in it can run. It is checked whole before
 anything starts, and every problem is named at once.
 
+<!-- slow -->
 ```bash
 stillroom new digits --to mine.toml
 stillroom check mine.toml

@@ -70,7 +70,7 @@ def make_network(section: recipe.Teacher | recipe.Student, data: Dataset, pixels
     common: dict[str, Any] = {"channels": data.channels, "size": data.size, "mean": pixels.mean, "std": pixels.std}
     fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
     classes = None if fit == "none" and (map or section.weights == "pretrained") else len(data.classes)
-    if section.weights in (None, "pretrained"):
+    if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"
         network = models.build(section.network, classes=classes, pretrained=pretrained, **common, **section.arguments)
     else:

@@ -50,7 +50,7 @@ def _network(section: Any, network: Network, data: Dataset) -> str:
     fit = {None: "", "all": ", trained", "head": ", a new head fitted", "none": ", as it is"}[
         getattr(section, "fit", None)
     ]
-    weights = section.weights or "no weights"
+    weights = "no weights" if section.weights == "none" else section.weights
     return f"{section.network}: {operations.parameters(network):,} parameters, {macs / 1e6:.2f} M MACs; {weights}{fit}"
 
 

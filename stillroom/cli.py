@@ -219,7 +219,7 @@ def new(name: str, to: Path | None, **_: Any) -> int:
 
     \b
     stillroom new digits
-    stillroom new folder --to photos.toml
+    stillroom new flowers --to photos.toml
     stillroom new fashion --json
     """
     from stillroom import console, recipe

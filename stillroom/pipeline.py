@@ -159,7 +159,7 @@ DATA_FACTS = ("classes", "channels", "size", "bad", "fingerprint")
 
 def _network_facts(section: Any, fit: str) -> dict[str, Any]:
     fitted = {"head": ", its head fitted here", "all": ", trained on from there"}.get(fit, "")
-    weights = "trained here" if section.weights is None else f"{section.weights}{fitted}"
+    weights = "trained here" if section.weights == "none" else f"{section.weights}{fitted}"
     return {"network": section.network, "arguments": dict(section.arguments), "weights": weights}
 
 

@@ -93,7 +93,7 @@ class Teacher:
     """The large network. Further keys go to the network's constructor."""
 
     network: str  # resnet56, timm/NAME, torchvision/NAME or package.module:Name
-    weights: str | None = None  # a file, or "pretrained"; none means trained here from nothing
+    weights: str | None = None  # a file, "pretrained", or "none" to begin with nothing; see `resolved`
     fit: Literal["none", "head", "all"] | None = None  # to the data's classes; follows from `weights` if it is left out
     map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it
     trust: str | None = None  # "sha256:..." of a pickle that may be opened
@@ -106,7 +106,7 @@ class Student:
     """The small network. Further keys go to the network's constructor."""
 
     network: str  # as the teacher's
-    weights: str | None = None  # to begin from: a file, or "pretrained"; none means from nothing
+    weights: str = "none"  # to begin from: a file, "pretrained", or "none" to begin with nothing
     trust: str | None = None  # "sha256:..." of a pickle that may be opened
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -185,23 +185,27 @@ def check(raw: dict[str, Any], title: str = "the recipe") -> Recipe:
     problems = _unknown_names(raw)
     recipe = build(Recipe, _sections(raw), problems)
     if recipe is not None:
+        recipe = resolved(recipe)
         problems += _contradictions(recipe)
     if problems or recipe is None:
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         raise Failure("SR-C400", count=count, source=title, problems="\n".join(f"  {line}" for line in problems))
-    return resolved(recipe)
+    checked: Recipe = recipe
+    return checked
 
 
 def resolved(recipe: Recipe) -> Recipe:
     """The recipe with what follows from the rest of it written out.
 
-    How far a teacher is fitted, unless it is said: a library's pretrained network knows other classes, so its head is
-    fitted; a file is the user's own and is left as it is; a network without weights is trained whole.
+    A teacher's weights, unless they are said: a library's network (`timm/...`, `torchvision/...`) comes pretrained, any
+    other begins with nothing. How far it is fitted, unless it is said: a pretrained network knows other classes, so its
+    head is fitted; a file is the user's own and is left as it is; a network without weights is trained whole.
     """
     teacher = recipe.teacher
-    if teacher.fit is None:
-        fits: dict[str | None, Literal["head", "all"]] = {"pretrained": "head", None: "all"}
-        teacher = dataclasses.replace(teacher, fit=fits.get(teacher.weights, "none"))
+    library = "/" in teacher.network.partition(":")[0]
+    weights = teacher.weights or ("pretrained" if library else "none")
+    fits: dict[str, Literal["head", "all"]] = {"pretrained": "head", "none": "all"}
+    teacher = dataclasses.replace(teacher, weights=weights, fit=teacher.fit or fits.get(weights, "none"))
     return dataclasses.replace(recipe, teacher=teacher)
 
 
@@ -336,11 +340,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "methods: empty, and task.weight is 0: nothing would be trained",
         ),
         (
-            recipe.teacher.fit == "none" and recipe.teacher.weights is None,
+            recipe.teacher.fit == "none" and recipe.teacher.weights == "none",
             "teacher.fit: 'none' needs teacher.weights; without weights the teacher would be noise",
         ),
         (
-            recipe.teacher.fit == "head" and recipe.teacher.weights is None,
+            recipe.teacher.fit == "head" and recipe.teacher.weights == "none",
             "teacher.fit: 'head' needs teacher.weights; a head on random features teaches nothing",
         ),
         (recipe.data.val + recipe.data.test >= 1, "data.val + data.test: must leave something to train on"),

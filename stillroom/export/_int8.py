@@ -26,7 +26,8 @@ OPERATORS = [*_graph.COMPUTE, "Add", "Relu", "Clip", "MaxPool", "AveragePool", "
 
 
 PART = 8
-"""Images at a time for percentiles, which need every activation of these in memory."""
+"""Images at a time: every activation of them is in memory at once. With 32 of 224 pixels a MobileNetV2 took 4.5 GB
+where 8 take 1.9 GB, as fast and with the same file as result."""
 
 PIXELS = 10_000_000
 """Values of images that percentiles are taken from, 66 colour images of 224 pixels: counting every activation of 256
@@ -54,11 +55,9 @@ class _Reader(CalibrationDataReader):
 
 
 def _parts(batches: Sequence[Tensor], method: str) -> Sequence[Tensor]:
-    """What a method looks at: all images, or small parts of them, evenly spread."""
-    if method == "minmax":
-        return batches
+    """What a method looks at, a few images at a time: at all, or for percentiles at enough, evenly spread."""
     parts = [part for batch in batches for part in batch.split(PART)]
-    return parts[:: math.ceil(sum(part.numel() for part in parts) / PIXELS)]
+    return parts if method == "minmax" else parts[:: math.ceil(sum(part.numel() for part in parts) / PIXELS)]
 
 
 def prepare(source: Path, target: Path) -> Path:

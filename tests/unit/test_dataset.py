@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +249,14 @@ def test_summary_counts(folder):
     assert summary["images"] == {"train": 180, "val": 60, "test": 60}
     expected = [int(((DATA.target[:300] == k) & (np.arange(300) % 5 == 0)).sum()) for k in range(10)]
     assert summary["per_class"]["test"] == expected
+
+
+def test_a_full_disk_under_the_list_is_told_as_one(folder, tmp_path, monkeypatch):
+    def full(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = folder({2: EMPTY})
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(Failure) as caught:
+        load(source, report=tmp_path / "run")
+    assert caught.value.code == "SR-R501" and not list((tmp_path / "run").iterdir())

@@ -34,6 +34,11 @@ def digits(start: int, stop: int) -> Tensor:
     return torch.tensor(load_digits().images[start:stop, None] / 16, dtype=torch.float32)
 
 
+def digits_of_32(start: int, stop: int) -> Tensor:
+    """The same [B, 1, 32, 32]."""
+    return nn.functional.interpolate(digits(start, stop), 32)
+
+
 def student(width: float = 1.0) -> Network:
     torch.manual_seed(0)
     module = CifarResNet(depth=8, channels=1, width=width)
@@ -130,15 +135,29 @@ def test_one_file_each_and_no_leavings(made: Any) -> None:
     assert sorted(entry.name for entry in made.folder.iterdir()) == ["model-int8.onnx", "model.onnx"]
 
 
+class Pointwise(nn.Module):
+    """Four copies of every pixel, then a plain linear classifier: quick to export."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.copy, self.bn, self.decide = nn.Conv2d(1, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Linear(4096, 10)
+        nn.init.constant_(self.copy.weight, 1.0)
+
+    def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        return Output(pred=self.decide(self.bn(self.copy(images)).relu().flatten(1)))
+
+
 def test_exporting_is_silent_and_leaves_everything_as_it_was(tmp_path: Path, capfd: Any) -> None:
-    network = student().train()
-    network.module.bn1.eval()
+    network = Pointwise().train()
+    network.bn.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     handlers, disabled = list(logging.root.handlers), logging.root.manager.disable
-    onnx(network, tmp_path / "m.onnx", example=digits(0, 1), classes=CLASSES, bits=8, calibration=[digits(0, 50)])
+    images = digits_of_32(0, 50)
+    onnx(network, tmp_path / "m.onnx", example=images, classes=CLASSES, bits=8, calibration=[images])
     assert capfd.readouterr() == ("", "")
     assert logging.root.handlers == handlers and logging.root.manager.disable == disabled
-    assert network.training and not network.module.bn1.training
+    assert network.training and not network.bn.training
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -242,21 +261,8 @@ def test_a_strangers_file_has_no_facts_but_runs(tmp_path: Path) -> None:
     assert session(torch.tensor([[[[1.0, 2.0, 3.0]]]])).pred.tolist() == [[1, 2, 3]]
 
 
-class Pointwise(nn.Module):
-    """Four scaled copies of every pixel, then a plain linear classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.scale, self.decide = nn.Conv2d(1, 4, 1, bias=False), nn.Linear(4 * 32 * 32, 10)
-        nn.init.constant_(self.scale.weight, 1.0)
-
-    def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
-        return Output(pred=self.decide(self.scale(images).relu().flatten(1)))
-
-
 def test_percentiles_win_where_one_value_would_spoil_the_range(tmp_path: Path) -> None:
-    network, images = Pointwise(), nn.functional.interpolate(digits(0, 256), 32)
+    network, images = Pointwise().eval(), digits_of_32(0, 256)
     images[200, 0, 5, 5] = 400.0  # all grid points but one would lie above every other pixel
     base = onnx(network, tmp_path / "m.onnx", example=images, classes=CLASSES)
     said = {}
@@ -266,15 +272,11 @@ def test_percentiles_win_where_one_value_would_spoil_the_range(tmp_path: Path) -
         said[method] = load(onnx(network, path, example=images, classes=CLASSES, **arguments))
     found = {method: session.facts["calibration_agreement"] for method, session in said.items()}
     assert [said[method].facts["calibration"] for method in said] == ["minmax", "percentile", "percentile"]
-    assert float(found["minmax"].split()[0]) < 0.5 < 0.95 < float(found["best"].split()[0])
+    assert float(found["minmax"].split()[0]) < 0.8 < 0.95 < float(found["best"].split()[0])
     assert found["best"] == found["percentile"] and "of 256 calibration images" in found["best"]
     with torch.no_grad():
         expected = network(digits_of_32(300, 500)).pred.argmax(1)
     assert (said["best"](digits_of_32(300, 500)).pred.argmax(1) == expected).double().mean() > 0.95
-
-
-def digits_of_32(start: int, stop: int) -> Tensor:
-    return nn.functional.interpolate(digits(start, stop), 32)
 
 
 def test_an_integer_file_says_how_it_was_calibrated_and_a_float_file_does_not(made: Any) -> None:

@@ -23,10 +23,19 @@ def test_three_strings_are_a_whole_recipe():
 
 
 @pytest.mark.parametrize(
-    ("weights", "fit"), [({}, "all"), ({"weights": "pretrained"}, "head"), ({"weights": "mine.safetensors"}, "none")]
+    ("teacher", "weights", "fit"),
+    [
+        ({"network": "resnet20"}, "none", "all"),
+        ({"network": "timm/convnext_base"}, "pretrained", "head"),
+        ({"network": "torchvision/resnet18", "weights": "none"}, "none", "all"),
+        ({"network": "mine.nets:Net"}, "none", "all"),
+        ({"network": "resnet20", "weights": "mine.safetensors"}, "mine.safetensors", "none"),
+        ({"network": "timm/convnext_base", "fit": "all"}, "pretrained", "all"),
+    ],
 )
-def test_how_far_a_teacher_is_fitted_follows_from_its_weights(weights, fit):
-    assert recipe.check(LEAST | {"teacher": {"network": "resnet20"} | weights}).teacher.fit == fit
+def test_a_teacher_s_weights_and_fit_follow_from_what_is_said(teacher, weights, fit):
+    found = recipe.check(LEAST | {"teacher": teacher}).teacher
+    assert (found.weights, found.fit) == (weights, fit)
 
 
 def test_a_path_is_data():
@@ -35,10 +44,9 @@ def test_a_path_is_data():
 
 
 def test_the_teacher_trains_as_the_student_unless_it_is_said():
-    found = recipe.check(
-        LEAST | {"train": {"lr": 0.5, "epochs": 3}, "teacher": {"network": "resnet20", "train": {"epochs": 9}}}
-    )
-    assert (found.teacher.train.lr, found.teacher.train.epochs) == (0.5, 9.0)
+    teacher = {"network": "resnet20", "train": {"epochs": 9}}
+    found = recipe.check(LEAST | {"train": {"lr": 0.5, "steps": 3}, "teacher": teacher}).teacher.train
+    assert (found.lr, found.epochs, found.steps) == (0.5, 9.0, None)
 
 
 def test_overrides_reach_everything():
@@ -86,7 +94,11 @@ recipes = st.builds(
     data=st.just(recipe.Data(source="digits")),
     student=st.builds(recipe.Student, network=st.just("resnet8"), arguments=st.dictionaries(st.just("width"), numbers)),
     teacher=st.builds(
-        recipe.Teacher, network=st.just("resnet20"), fit=st.just("all"), train=st.builds(Training, lr=numbers)
+        recipe.Teacher,
+        network=st.just("resnet20"),
+        weights=st.just("none"),
+        fit=st.just("all"),
+        train=st.builds(Training, lr=numbers),
     ),
     name=st.text("abc-", min_size=1),
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3).map(tuple),
