@@ -87,6 +87,31 @@ class Engine:
             self._fabric.barrier()
 
 
+SMALL = 20_000_000
+"""MACs of one image below which a second thread costs more than it brings: layers that small are done before the
+threads have met, and on a busy machine each meeting waits for a time slice (docs/LOG.md has the measurement)."""
+
+
+@contextmanager
+def threads_for(macs: int, device: torch.device) -> Iterator[None]:
+    """Threads that suit the work: one for small networks on a processor, else what torch has. Set back afterwards.
+
+    A function of the networks alone, not of a measurement: the number of threads decides the order of sums, and the
+    same recipe must give the same weights.
+
+    Args:
+        macs: of one image through all networks of a step.
+        device: where they run.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" and macs < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def deterministic() -> None:
     """The same numbers from the same recipe, wherever the libraries can promise it."""
     if not torch.cuda.is_available():

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from stillroom import assemble
+from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
-from stillroom.engine import Engine, Signals
+from stillroom.engine import Engine, Signals, threads_for
 from stillroom.fit import fit_head
 from stillroom.learn import Progress, learn, score
 from stillroom.learner import Learner
@@ -23,7 +25,6 @@ from stillroom.recipe import Recipe, Training
 from stillroom.run import Run
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
-from stillroom.teachers.teacher import Teacher
 
 log = logging.getLogger("stillroom")
 
@@ -69,7 +70,7 @@ class Stages:
         self._question(teacher)
         return teacher
 
-    def student(self, stage: str, teacher: Teacher | None) -> Network:
+    def student(self, stage: str, teacher: Frozen | None) -> Network:
         """The student, taught by `teacher`; by the labels alone where there is none."""
         return self._train(stage, self._network(self.recipe.student), teacher, self.recipe.train)
 
@@ -77,7 +78,7 @@ class Stages:
         pixels = assemble.pixels_of(self.data.splits["train"])
         return assemble.make_network(section, self.data, pixels, seed=self.seed)
 
-    def _train(self, stage: str, network: Network, teacher: Teacher | None, training: Training) -> Network:
+    def _train(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> Network:
         """Train `network`, or take up what a finished stage of that name left."""
         if not self.run.weights(stage).exists():
             self.run.note(stage=stage)
@@ -95,27 +96,31 @@ class Stages:
         fill(network, load(self.run.weights(stage))[0])
         return network
 
-    def _learn(self, stage: str, network: Network, teacher: Teacher | None, training: Training) -> None:
+    def _learn(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> None:
         splits, device = self.data.splits, self.engine.device
         sections = self.recipe.methods if teacher else ()
         methods, weights = assemble.make_methods(
             sections, network, teacher, splits["train"], seed=self.seed, device=device
         )
         weights["task"] = self.recipe.task.weight if teacher else 1.0
-        learn(
-            stage,
-            Learner(network, self.task, methods, weights),
-            teacher if methods else None,
-            train_split=splits["train"],
-            val_split=splits["val"],
-            training=training,
-            augment=self.recipe.augment,
-            seed=self.seed,
-            engine=self.engine,
-            run=self.run,
-            signals=self.signals,
-            progress=self.progress,
-        )
+        with threads_for(self._macs(network) + (self._macs(teacher.network) if teacher else 0), device):
+            learn(
+                stage,
+                Learner(network, self.task, methods, weights),
+                teacher if methods else None,
+                train_split=splits["train"],
+                val_split=splits["val"],
+                training=training,
+                augment=self.recipe.augment,
+                seed=self.seed,
+                engine=self.engine,
+                run=self.run,
+                signals=self.signals,
+                progress=self.progress,
+            )
+
+    def _macs(self, network: nn.Module) -> int:
+        return operations.macs(network, (self.data.channels, self.data.size, self.data.size))
 
     def _fit_head(self, network: Network) -> Network:
         if not self.run.weights("teacher").exists():
