@@ -47,3 +47,17 @@ def everyone(folder: Path) -> list[Path]:
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Tensors as safetensors: in plain memory order, and two names of one tensor as two tensors."""
     save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, path, metadata)
+    _order_header(path)
+
+
+def _order_header(path: Path) -> None:
+    """Sort the header's metadata, which the library writes in a random order: equal contents make equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # it may be padded with blanks, but never moved
+            file.seek(8)
+            file.write(text.ljust(length))

@@ -137,7 +137,7 @@ RECIPE = {
         Exit.USAGE,
         "no run folder   {folder}",
         "a run folder holds a run.json, and this one doesn't",
-        "no report and no card were written",
+        "nothing was done",
         "give the folder that `stillroom run` named at its end, usually runs/NAME",
     ),
     "SR-C462": Entry(

@@ -95,6 +95,7 @@ def learn(
         except Diverged as trouble:
             _go_back(stage, state, trouble, run, engine)
     learner.student.load_state_dict(state.best)
+    run.note(last_step=state.step)
 
 
 def evaluation_steps(steps: int, times: int) -> set[int]:

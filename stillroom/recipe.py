@@ -18,7 +18,7 @@ import tomli_w
 from annotated_types import Ge, Gt, Le, Lt
 
 from stillroom.errors import Failure
-from stillroom.plugins import near
+from stillroom.plugins import choices, near
 from stillroom.signature import build, plugin_problems
 
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -187,6 +187,8 @@ def check(raw: dict[str, Any], title: str = "the recipe") -> Recipe:
     if recipe is not None:
         recipe = resolved(recipe)
         problems += _contradictions(recipe)
+    # What is wrong with [train] is wrong with the teacher's inherited copy too, and said once.
+    problems = [line for line in problems if not (line[:14] == "teacher.train." and line[8:] in problems)]
     if problems or recipe is None:
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         raise Failure("SR-C400", count=count, source=title, problems="\n".join(f"  {line}" for line in problems))
@@ -276,7 +278,7 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         if isinstance(raw.get(key), str):
             raw[key] = {inner: raw[key]}
     data = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("source"), str) and "/" in data["source"]:
+    if isinstance(data, dict) and isinstance(data.get("source"), str) and _is_path(data["source"]):
         raw["data"] = {"path": data["source"]} | data | {"source": "auto"}
     elif isinstance(data, dict) and "source" not in data and "path" in data:
         raw["data"] = data | {"source": "auto"}
@@ -294,6 +296,11 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         inherited = {k: v for k, v in train.items() if not (k in length and length & own.keys())}
         raw["teacher"] = teacher | {"train": inherited | own}
     return raw
+
+
+def _is_path(source: str) -> bool:
+    """Whether `data=photos` means a place: it has a slash, or it is no source but there is a folder of that name."""
+    return "/" in source or (source not in choices("data/sources") and ":" not in source and Path(source).exists())
 
 
 def _sections(raw: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import socket
 import time
 import tomllib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -146,6 +147,8 @@ class Run:
         """Once a stage has left its file, nobody goes back to its checkpoints, and they are many times its size."""
         if self.writes:
             shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
+            with suppress(OSError):  # another stage's are still there
+                self.checkpoints(stage).parent.rmdir()
 
     def weights(self, stage: str) -> Path:
         """The file a finished stage leaves."""

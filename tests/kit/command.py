@@ -45,7 +45,12 @@ def start(*words: str | Path, cwd: Path, **more: str) -> subprocess.Popen[str]:
 def stillroom(*words: str | Path, cwd: Path, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """The command, done; its exit code must be `code`, unless that is None."""
     process = start(*words, cwd=cwd, **more)
-    out, err = process.communicate(timeout=280)
+    try:
+        out, err = process.communicate(timeout=280)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
     assert code is None or done.returncode == code, f"exit code {done.returncode}, not {code}\n{out}\n{err}"
     assert "Traceback" not in err or "-v" in words, err
