@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from stillroom.run import read_stream
 
-STEADY = [*QUICK, "train.optimizer=sgd", "teacher.train.optimizer=sgd", "train.lr=0.05", "teacher.train.lr=0.05"]
+STEADY = [*QUICK, "train.optimizer=sgd", "teacher.train.optimizer=sgd", "train.lr=0.01", "teacher.train.lr=0.01"]
 """SGD: Adam divides by the gradient's size, and so hides a wrong scale and magnifies rounding."""
 
 
