@@ -1,4 +1,4 @@
-"""What a run may claim: every network and file on the test images, in one pass, and on the clock, in one session."""
+"""What a run may claim: every network and file on the test images, in one pass, and on the clock, in one sitting."""
 
 from __future__ import annotations
 
