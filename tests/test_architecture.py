@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,26 @@ def test_nothing_imports_a_method_or_a_source_by_name():
                 for folder, contract in (("stillroom.methods.", "method"), ("stillroom.data.sources.", "source")):
                     if node.module.startswith(folder) and room(path) not in ("methods",):
                         assert node.module == folder + contract, f"{path.name} imports {node.module}"
+
+
+ALIASES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+BROUGHT = {"lightning": "lightning-fabric", "huggingface_hub": "timm", "markupsafe": "jinja2"}
+"""Imports of what another dependency brings along, or may be there in its place."""
+
+
+def test_every_import_is_a_declared_dependency():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {re.split(r"[<>=\s]", line)[0] for line in declared}
+    imported = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"stillroom"}
+    asked = {BROUGHT.get(name) or ALIASES.get(name) or name.replace("_", "-") for name in foreign}
+    assert asked <= names, asked - names
 
 
 def test_the_loop_knows_no_task_and_no_method():
