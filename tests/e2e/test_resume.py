@@ -61,6 +61,19 @@ def test_killed_again_and_again_is_uninterrupted(whole, tmp_path):
     assert not list(folder.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_is_uninterrupted(whole, tmp_path):
+    """At any moment of the whole command: while it starts, trains, saves, looks at the test images, writes its report."""
+    chance = random.Random(1)
+    for _ in range(20):
+        process = start("run", *QUICK, cwd=tmp_path, TMPDIR="/dev/shm")
+        time.sleep(chance.uniform(0.5, 9.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    stillroom("run", *QUICK, cwd=tmp_path)
+    assert_equal_runs(whole, tmp_path / "runs" / "digits")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, number, code):
     folder = tmp_path / "runs" / "digits"
