@@ -63,7 +63,7 @@ def test_killed_again_and_again_is_uninterrupted(whole, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_is_uninterrupted(whole, tmp_path):
-    """At any moment of the whole command: while it starts, trains, saves, looks at the test images, writes its report."""
+    """At any moment of the command: while it starts, trains, saves, looks at the test images, writes its report."""
     chance = random.Random(1)
     for _ in range(20):
         process = start("run", *QUICK, cwd=tmp_path, TMPDIR="/dev/shm")
