@@ -148,6 +148,7 @@ def _go_back(stage: str, state: State, trouble: Diverged, run: Run, engine: Engi
         raise Failure("SR-E601", stage=stage, step=trouble.step.step, terms=trouble.step.terms, folder=where)
     engine.barrier()
     state.load(*checkpoint.load(checkpoint.everyone(run.checkpoints(stage))[-1]))
+    engine.barrier()  # everybody has read before the first process writes over it
     state.restores, state.lr_scale, state.avoid = restores, scale, sorted(set(avoid))
     run.rewind(stage, state.step)
     _save(stage, state, run)

@@ -162,6 +162,9 @@ class Recipe:
 PLUGINS = {Data: ("data/sources", "source"), Task: ("tasks", "name"), Method: ("methods", "name")}
 """Section -> the folder its further keys belong to, and the key that names the plug-in."""
 
+FROM_DATA = {"classes", "channels", "size", "mean", "std", "pretrained"}
+"""What every network is told by the program, and a recipe therefore not."""
+
 SHORT = {"data": "source", "teacher": "network", "student": "network", "task": "name"}
 """`teacher = "timm/vit_base_patch16_224"` is short for `teacher.network = ...`."""
 
@@ -358,7 +361,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
         (recipe.data.val == 0, "data.val: must be above 0; selection needs images that the test does not use"),
         (recipe.data.test == 0, "data.test: must be above 0; without it no figure can be trusted"),
     ]
-    return [text for wrong, text in rules if wrong]
+    found = [text for wrong, text in rules if wrong]
+    for section, network in (("teacher", recipe.teacher), ("student", recipe.student)):
+        for name in sorted(FROM_DATA & network.arguments.keys()):
+            found.append(f"{section}.{name}: can't be set here; it follows from the data and the weights")
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -82,6 +82,7 @@ def test_every_problem_of_a_recipe_at_once(here):
         ("teacher.fit=hed", "teacher.fit: must be one of 'none', 'head', 'all', got 'hed'"),
         ("methods.0.temperature=hot", "methods[0].temperature: must be a valid number, got 'hot'"),
         ("data.val=0", "data.val: must be above 0"),
+        ("student.size=32", "student.size: can't be set here; it follows from the data and the weights"),
         ("methods=dkdd", "methods[0].name: no method called 'dkdd'"),
         ("methods=fitnet", "methods[0].student_tap: missing"),
     ],
