@@ -75,10 +75,14 @@ class Finished:
         """The student, ready to be asked: `finished.student(images).pred`."""
         return self.network("student")
 
+    @cached_property
+    def _pixels(self) -> assemble.Pixels:
+        return assemble.pixels_of(self.data.splits["train"])
+
     def network(self, name: str) -> Network:
         """The network of a stage: "teacher", "baseline" or "student"."""
         section = self.recipe.teacher if name == "teacher" else self.recipe.student
-        network = assemble.make_network(section, self.data, assemble.pixels_of(self.data.splits["train"]), seed=0)
+        network = assemble.make_network(section, self.data, self._pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was taken as it is has left no file
             fill(network, load(path)[0])

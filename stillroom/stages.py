@@ -6,6 +6,7 @@ import copy
 import logging
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -74,9 +75,13 @@ class Stages:
         """The student, taught by `teacher`; by the labels alone where there is none."""
         return self._train(stage, self._network(self.recipe.student), teacher, self.recipe.train)
 
+    @cached_property
+    def _pixels(self) -> assemble.Pixels:
+        """Read once for all networks: where images are decoded on request, it takes a while."""
+        return assemble.pixels_of(self.data.splits["train"])
+
     def _network(self, section: Any) -> Network:
-        pixels = assemble.pixels_of(self.data.splits["train"])
-        return assemble.make_network(section, self.data, pixels, seed=self.seed)
+        return assemble.make_network(section, self.data, self._pixels, seed=self.seed)
 
     def _train(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> Network:
         """Train `network`, or take up what a finished stage of that name left."""
