@@ -323,9 +323,9 @@ MODELS: dict[str, Entry] = {
     "SR-M330": Entry(
         Exit.MODEL,
         "features that can't be compared: {student} {s} and {teacher} {t}",
-        "one is a map and the other is not, or their tokens differ in number",
+        "{why}",
         "nothing was trained",
-        "name taps of one kind: two maps [B, C, H, W], two vectors [B, D], or two token lists of equal length",
+        "name other taps (student_taps, teacher_taps), or take a method that reads these; `stillroom check` lists pairs",
     ),
     "SR-M331": Entry(
         Exit.MODEL,
@@ -333,6 +333,28 @@ MODELS: dict[str, Entry] = {
         "on one real batch its gradient on the student is zero or not finite",
         "nothing was trained",
         "look at the taps and the temperature of that method, and at the teacher's weights",
+    ),
+    "SR-M332": Entry(
+        Exit.MODEL,
+        "labels {labels} where a class for each of {rows} predictions is needed",
+        "a method of this recipe treats the true class apart from the others, and this task's labels are no classes",
+        "nothing was trained",
+        "take a method that needs no labels, such as hinton or dist",
+    ),
+    "SR-M333": Entry(
+        Exit.MODEL,
+        "{method} finds nothing to read in the {side}, {network}",
+        "{why}",
+        "nothing was trained",
+        "name the taps yourself (student_taps and teacher_taps of the method), or take a method of predictions: "
+        "hinton, dist, dkd",
+    ),
+    "SR-M334": Entry(
+        Exit.MODEL,
+        "{method} was given {student} taps of the student and {teacher} of the teacher",
+        "the i-th of one side is compared with the i-th of the other",
+        "nothing was trained",
+        "name as many on both sides, or leave one side out to have it found",
     ),
     "SR-M301": Entry(
         Exit.MODEL,

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stillroom.processes import total
+
 
 def synchronise(module: nn.Module) -> None:
     """Make every batch norm in `module` see the images of all processes.
@@ -39,9 +41,9 @@ class _Synchronised:
         over, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
         n = x.numel() // x.shape[1] * dist.get_world_size()
         wide = x.float()
-        mean = _Sum.apply(wide.sum(over)) / n
+        mean = total(wide.sum(over)) / n
         centred = wide - mean.view(shape)
-        var = _Sum.apply(centred.square().sum(over)) / n
+        var = total(centred.square().sum(over)) / n
         _remember(self, mean.detach(), var.detach() * n / max(n - 1, 1))
         y = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.affine:
@@ -51,22 +53,6 @@ class _Synchronised:
             if isinstance(after := getattr(self, name, None), nn.Module):
                 y = after(y)
         return y
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over processes. Each one's input is in everybody's result, so gradients are summed over processes too."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        total = grad.contiguous().clone()
-        dist.all_reduce(total)
-        return total
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ ORDER = [
     "checkpoint",
     "run",
     "machine",
+    "processes",
     "norms",
     "engine",
     "data",

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
 from stillroom.types import Batch, Output, Terms
+
+Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention"]
+"""Where in the two networks a method looks, when the recipe names no taps. `pairing` finds the places:
+
+pred: at no tap, the predictions are enough.     vector: at what the classifiers read, pooled, [B, D].
+last: at the last map or tokens.                 middle: at the one half-way.
+stages: at the end of every stage, shallow to deep.
+edges: as `stages`, before the stage's last activation, where there is one.
+blocks: at a ViT's first, second and last block.  attention: at what a ViT's last attention computes q, k and v with.
+"""
 
 
 class Method(nn.Module):
@@ -17,12 +27,19 @@ class Method(nn.Module):
 
     Attributes:
         weight: the authors' weight of this loss, used where a recipe gives none.
-        student_taps, teacher_taps: names of the inner features that `loss` reads.
+        reads: where it looks.
+        student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of one side is compared
+            with the i-th of the other.
     """
 
     weight: ClassVar[float] = 1.0
+    reads: ClassVar[Reads] = "pred"
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+
+    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+        """Take the taps that were found for it. A method that reads one side only keeps the other empty."""
+        self.student_taps, self.teacher_taps = student, teacher
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Build what needs sizes. Both outputs come from real images: read shapes off them."""
