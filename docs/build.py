@@ -24,11 +24,15 @@ from typing import Any
 
 import annotated_types as at
 
-from stillroom import errors, recipe
+from stillroom import choose, errors, recipe
 from stillroom.data import decode
 from stillroom.plugins import choices, module, pick
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+
+import tables  # noqa: E402 - stands beside this file
+
 NOTE = "<!-- Written by docs/build.py from the code. Edit the code, then run: python docs/build.py -->\n\n"
 
 LETTERS = {
@@ -102,6 +106,49 @@ classifier and nothing else, `"all"` trains the whole network. Left out, it foll
 """
 
 
+LOOKS = {
+    "pred": "the predictions",
+    "vector": "what the two classifiers read",
+    "last": "the last maps or tokens",
+    "middle": "the maps or tokens half-way",
+    "stages": "the ends of all stages",
+    "edges": "the ends of all stages, before their last activation",
+    "blocks": "a ViT's first, second and last block",
+    "attention": "what a ViT's last attention makes q, k and v of",
+}
+
+CONDITIONS = {
+    "dense": "segmentation or detection",
+    "embedding": "an embedding, with labels",
+    "no-labels": "an embedding, without labels",
+    "vit-to-vit": "two transformers, with labels",
+    "cross-architecture": "a transformer and a convolutional network, with labels",
+    "strong-teacher": f"the student has at most {choose.GAP:.0%} of the teacher's MACs, or unlike families without labels",
+    "standard": "anything else",
+}
+
+CHOOSING = """\
+# Choosing a method
+
+`methods = "auto"` takes the first row that fits, and the run says which it took and why. `stillroom check` says it
+before anything is trained. Each row is a recipe of the package too: `stillroom run strong-teacher data=photos/
+teacher=... student=...`.
+
+<!-- slow -->
+```bash
+stillroom check digits methods=auto
+```
+
+The order follows published evidence more than our own: on ImageNet a strong teacher's raw probabilities made
+MobileNetV2 worse (73.6 to 71.7 %) where DIST helped (74.4 %, Huang et al. 2022), and on CIFAR-100 a ResNet-50's features
+cost a MobileNetV2 as much as six points (64.6 to 58.6 % with attention transfer, 63.2 % with FitNet, Tian et al. 2020),
+while logits helped it (67.4 %). What our own benchmark says, under a short budget, is in [results](method-results.md);
+it is no proof of these rows. The student untaught is trained beside it in every run for that reason.
+
+| situation | when | methods | why |
+|---|---|---|---|"""
+
+
 def main() -> int:
     """Write the pages, or compare them, or write a run's figures down; the exit code."""
     folders = [word for word in sys.argv[1:] if not word.startswith("-")]
@@ -122,6 +169,8 @@ def pages() -> dict[str, str]:
         "recipes.md": recipes,
         "errors.md": catalogue,
         "methods.md": methods,
+        "method-results.md": tables.results,
+        "choosing.md": choosing,
         "decode.md": decoding,
     }
     return {name: NOTE + make().rstrip() + "\n" for name, make in made.items()}
@@ -176,18 +225,36 @@ def methods() -> str:
         "",
         "A recipe lists one or more. Their terms, each times its weight, are added to the task's loss times",
         "`task.weight`.",
+        "Weights may climb (`warmup`) and fall (`decay`) over the run, and `balance = true` makes them ratios of gradients.",
         "The files are short and start with the maths: `stillroom/methods/`. To write one, see",
-        "[add a method](add-a-method.md).",
+        "[add a method](add-a-method.md); to pick one, [choosing](choosing.md); what each did under one budget is in",
+        "[results](method-results.md). `stillroom list methods NAME` prints a section of this page.",
+        "",
+        "| method | looks at | weight | in a few words |",
+        "|---|---|---:|---|",
     ]
+    for name in choices("methods"):
+        kind, words = pick("methods", name), (module("methods", name).__doc__ or "").partition("\n")[0]
+        parts.append(f"| [{name}](#{name}) | {kind.reads} | {kind.weight:g} | {words.partition('. ')[0]} |")
     for name in choices("methods"):
         kind, file = pick("methods", name), module("methods", name)
         parts += ["", f"## {name}", "", _prose(file.__doc__ or ""), "", _prose(kind.__doc__ or "", "Args")]
-        parts += ["", f"Default weight {kind.weight:g}.", "", "```toml", "[[methods]]", f'name = "{name}"']
-        parts += [f'{p.name} = "..."' for p in _takes(kind) if p.default is p.empty]
-        parts += ["```", "", _arguments(kind)]
+        parts += ["", f"Looks at: {LOOKS[kind.reads]}. Default weight {kind.weight:g}."]
+        parts += ["", *(f"- Measured. {line}" for line in tables.summary(name))]
+        parts += ["", _arguments(kind)]
         for function in _functions(file):
             parts += ["", f"### `{function.__name__}{_signature(function)}`", "", _prose(function.__doc__ or "")]
     return "\n".join(parts)
+
+
+def choosing() -> str:
+    """What `methods = "auto"` takes, in the order in which it asks."""
+    lines = [CHOOSING]
+    for rule in choose.RULES:
+        names = " + ".join(f"[{one.name}](methods.md#{one.name})" for one in rule.methods)
+        why = rule.why.replace("{ratio:.1%}", "so little").replace("{", "*").replace("}", "*")
+        lines.append(f"| {rule.situation} | {CONDITIONS[rule.situation]} | {names} | {why} |")
+    return "\n".join(lines)
 
 
 def decoding() -> str:

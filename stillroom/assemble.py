@@ -1,9 +1,8 @@
-"""From a recipe's sections to the things they stand for: data, task, networks, methods."""
+"""From a recipe's sections to the things they stand for: data, task, networks."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from stillroom import models, recipe
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset, Split
 from stillroom.errors import Failure
-from stillroom.methods.method import Method
 from stillroom.models.network import Network
 from stillroom.plugins import pick
 from stillroom.tasks.task import Task
@@ -87,29 +85,6 @@ def make_network(section: recipe.Teacher | recipe.Student, data: Dataset, pixels
     if network.classes < outputs or (not map and network.classes != outputs):
         raise Failure("SR-M301", name=section.network, theirs=network.classes, classes=len(data.classes))
     return network
-
-
-def make_methods(
-    sections: Sequence[recipe.Method], student: Network, teacher: Any, split: Split, *, seed: int, device: torch.device
-) -> tuple[dict[str, Method], dict[str, float]]:
-    """Methods and their weights by label, each set up from what both networks say of a few real images."""
-    found: dict[str, Method] = {}
-    weights: dict[str, float] = {}
-    for section in sections:
-        method: Method = pick("methods", section.name)(**section.arguments)
-        label = section.name.rpartition(":")[2].lower()
-        while label in found:
-            label += "+"
-        found[label] = method
-        weights[label] = method.weight if section.weight is None else section.weight
-    if found:
-        images = spread(split, 2).to(device)
-        torch.manual_seed(seed)
-        for method in found.values():
-            said = look(student, images, method.student_taps)
-            heard = teacher((images,), torch.arange(len(images)), method.teacher_taps)
-            method.setup(said, heard)
-    return found, weights
 
 
 def spread(split: Split, count: int) -> Tensor:

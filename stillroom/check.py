@@ -6,16 +6,18 @@ from typing import Any
 
 import torch
 
-from stillroom import assemble
+from stillroom import assemble, lessons, vitals
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
 from stillroom.data.inspect import inspect, refuse
 from stillroom.data.loader import Loader
-from stillroom.errors import Failure
 from stillroom.learner import Learner
+from stillroom.lessons import Lessons
 from stillroom.models.network import Network
 from stillroom.recipe import Recipe
+from stillroom.state import State
 from stillroom.teachers.frozen import Frozen
+from stillroom.weighting import Weight
 
 
 def check(recipe: Recipe) -> dict[str, Any]:
@@ -41,8 +43,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "teacher": _network(recipe.teacher, teacher, data),
         "student": _network(recipe.student, student, data),
         "ratio": f"the student has {_share(student, teacher, data):.1%} of the teacher's MACs",
-        "batch": _one_step(recipe, teacher, student, data),
-    }
+    } | _distillation(recipe, teacher, student, data)
 
 
 def _network(section: Any, network: Network, data: Dataset) -> str:
@@ -59,26 +60,43 @@ def _share(student: Network, teacher: Network, data: Dataset) -> float:
     return operations.macs(student, shape) / operations.macs(teacher, shape)
 
 
-def _one_step(recipe: Recipe, teacher: Network, student: Network, data: Dataset) -> list[str]:
-    """Each term on one real batch, and the length of its gradient on the student.
+def _distillation(recipe: Recipe, network: Network, student: Network, data: Dataset) -> dict[str, Any]:
+    """Whether distillation is really on: the pairs, the losses on one real batch, and what `vitals` measures.
 
     Raises:
-        Failure: SR-M331 a term does not reach the student.
+        Failure: SR-M331, SR-T320, SR-T321: it would not be.
     """
-    split = data.splits["train"]
-    frozen = Frozen(teacher, map=recipe.teacher.map)
-    methods, weights = assemble.make_methods(
-        recipe.methods, student, frozen, split, seed=recipe.seeds[0], device=torch.device("cpu")
-    )
-    learner = Learner(student, assemble.make_task(recipe.task), methods, weights | {"task": recipe.task.weight}).train()
+    split, frozen = data.splits["train"], Frozen(network, map=recipe.teacher.map)
+    taught = lessons.prepare(recipe, student, frozen, assemble.spread(split, lessons.LOOKS), seed=recipe.seeds[0])
+    weights = taught.weights | {"task": Weight(recipe.task.weight)}
+    learner = Learner(student, assemble.make_task(recipe.task), taught.methods, weights).train()
     batch = Loader(split, batch=min(recipe.train.batch, 32), seed=recipe.seeds[0], augment=recipe.augment).at(0)
     heard = frozen((batch.images,), batch.keys, learner.teacher_taps)
-    lines = []
-    for name, value in learner(batch, heard, 0.0).items():
-        grads = torch.autograd.grad(value, list(student.parameters()), retain_graph=True, allow_unused=True)
-        length = sum(float(grad.square().sum()) for grad in grads if grad is not None) ** 0.5
-        if not (length > 0 and length < float("inf")):
-            raise Failure("SR-M331", term=name, value=value.item(), length=length)
-        weight = learner.weight(name)
-        lines.append(f"{name} = {value.item():.4f}, times {weight:g}; its gradient on the student is {length:.3g} long")
-    return lines
+    state = State.fresh(learner, recipe.train, scaled=False)
+    torch.manual_seed(recipe.seeds[0])
+    found = {
+        "methods": _chosen(taught),
+        "batch": [str(term) for term in vitals.terms(learner, heard, batch)],
+        "teaching": [
+            f"the teacher: {vitals.teacher(frozen, batch, heard)}",
+            *vitals.own_parts(learner, state, heard, batch),
+        ],
+        "conventions": [
+            line
+            for label, method in taught.methods.items()
+            if (line := vitals.conventions(label, method, student(batch.images), heard, batch))
+        ],
+        "knowledge": vitals.knowledge(frozen, data.splits["val"], len(data.classes))
+        if recipe.teacher.fit == "none"
+        else ["the teacher learns its classes here, from this data's labels"],
+    }
+    return {subject: lines for subject, lines in found.items() if lines}
+
+
+def _chosen(taught: Lessons) -> list[str]:
+    """Which methods, why, and what of both networks they compare."""
+    why = [f"{taught.choice.situation}: {taught.choice.why}"] if taught.choice else []
+    pairs = [
+        f"{label}: {'; '.join(map(str, pairs)) if pairs else 'predictions'}" for label, pairs in taught.pairs.items()
+    ]
+    return why + pairs

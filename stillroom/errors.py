@@ -325,7 +325,7 @@ MODELS: dict[str, Entry] = {
         "features that can't be compared: {student} {s} and {teacher} {t}",
         "{why}",
         "nothing was trained",
-        "name other taps (student_taps, teacher_taps), or take a method that reads these; `stillroom check` lists pairs",
+        "name other taps (student_taps, teacher_taps), or another method; `stillroom check` lists pairs",
     ),
     "SR-M331": Entry(
         Exit.MODEL,
@@ -429,6 +429,23 @@ MODELS: dict[str, Entry] = {
     ),
 }
 
+TEACHERS: dict[str, Entry] = {
+    "SR-T320": Entry(
+        Exit.MODEL,
+        "the teacher is not at rest: {problem}",
+        "a teacher that drops out, learns or changes gives other targets every time, and they are nobody's opinion",
+        "nothing was trained",
+        "give a network whose modules follow eval(); a layer that ignores it has to be replaced",
+    ),
+    "SR-T321": Entry(
+        Exit.MODEL,
+        "{method} has parts that nothing trains: {parts}",
+        "they are in no optimiser, or the loss does not reach them, so the student would imitate a random projection",
+        "nothing was trained",
+        "register them as submodules in setup, and use them in project or loss",
+    ),
+}
+
 RESOURCES: dict[str, Entry] = {
     "SR-R501": Entry(
         Exit.RESOURCES,
@@ -514,4 +531,4 @@ NETWORK: dict[str, Entry] = {
     ),
 }
 
-CATALOGUE: dict[str, Entry] = RECIPE | NETWORK | DATA | SECURITY | MODELS | RESOURCES | EXPORT | BENCHMARK
+CATALOGUE: dict[str, Entry] = RECIPE | NETWORK | DATA | SECURITY | MODELS | TEACHERS | RESOURCES | EXPORT | BENCHMARK

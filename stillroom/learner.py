@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stillroom.methods.method import Method
 from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output, Terms
+from stillroom.weighting import Weight, Weighting, label_of
 
 
 class Learner(nn.Module):
@@ -20,13 +21,24 @@ class Learner(nn.Module):
         student: pixels -> Output.
         task: charges for labels.
         methods: label -> method; a label names the method's terms and its weight.
-        weights: label -> weight, "task" among them.
+        weights: label -> weight, "task" among them; a number stays what it is over the run.
+        balanced: whether weights are ratios of gradients' lengths, see `Weighting`.
     """
 
-    def __init__(self, student: nn.Module, task: Task, methods: Mapping[str, Method], weights: Mapping[str, float]):
+    def __init__(
+        self,
+        student: nn.Module,
+        task: Task,
+        methods: Mapping[str, Method],
+        weights: Mapping[str, float | Weight],
+        *,
+        balanced: bool = False,
+    ):
         super().__init__()
         self.student, self.task, self.methods = student, task, nn.ModuleDict(methods)
-        self.weights = dict(weights)
+        plans = {label: w if isinstance(w, Weight) else Weight(w) for label, w in weights.items()}
+        labels = ["task", *methods]
+        self.weighting = Weighting({label: plans[label] for label in labels}, balanced=balanced)
         self.student_taps = _together(method.student_taps for method in methods.values())
         self.teacher_taps = _together(method.teacher_taps for method in methods.values())
 
@@ -40,13 +52,15 @@ class Learner(nn.Module):
             terms |= {f"{label}/{name}": value for name, value in charged.items()}
         return terms
 
-    def weight(self, term: str) -> float:
-        """What the raw term `label/term` is multiplied by."""
-        return self.weights[term.partition("/")[0]]
+    def weights(self, progress: float) -> dict[str, float]:
+        """Label -> what its raw terms are multiplied by, `progress` of the run being done."""
+        return self.weighting.at(progress)
 
-    def total(self, terms: Terms) -> Tensor:
+    def total(self, terms: Terms, progress: float) -> Tensor:
         """What is minimised: the sum of weight x term."""
-        return torch.stack([self.weight(name) * value for name, value in terms.items()]).sum()
+        self.weighting.measure(terms, [p for p in self.student.parameters() if p.requires_grad])
+        weights = self.weights(progress)
+        return torch.stack([weights[label_of(name)] * value for name, value in terms.items()]).sum()
 
 
 def _together(taps: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from textwrap import indent
 
 from stillroom import recipe
 from stillroom.plugins import HERE, choices
@@ -20,7 +21,21 @@ def listing(kind: str, folder: str, like: str = "") -> dict[str, str]:
     else:
         # Read, not imported: nothing heavy is needed to know what a file says of itself.
         rows = {name: _docstring(HERE / folder / f"{name}.py") for name in choices(folder)}
-    return {name: text for name, text in rows.items() if like in name}
+    found = {name: text for name, text in rows.items() if like in name}
+    if like in found and kind == "methods":
+        return {like: whole(HERE / folder / f"{like}.py")}
+    return found
+
+
+def whole(path: Path) -> str:
+    """All that a plug-in's file says of itself: source, formula, arguments, what differs, when to use it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith("_")]
+    said = [
+        ast.get_docstring(tree),
+        *(f"{node.name}\n{indent(ast.get_docstring(node) or '', '    ')}" for node in public),
+    ]
+    return "\n\n".join(text for text in said if text)
 
 
 def _docstring(path: Path) -> str:

@@ -115,8 +115,10 @@ class Student:
 class Method:
     """One thing to imitate. Further keys go to the method's constructor."""
 
-    name: str  # a name of `stillroom list methods`, or package.module:Name
+    name: str  # a name of `stillroom list methods`, package.module:Name, or "auto"
     weight: Annotated[float, Ge(0)] | None = None  # the method's own default where it is left out
+    warmup: Share = 0.0  # share of the run in which the weight climbs from 0
+    decay: Annotated[float, Ge(0), Le(1)] = 1.0  # share of the run after which the weight falls to 0; 1 never
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -147,6 +149,7 @@ class Recipe:
     task: Task = field(default_factory=Task)
     augment: Augment = field(default_factory=Augment)
     methods: tuple[Method, ...] = (Method(name="hinton"),)
+    balance: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
     train: Training = field(default_factory=Training)
     export: tuple[Export, ...] = (Export(bits=32), Export(bits=8))
 
@@ -158,6 +161,9 @@ class Recipe:
         """The recipe as a file. Reading it again gives an equal recipe."""
         return tomli_w.dumps(self.as_dict())
 
+
+AUTO = "auto"
+"""`methods = "auto"`: the methods follow from the task and the two networks, see docs/choosing.md."""
 
 PLUGINS = {Data: ("data/sources", "source"), Task: ("tasks", "name"), Method: ("methods", "name")}
 """Section -> the folder its further keys belong to, and the key that names the plug-in."""
@@ -335,10 +341,18 @@ def _unknown_names(raw: dict[str, Any]) -> list[str]:
         if isinstance(given, dict):
             folder, key = PLUGINS[kind]
             name = given.get(key, getattr(kind, key, None))
-            if isinstance(name, str):
+            if kind is Method and name == AUTO:
+                found += _not_alone(path, given, methods)
+            elif isinstance(name, str):
                 own = {f.name for f in dataclasses.fields(kind)}
                 found += plugin_problems(folder, name, _with_arguments(kind, given)["arguments"], path, key, own)
     return found
+
+
+def _not_alone(path: str, given: dict[str, Any], methods: list[Any]) -> list[str]:
+    """`auto` chooses everything, so it stands alone and takes nothing."""
+    more = [f"{path}.{key}: unknown with name = {AUTO!r}, which chooses it" for key in given if key != "name"]
+    return more + ([f"{path}.name: {AUTO!r} stands alone; name methods or let them be chosen"] * (len(methods) > 1))
 
 
 def _contradictions(recipe: Recipe) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillroom import assemble
+from stillroom import assemble, lessons
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
 from stillroom.engine import Engine, Signals, threads_for
@@ -26,6 +26,7 @@ from stillroom.recipe import Recipe, Training
 from stillroom.run import Run
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
+from stillroom.weighting import Weight
 
 log = logging.getLogger("stillroom")
 
@@ -103,16 +104,17 @@ class Stages:
 
     def _learn(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> None:
         splits, device = self.data.splits, self.engine.device
-        sections = self.recipe.methods if teacher else ()
-        methods, weights = assemble.make_methods(
-            sections, network, teacher, splits["train"], seed=self.seed, device=device
+        images = assemble.spread(splits["train"], lessons.LOOKS).to(device)
+        taught = (
+            lessons.prepare(self.recipe, network, teacher, images, seed=self.seed) if teacher else lessons.Lessons()
         )
-        weights["task"] = self.recipe.task.weight if teacher else 1.0
+        weights = taught.weights | {"task": Weight(self.recipe.task.weight if teacher else 1.0)}
+        self._say(taught)
         with threads_for(self._macs(network) + (self._macs(teacher.network) if teacher else 0), device):
             learn(
                 stage,
-                Learner(network, self.task, methods, weights),
-                teacher if methods else None,
+                Learner(network, self.task, taught.methods, weights, balanced=self.recipe.balance),
+                teacher if taught.methods else None,
                 train_split=splits["train"],
                 val_split=splits["val"],
                 training=training,
@@ -123,6 +125,17 @@ class Stages:
                 signals=self.signals,
                 progress=self.progress,
             )
+
+    def _say(self, taught: lessons.Lessons) -> None:
+        """Who learns what from where: to the log before training, and into run.json."""
+        if not taught.methods:
+            return
+        self.run.note(lessons=taught.as_dict())
+        if taught.choice:
+            log.info("methods: %s, because %s", taught.choice.situation, taught.choice.why)
+        for label, pairs in taught.pairs.items():
+            for pair in pairs:
+                log.info("%s: %s", label, pair)
 
     def _macs(self, network: nn.Module) -> int:
         return operations.macs(network, (self.data.channels, self.data.size, self.data.size))

@@ -23,6 +23,7 @@ from stillroom.recipe import Training
 from stillroom.state import State
 from stillroom.teachers.teacher import Teacher
 from stillroom.types import Batch, Terms
+from stillroom.weighting import label_of
 
 SKIPS, WINDOW = 3, 100  # more skipped steps than this among that many: something is wrong for good
 
@@ -34,7 +35,7 @@ class Step:
     step: int
     loss: float
     terms: dict[str, float]  # raw
-    weights: dict[str, float]
+    weights: dict[str, float]  # what they were multiplied by in this step
     grad_norm: float
     lr: float
     seconds: float
@@ -96,7 +97,9 @@ def train(
             torch.manual_seed(_seed(seed, state.step, engine.rank))
             lr = learning_rate(state.step, steps, config) * state.lr_scale
             before = [buffer.clone() for buffer in learner.buffers()]
-            terms, norm = _gradients(model, learner, teacher, batch, config, state, engine, state.step / steps)
+            progress = state.step / steps
+            terms, norm = _gradients(model, learner, teacher, batch, config, state, engine, progress)
+            weights = learner.weights(progress)
             values, grad_norm = _to_host(terms, norm, engine)
             # With a scaler an infinite gradient is ordinary: it skips the step and lowers its scale.
             finite = all(map(math.isfinite, values.values())) and (
@@ -113,9 +116,9 @@ def train(
             state.step += 1
             step = Step(
                 step=state.step,
-                loss=sum(learner.weight(name) * value for name, value in values.items()),
+                loss=sum(weights[label_of(name)] * value for name, value in values.items()),
                 terms=values,
-                weights=learner.weights,
+                weights=weights,
                 grad_norm=grad_norm,
                 lr=lr,
                 seconds=time.perf_counter() - started,
@@ -144,7 +147,7 @@ def _gradients(
             said = teacher((micro.images,), micro.keys, learner.teacher_taps) if teacher else None
             with engine.without_sync(model, part < config.accumulate - 1):
                 terms = model(micro, said, progress)
-                engine.backward(state.scaler.scale(learner.total(terms) / config.accumulate))
+                engine.backward(state.scaler.scale(learner.total(terms, progress) / config.accumulate))
         for name, value in terms.items():
             total[name] = total.get(name, 0) + value.detach() / config.accumulate
     state.scaler.unscale_(state.optimizer)

@@ -4,64 +4,78 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
+from stillroom.methods._features import to_grid, to_map
+from stillroom.methods._maps import comparable
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean((student - teacher)^2) over all elements, the student's map pooled or stretched to the teacher's size.
+    """mean((student - teacher)^2) over all elements, the student's map brought to the teacher's size.
 
     Args:
-        student: [B, C, h, w], [B, N, D] or [B, D], already as wide as the teacher.
-        teacher: the same kind, [B, C, H, W], [B, N, D] or [B, D].
+        student: [B, C, h, w], [B, N, C] or [B, C], already as wide as the teacher.
+        teacher: [B, C, H, W], [B, M, C] or [B, C]. Of tokens only those that are places count.
 
     Returns:
-        Scalar, at least 0; 0 when the features are equal. The paper has 1/2 of the squared norm; the mean, as in
-        the reference code people use, keeps the weight independent of the map's size.
+        Scalar, at least 0; 0 when the features are equal, and for an empty batch. The paper has 1/2 of the squared
+        norm; the mean, as in the code people compare with, keeps the weight independent of the map's size.
     """
-    if student.ndim == 4 and student.shape[2:] != teacher.shape[2:]:
-        student = F.adaptive_avg_pool2d(student, (teacher.shape[2], teacher.shape[3]))
-    return F.mse_loss(student.float(), teacher.float())
+    s, t = to_map(student), to_map(teacher)
+    return s.sum() if s.numel() == 0 else F.mse_loss(to_grid(s, t), t)
 
 
 class FitNet(Method):
-    """Hint learning: a 1x1 convolution, or a linear layer for tokens, brings the student to the teacher's width.
+    """Hint learning: a 1x1 convolution brings the student's feature to the teacher's width, and it is regressed.
 
-    Differs from the paper in training hint and task together instead of one after the other.
+    Differs: hint and task are trained together, not one after the other. The regressor is the convolution alone, where
+    widely used code puts batch norm and ReLU behind it, so features before an activation can be met too. Tokens are
+    maps here, and maps of different sizes are resized. Hints at several places are summed.
+
+    Use: the plainest feature loss: two networks of one family, and one place that you trust in each.
+
+    Avoid: across families. ResNet-50 to MobileNetV2 on CIFAR-100 came out at 63.2 %, below the 64.6 % of no teacher
+    (Tian et al. 2020).
 
     Args:
-        student_tap: name of a module of the student, such as "layer2".
-        teacher_tap: name of a module of the teacher that speaks of the same places.
+        student_taps: places in the student, such as "layer2"; () has one found, half-way.
+        teacher_taps: places in the teacher, as many.
 
     Raises:
-        Failure: SR-M330, in `setup`, when one feature is a map and the other is not, or the tokens differ in number.
+        Failure: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 100.0
+    reads = "middle"
 
-    def __init__(self, *, student_tap: str, teacher_tap: str):
+    def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
-        self.student_tap, self.teacher_tap = student_tap, teacher_tap
-        self.student_taps, self.teacher_taps = (student_tap,), (teacher_tap,)
-        self.regress: nn.Module = nn.Identity()
+        self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
+        self.regress = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size the regressor."""
-        s, t = student.taps[self.student_tap], teacher.taps[self.teacher_tap]
-        if s.ndim != t.ndim or (s.ndim == 3 and s.shape[1] != t.shape[1]):
-            raise Failure(
-                "SR-M330", student=self.student_tap, teacher=self.teacher_tap, s=list(s.shape), t=list(t.shape)
-            )
-        self.regress = nn.Conv2d(s.shape[1], t.shape[1], 1) if s.ndim == 4 else nn.Linear(s.shape[-1], t.shape[-1])
+        """Size the regressors."""
+        found = comparable(self, student, teacher)
+        self.regress = nn.ModuleList(nn.Conv2d(s.shape[1], t.shape[1], 1).to(s.device) for s, t in found)
 
     def project(self, output: Output) -> Output:
-        """The student's tap, as wide as the teacher's."""
-        return replace(output, taps=output.taps | {self.student_tap: self.regress(output.taps[self.student_tap])})
+        """The student's features as wide as the teacher's, each under the names of both."""
+        made = {
+            _both(s, t): regress(to_map(output.taps[s]))
+            for s, t, regress in zip(self.student_taps, self.teacher_taps, self.regress, strict=True)
+        }
+        return replace(output, taps=output.taps | made)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"hint": ...}`, see `hint_loss`."""
-        return {"hint": hint_loss(student.taps[self.student_tap], teacher.taps[self.teacher_tap])}
+        named = zip(self.student_taps, self.teacher_taps, strict=True)
+        return {"hint": torch.stack([hint_loss(student.taps[_both(s, t)], teacher.taps[t]) for s, t in named]).sum()}
+
+
+def _both(student: str, teacher: str) -> str:
+    """A name of its own for every pair: one feature of the student may be compared with two of the teacher."""
+    return f"{student} ~ {teacher}"

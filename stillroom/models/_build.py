@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.models._weights import fill, load, statistics
-from stillroom.models.network import Family, Network
+from stillroom.models.network import Facts, Family, Network
 from stillroom.plugins import choices, near, pick
 
 
@@ -42,9 +43,8 @@ def build(
         Failure: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no trained
             weights, SR-M309 one's own code can't be imported, SR-N801 no network.
     """
-    return find(name).build(
-        name, classes=classes, channels=channels, size=size, pretrained=pretrained, mean=mean, std=std, **arguments
-    )
+    facts = Facts(classes=classes, channels=channels, size=size, pretrained=pretrained, mean=mean, std=std)
+    return find(name).build(name, facts, **arguments)
 
 
 def restore(
@@ -83,24 +83,13 @@ def restore(
     state, said = load(path, trust=trust)
     family = find(name)
     pixels = statistics(said) or ((None, None) if family.states_pixels else (mean, std))
-
-    def make(classes: int | None, channels: int) -> Network:
-        return family.build(
-            name,
-            classes=classes,
-            channels=channels,
-            size=size,
-            pretrained=False,
-            mean=pixels[0],
-            std=pixels[1],
-            **arguments,
-        )
-
-    network = make(classes, channels)
+    facts = Facts(classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1])
+    network = family.build(name, facts, **arguments)
     theirs = (_outputs(network, state) if classes is None else None) or network.classes
     seen = _channels(network, state)
     if (theirs, seen) != (network.classes, network.channels):
-        network = make(theirs if classes is None else classes, seen)
+        facts = replace(facts, classes=theirs if classes is None else classes, channels=seen)
+        network = family.build(name, facts, **arguments)
     fill(network, state, head=head, name=Path(path).name)
     if said.get("size", "").isdigit():
         network.size = int(said["size"])

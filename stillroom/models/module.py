@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from stillroom.errors import Failure
 from stillroom.models._probe import arguments_of, last_classifier, settled
-from stillroom.models.network import IMAGENET, Network
+from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.plugins import pick
 
 MEANINGS = {
@@ -39,65 +39,44 @@ class Module:
         """As `Family.names`."""
         return [] if like else ["package.module:Name"]
 
-    def build(
-        self,
-        name: str,
-        *,
-        classes: int | None,
-        channels: int,
-        size: int,
-        pretrained: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        **arguments: Any,
-    ) -> Network:
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """As `Family.build`."""
         try:
             make = pick("models", name)
         except LookupError as problem:
             raise Failure("SR-M309", model=name, problem=str(problem.__cause__ or problem)) from problem
-        facts = {"classes": classes, "channels": channels, "size": size, "pretrained": pretrained or None}
         with arguments_of(name):
             filled = _filled(make, facts, arguments)
-            if pretrained and "pretrained" not in filled:
+            if facts.pretrained and "pretrained" not in filled:
                 raise Failure("SR-M308", model=name, problem="it takes no argument `pretrained`", near="")
             module = make(**filled)
             if not isinstance(module, nn.Module):
                 raise TypeError(f"it made a {type(module).__name__}, not a torch.nn.Module")
         told = bool(filled.keys() & set(MEANINGS["channels"]))
-        return self._wrapped(module, name, classes, channels, size, mean, std, told)
-
-    def _wrapped(
-        self,
-        module: nn.Module,
-        name: str,
-        classes: int | None,
-        channels: int,
-        size: int,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        told: bool,
-    ) -> Network:
-        mean, std = mean or IMAGENET[0], std or IMAGENET[1]
-        network = Network(module, classes=classes or 0, channels=channels, mean=mean, std=std)
         try:
-            settled(network, name, size, own=None)
+            return _wrapped(module, name, facts)
         except Failure:
-            if channels != 1 or told:
+            if facts.channels != 1 or told:
                 raise
-            network = Network(module, classes=classes or 0, channels=3, mean=mean, std=std)
-            settled(network, name, size, own=None)
-        network.head = last_classifier(module, network.classes)
-        return network
+            return _wrapped(module, name, replace(facts, channels=3))
 
 
-def _filled(make: Any, facts: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _wrapped(module: nn.Module, name: str, facts: Facts) -> Network:
+    mean, std = facts.mean or IMAGENET[0], facts.std or IMAGENET[1]
+    network = Network(module, classes=facts.classes or 0, channels=facts.channels, mean=mean, std=std)
+    settled(network, name, facts.size, own=None)
+    network.head = last_classifier(module, network.classes)
+    return network
+
+
+def _filled(make: Any, facts: Facts, arguments: dict[str, Any]) -> dict[str, Any]:
     """The user's arguments, and those facts for which the signature has a parameter that they leave open."""
     parameters = inspect.signature(make).parameters
     found = dict(arguments)
-    for fact, value in facts.items():
-        if value is None or arguments.keys() & set(MEANINGS[fact]):
+    for fact, words in MEANINGS.items():
+        value = getattr(facts, fact)
+        if value is None or value is False or arguments.keys() & set(words):
             continue
-        if taken := [word for word in MEANINGS[fact] if word in parameters]:
+        if taken := [word for word in words if word in parameters]:
             found[taken[0]] = value
     return found

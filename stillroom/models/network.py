@@ -9,8 +9,8 @@ The folder is the registry: a new file is a name in recipes, a row of `stillroom
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.plugins import near
+from stillroom.models._taps import listening
 from stillroom.types import Output
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -28,6 +28,27 @@ LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey: ITU-R BT.601, as Pillow's mode "L"."""
 
 torch.export.register_dataclass(Output, serialized_type_name="stillroom.types.Output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the program knows and the recipe does not say: every family is told the same of the data and the weights.
+
+    Attributes:
+        classes: K; None: as many as the model itself has, which with `pretrained` keeps the trained head.
+        channels: of the data, 1 or 3. A family whose models want 3 says so to `Network`, which repeats the grey.
+        size: side of the data's images, in pixels. A model that can't take it keeps its own, and `Network` resizes.
+        pretrained: fetch the library's trained weights.
+        mean: of the pixels, one number a channel, 0..1; None: the family's own.
+        std: as `mean`.
+    """
+
+    classes: int | None
+    channels: int
+    size: int
+    pretrained: bool = False
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
 
 class Family(Protocol):
@@ -48,28 +69,12 @@ class Family(Protocol):
     def names(self, like: str = "") -> list[str]:
         """Full names that contain `like`. Without `like`, a big family answers with one pattern: `timm/NAME`."""
 
-    def build(
-        self,
-        name: str,
-        *,
-        classes: int | None,
-        channels: int,
-        size: int,
-        pretrained: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        **arguments: Any,
-    ) -> Network:
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """Make the network that `name` stands for.
 
         Args:
             name: as the recipe writes it, the family's part included.
-            classes: K; None: as many as the model itself has, which with `pretrained` keeps the trained head.
-            channels: of the data, 1 or 3. A family whose models want 3 says so to `Network`, which repeats the grey.
-            size: side of the data's images, in pixels. A model that can't take it keeps its own, and `Network` resizes.
-            pretrained: fetch the library's trained weights.
-            mean: of the pixels, one number a channel, 0..1; None: the family's own.
-            std: as `mean`.
+            facts: what the network is for.
             **arguments: go to the model as they are.
 
         Raises:
@@ -123,11 +128,11 @@ class Network(nn.Module):
 
         Args:
             images: [B, 1 or 3, H, W], floating point, 0..1.
-            taps: names out of `tap_names()`.
+            taps: names out of `tap_names()`; with `:in` behind it, what that part reads.
 
         Returns:
-            logits [B, K], and what each tapped module gave out: a copy, which later in-place steps leave alone.
-            A module that runs several times in one pass gives its last value.
+            logits [B, K], and what each tapped part gave out: a copy, which later in-place steps leave alone, with
+            channels on axis 1 where it is a map. A part that runs several times in one pass gives its last value.
 
         Raises:
             Failure: SR-M306 there is no module of that name; SR-M307 it does not run in a forward pass.
@@ -135,7 +140,7 @@ class Network(nn.Module):
         pixels = self.prepare(images)
         if not taps:
             return Output(pred=logits(self.module(pixels)))
-        with self._tapped(taps) as heard:
+        with listening(self.module, taps) as heard:
             pred = logits(self.module(pixels))
         for name in taps:
             if name not in heard:
@@ -182,20 +187,6 @@ class Network(nn.Module):
         said |= {name: ",".join(map(repr, getattr(self, name).double().flatten().tolist())) for name in ("mean", "std")}
         return said | ({"size": str(self.size)} if self.size is not None else {})
 
-    @contextmanager
-    def _tapped(self, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-        modules, heard, hooks = dict(self.module.named_modules()), dict[str, Tensor](), []
-        for name in taps:
-            if name not in modules or not name:
-                raise Failure("SR-M306", tap=name, near=near(name, self.tap_names()))
-        try:
-            for name in taps:
-                hooks.append(modules[name].register_forward_hook(_ear(name, heard)))
-            yield heard
-        finally:
-            for hook in hooks:
-                hook.remove()
-
 
 def logits(said: Any) -> Tensor:
     """The logits in whatever a module returned.
@@ -212,13 +203,6 @@ def logits(said: Any) -> Tensor:
     if isinstance(said, (tuple, list)) and len(said):
         return logits(said[0])
     raise TypeError(f"a module returned {type(said).__name__}, in which no logits are found")
-
-
-def _ear(name: str, heard: dict[str, Tensor]) -> Any:
-    def hook(module: nn.Module, given: Any, said: Any) -> None:
-        heard[name] = logits(said).clone()  # ReLU(inplace=True) after a tapped norm would change what was heard
-
-    return hook
 
 
 def _for_channels(numbers: Sequence[float], channels: int) -> list[float]:

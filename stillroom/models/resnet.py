@@ -6,7 +6,6 @@ depth 6n + 2. Shortcuts have no parameters (the paper's option A): every second 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.models._probe import arguments_of, settled
-from stillroom.models.network import IMAGENET, Network
+from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.plugins import near
 
 VARIANTS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
@@ -35,28 +34,18 @@ class Resnet:
         """As `Family.names`."""
         return [name for name in VARIANTS if like in name]
 
-    def build(
-        self,
-        name: str,
-        *,
-        classes: int | None,
-        channels: int,
-        size: int,
-        pretrained: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        **arguments: Any,
-    ) -> Network:
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """As `Family.build`."""
         if name not in VARIANTS:
             raise Failure("SR-M303", model=name, near=near(name, VARIANTS))
-        if pretrained:
+        if facts.pretrained:
             raise Failure("SR-M308", model=name, problem="this family has none to fetch", near="")
         with arguments_of(name):
-            module = CifarResNet(depth=VARIANTS[name], classes=classes or 10, channels=channels, **arguments)
-        mean, std = mean or IMAGENET[0], std or IMAGENET[1]
-        network = Network(module, classes=classes or 10, channels=channels, mean=mean, std=std, head=("linear",))
-        return settled(network, name, size, own=None)
+            shape = {"classes": facts.classes or 10, "channels": facts.channels}
+            module = CifarResNet(depth=VARIANTS[name], **shape, **arguments)
+        mean, std = facts.mean or IMAGENET[0], facts.std or IMAGENET[1]
+        network = Network(module, **shape, mean=mean, std=std, head=("linear",))
+        return settled(network, name, facts.size, own=None)
 
 
 class CifarResNet(nn.Module):

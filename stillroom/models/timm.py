@@ -16,7 +16,7 @@ from torch import nn
 
 from stillroom.errors import Failure
 from stillroom.models._probe import arguments_of, fetching, settled
-from stillroom.models.network import IMAGENET, Network
+from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.plugins import near
 
 PREFIX = "timm/"
@@ -24,6 +24,8 @@ PREFIX = "timm/"
 
 class Timm:
     """timm's own arguments pass through: `pad_type = "same"`, `drop_path_rate = 0.1`, `img_size = 64`.
+
+    One argument is this program's: with `distilled = true` a ViT has a distillation token, see `_distilled`.
 
     A model of fixed size (most ViTs) keeps its own unless `img_size` is given; others take the data's size.
     Only names of timm's own registry are built: `hf-hub:` and `local-dir:` names fetch a stranger's settings.
@@ -44,38 +46,33 @@ class Timm:
 
         return [PREFIX + name for name in timm.list_models() if like in PREFIX + name]
 
-    def build(
-        self,
-        name: str,
-        *,
-        classes: int | None,
-        channels: int,
-        size: int,
-        pretrained: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        **arguments: Any,
-    ) -> Network:
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """As `Family.build`."""
         import timm
 
-        _known(name, pretrained)
-        given = arguments | {"in_chans": channels} | ({"num_classes": classes} if classes else {})
-        with fetching(name) if pretrained else arguments_of(name), _hub(pretrained):
-            module = timm.create_model(name.removeprefix(PREFIX), pretrained=pretrained, **given)
+        _known(name, facts.pretrained)
+        apart = arguments.pop("distilled", False)
+        given = arguments | {"in_chans": facts.channels} | ({"num_classes": facts.classes} if facts.classes else {})
+        with fetching(name) if facts.pretrained else arguments_of(name), _hub(facts.pretrained):
+            module = timm.create_model(name.removeprefix(PREFIX), pretrained=facts.pretrained, **given)
         said = _said(module)
-        own_mean, own_std = said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1]
-        if pretrained:
-            mean, std = own_mean, own_std
+        if apart:
+            from stillroom.models._distilled import HEADS, distilled
+
+            with arguments_of(name):
+                module, said["classifier"] = distilled(module), HEADS
+        mean, std = said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1]
+        if not facts.pretrained:
+            mean, std = facts.mean or mean, facts.std or std
         network = Network(
             module,
-            classes=classes or 0,
-            channels=channels,
-            mean=mean or own_mean,
-            std=std or own_std,
+            classes=facts.classes or 0,
+            channels=facts.channels,
+            mean=mean,
+            std=std,
             head=_heads(module, said.get("classifier")),
         )
-        return settled(network, name, size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size")))
+        return settled(network, name, facts.size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size")))
 
 
 @contextmanager

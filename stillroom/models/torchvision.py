@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from stillroom.errors import Failure
 from stillroom.models._probe import arguments_of, fetching, last_classifier, settled
-from stillroom.models.network import Network
+from stillroom.models.network import Facts, Network
 from stillroom.plugins import near
 
 PREFIX = "torchvision/"
@@ -33,18 +32,7 @@ class Torchvision:
         """As `Family.names`."""
         return [PREFIX + name for name in _library() if like in PREFIX + name] if like else [f"{PREFIX}NAME"]
 
-    def build(
-        self,
-        name: str,
-        *,
-        classes: int | None,
-        channels: int,
-        size: int,
-        pretrained: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        **arguments: Any,
-    ) -> Network:
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """As `Family.build`."""
         from torchvision.models import get_model, get_model_weights
 
@@ -53,19 +41,21 @@ class Torchvision:
             raise Failure("SR-M303", model=name, near=near(name, [PREFIX + known for known in _library()]))
         trained = get_model_weights(variant).DEFAULT
         given = _quiet(variant) | arguments
-        if pretrained:  # the library takes trained weights only with the classes they were trained on
+        if facts.pretrained:  # the library takes trained weights only with the classes they were trained on
             with fetching(name):
                 module = get_model(variant, weights=trained, **given)
-            _replace_head(module, len(trained.meta["categories"]), classes)
+            _replace_head(module, len(trained.meta["categories"]), facts.classes)
         else:
             with arguments_of(name):
-                module = get_model(variant, weights=None, **given | ({"num_classes": classes} if classes else {}))
+                heads = {"num_classes": facts.classes} if facts.classes else {}
+                module = get_model(variant, weights=None, **given | heads)
         pixels = trained.transforms()
-        if pretrained:
-            mean, std = pixels.mean, pixels.std
-        network = Network(module, classes=classes or 0, mean=mean or pixels.mean, std=std or pixels.std)
+        mean, std = pixels.mean, pixels.std
+        if not facts.pretrained:
+            mean, std = facts.mean or mean, facts.std or std
+        network = Network(module, classes=facts.classes or 0, mean=mean, std=std)
         own = getattr(module, "image_size", None) or int(pixels.crop_size[0])
-        settled(network, name, size, own=own, fixed=hasattr(module, "image_size"))
+        settled(network, name, facts.size, own=own, fixed=hasattr(module, "image_size"))
         network.head = last_classifier(module, network.classes)
         return network
 

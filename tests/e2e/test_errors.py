@@ -84,7 +84,10 @@ def test_every_problem_of_a_recipe_at_once(here):
         ("data.val=0", "data.val: must be above 0"),
         ("student.size=32", "student.size: can't be set here; it follows from the data and the weights"),
         ("methods=dkdd", "methods[0].name: no method called 'dkdd'"),
-        ("methods=fitnet", "methods[0].student_tap: missing"),
+        (
+            'methods=[{name = "fitnet", student_tap = "layer2"}]',
+            "methods[0].student_tap: unknown; did you mean 'student_taps'?",
+        ),
     ],
 )
 def test_one_problem(here, override, line):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from stillroom import assemble, recipe
+from stillroom import assemble, lessons, recipe
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import Loader
 from stillroom.engine import Engine, Signals
@@ -39,15 +39,13 @@ def learner(methods: dict[str, Any] | None = None, *, student: Any = None, seed:
     """A student with its methods set up; hinton unless others are given."""
     torch.manual_seed(seed)
     student = student or build("resnet8", classes=10, channels=1, size=8)
-    found, weights = assemble.make_methods(
-        [recipe.Method(name=name, arguments=arguments) for name, arguments in (methods or {"hinton": {}}).items()],
-        student,
-        teacher(),
-        digits().splits["train"],
-        seed=seed,
-        device=torch.device("cpu"),
+    sections = [{"name": name} | arguments for name, arguments in (methods or {"hinton": {}}).items()]
+    asked = recipe.check(
+        {"data": {"source": "digits"}, "teacher": "resnet14", "student": "resnet8", "methods": sections}
     )
-    return Learner(student, Classification(), found, weights | {"task": 1.0})
+    images = assemble.spread(digits().splits["train"], lessons.LOOKS)
+    taught = lessons.prepare(asked, student, teacher(), images, seed=seed)
+    return Learner(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
 
 
 def steps(

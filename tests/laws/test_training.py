@@ -14,8 +14,9 @@ from stillroom.recipe import Training
 from stillroom.run import read_stream
 from stillroom.state import State
 from stillroom.train import Diverged, learning_rate
+from stillroom.weighting import Weight
 
-METHODS = {"hinton": {}, "fitnet": {"student_tap": "layer2", "teacher_tap": "layer2"}}
+METHODS = {"hinton": {}, "fitnet": {}}
 
 
 def test_one_seed_one_result():
@@ -107,12 +108,12 @@ def test_the_teacher_is_never_touched():
 
 def test_projectors_are_trained_and_clipped():
     one = training.learner(METHODS)
-    before = one.methods["fitnet"].regress.weight.detach().clone()
+    before = one.methods["fitnet"].regress[0].weight.detach().clone()
     state, told = training.steps(one, replace(TRAINING, clip=1e-3, weight_decay=0.0, lr=1.0, warmup=0.0), until=1)
     moved = [p for group in state.optimizer.param_groups for p in group["params"]]
-    assert any(p is one.methods["fitnet"].regress.weight for p in moved)
+    assert any(p is one.methods["fitnet"].regress[0].weight for p in moved)
     # One Nesterov step of a gradient clipped to 1e-3 moves everything together by at most lr * 1.9 * 1e-3.
-    assert 0 < (one.methods["fitnet"].regress.weight - before).norm() <= 1.9e-3
+    assert 0 < (one.methods["fitnet"].regress[0].weight - before).norm() <= 1.9e-3
     assert told[0].grad_norm > 1e-3
 
 
@@ -122,8 +123,8 @@ def test_weight_zero_and_one_are_continuous():
     terms = {"task/ce": torch.tensor(2.0), "hinton/kl": torch.tensor(5.0)}
     totals = []
     for weight in (0.0, 1e-9, 1.0):
-        one.weights["hinton"] = weight
-        totals.append(one.total(terms).item())
+        one.weighting.plans["hinton"] = Weight(weight)
+        totals.append(one.total(terms, 0.5).item())
     assert totals[0] == 2.0 and totals[1] == pytest.approx(2.0, abs=1e-6) and totals[2] == 7.0
 
 

@@ -1,0 +1,105 @@
+"""From `[[methods]]` to methods that are ready to teach: chosen, paired with places in both networks, set up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from stillroom import assemble, pairing
+from stillroom.benchmark import operations
+from stillroom.choose import Choice, Facts, choose
+from stillroom.methods.method import Method
+from stillroom.models.network import Network
+from stillroom.pairing import Pair
+from stillroom.plugins import pick
+from stillroom.recipe import AUTO, Recipe
+from stillroom.recipe import Method as Section
+from stillroom.survey import Survey, survey
+from stillroom.teachers.frozen import Frozen
+from stillroom.weighting import Weight
+
+LOOKS = 2  # images that sizes are read from
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a student is taught by.
+
+    Attributes:
+        methods: label -> method, set up. A label is a method's name, with a `+` for every earlier one of that name.
+        weights: label -> weight.
+        pairs: label -> which place of the student is compared with which of the teacher.
+        choice: what `methods = "auto"` came to; None where the recipe names methods.
+    """
+
+    methods: dict[str, Method] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    pairs: dict[str, list[Pair]] = field(default_factory=dict)
+    choice: Choice | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        said = {label: [str(pair) for pair in pairs] for label, pairs in self.pairs.items()}
+        return {"pairs": said} | ({"auto": self.choice.situation, "why": self.choice.why} if self.choice else {})
+
+
+def prepare(recipe: Recipe, student: Network, teacher: Frozen, images: Tensor, *, seed: int) -> Lessons:
+    """The lessons that a recipe asks for, from what both networks say of a few real images.
+
+    Args:
+        recipe: its methods, its task.
+        student: as it will be trained.
+        teacher: as it will teach.
+        images: [B, C, H, W] in 0..1, B at least 1, on the device of the training.
+        seed: of what methods begin with.
+
+    Raises:
+        Failure: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared.
+    """
+    if not recipe.methods:
+        return Lessons()
+    images = images[:LOOKS]
+    sides = survey(student, images), survey(cast(Network, teacher.network), images)
+    choice = None
+    if any(section.name == AUTO for section in recipe.methods):
+        choice = choose(facts(recipe, student, teacher, sides, images))
+    made = Lessons(choice=choice)
+    torch.manual_seed(seed)
+    for section in choice.methods if choice else recipe.methods:
+        label = section.name.rpartition(":")[2].lower()
+        while label in made.methods:
+            label += "+"
+        method: Method = pick("methods", section.name)(**section.arguments)
+        made.pairs[label] = connect(method, *sides, name=section.name)
+        method.setup(
+            assemble.look(student, images, method.student_taps),
+            teacher((images,), torch.arange(len(images)), method.teacher_taps),
+        )
+        made.methods[label], made.weights[label] = method, _weight(section, method)
+    return made
+
+
+def connect(method: Method, student: Survey, teacher: Survey, *, name: str) -> list[Pair]:
+    """Give a method the taps that it needs and was not told; the pairs that it compares."""
+    named = method.student_taps, method.teacher_taps
+    found = pairing.find(method.reads, student, teacher, named=named, method=name)
+    if found:
+        method.connect(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
+    return found or pairing.named(*named, student, teacher, method=name)
+
+
+def facts(recipe: Recipe, student: Network, teacher: Frozen, sides: Sequence[Survey], images: Tensor) -> Facts:
+    """What the choice of methods depends on."""
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    ours, theirs = ("transformer" if side.blocks else "convolutional" for side in sides)
+    ratio = operations.macs(student, shape) / operations.macs(teacher.network, shape)
+    return Facts(recipe.task.name, ours, theirs, ratio, recipe.task.weight > 0)
+
+
+def _weight(section: Section, method: Method) -> Weight:
+    value = method.weight if section.weight is None else section.weight
+    return Weight(value, section.warmup, section.decay)

@@ -1,0 +1,71 @@
+"""Cross-entropy, the wrong classes rescaled. Yang et al. 2023 (NKD), https://arxiv.org/abs/2303.13005, section 3."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillroom.methods._logits import both, labelled
+from stillroom.methods._target import mean, others, target_loss
+from stillroom.methods.method import Method
+from stillroom.types import Batch, Output, Terms
+
+
+def nkd_loss(
+    student: Tensor, teacher: Tensor, target: Tensor, *, gamma: float, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(-p_t(y) log p_s(y), -gamma T^2 sum_{c != y} q_t(c) log q_s(c)), means over rows; their sum is the loss.
+
+    p = softmax(z) at temperature 1, y the true class; q = softmax(z / T) over the other classes alone. Both parts are
+    cross-entropies: at equality the gradient of the second is 0, its value is gamma T^2 times the teacher's entropy.
+
+    Args:
+        student: logits [M, K] or [B, K, ...], K at least 2.
+        teacher: logits of the same shape.
+        target: true classes, one for each row, 0..K-1.
+        gamma: weight of the second part.
+        temperature: above 0, in units of logits; of the second part.
+
+    Returns:
+        Two scalars in nats, each at least 0. With K = 2 the second is always 0. No rows cost 0.
+    """
+    s, t = both(student, teacher)
+    log_q = F.log_softmax(others(s, target) / temperature, dim=1)
+    q = F.softmax(others(t, target) / temperature, dim=1)
+    return target_loss(s, t, target), gamma * temperature**2 * mean(-(q * log_q).sum(1))
+
+
+class NKD(Method):
+    """Normalised distillation: a soft label for the true class, a normalised one for the rest.
+
+    Differs: nothing known, but that with two classes, where the second part is always 0, "others" is left out.
+
+    Use: with clean labels, and together with a feature loss between ViTs (`vitkd`), as the authors do.
+
+    Avoid: with noisy labels or none; as a measure of agreement, because it is not 0 when the two networks agree.
+
+    Args:
+        gamma: at least 0; weight of the other classes' part.
+        temperature: above 0; of the other classes' part.
+        standardised: standardise both networks' logits first.
+
+    Raises:
+        ValueError: gamma is below 0, or the temperature not above 0.
+        Failure: SR-M332, in `loss`, when the labels are not one class for each prediction.
+    """
+
+    weight = 1.0
+
+    def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0, standardised: bool = False):
+        super().__init__()
+        if not gamma >= 0:
+            raise ValueError(f"gamma must be at least 0, got {gamma}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.gamma, self.temperature, self.standardised = gamma, temperature, standardised
+
+    def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
+        """`{"target": ..., "others": ...}`, see `nkd_loss`."""
+        s, t, y = labelled(batch, *both(student.pred, teacher.pred, standardised=self.standardised))
+        target, rest = nkd_loss(s, t, y, gamma=self.gamma, temperature=self.temperature)
+        return {"target": target, "others": rest} if s.shape[1] > 2 else {"target": target}

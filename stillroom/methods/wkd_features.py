@@ -1,0 +1,112 @@
+"""Match mean and spread of every channel, WKD-F. Lv, Yang, Li 2024, https://arxiv.org/abs/2412.08139."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.methods._features import to_map
+from stillroom.methods._logits import wide
+from stillroom.methods.method import Method
+from stillroom.types import Batch, Output, Terms
+
+EPS = 1e-5  # added to every variance, as the authors do: the root has a slope at 0
+
+
+def wkd_features_loss(student: Tensor, teacher: Tensor, ratio: float = 1.0, grid: int = 1) -> Tensor:
+    """L = ratio ||mu_s - mu_t||^2 + ||sigma_s - sigma_t||^2: sums over channels, a mean over images and cells.
+
+    mu and sigma = sqrt(var + 1e-5) are those of a channel over the places of one cell of one image. At ratio 1 this is
+    the squared 2-Wasserstein distance of two Gaussians with diagonal covariance.
+
+    Args:
+        student: [B, C, h, w].
+        teacher: [B, C, H, W]; other heights and widths are welcome.
+        ratio: of the means' part, at least 0.
+        grid: cells along each side, at least 1; they overlap by a place where the side is no multiple.
+
+    Returns:
+        Scalar, at least 0; 0 when all means and deviations agree, wherever in the cell the values stand. Variances are
+        unbiased, as in the authors' code; one place alone has variance 0. An empty batch costs 0.
+    """
+    if student.numel() == 0:
+        return student.sum()
+    (mean_s, std_s), (mean_t, std_t) = moments(student, grid), moments(teacher, grid)
+    return (ratio * (mean_s - mean_t).square() + (std_s - std_t).square()).sum(1).mean()
+
+
+def moments(feature: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """Mean and sqrt(var + 1e-5) of every channel in every cell: [B, C, h, w] -> two of [B, C, grid^2]."""
+    cells = [cell.flatten(2) for cell in _cells(wide(feature), grid)]
+    mean = [cell.mean(2) for cell in cells]
+    var = [cell.var(2, correction=min(1, cell.shape[2] - 1)) for cell in cells]
+    return torch.stack(mean, 2), (torch.stack(var, 2) + EPS).sqrt()
+
+
+def _cells(feature: Tensor, grid: int) -> Iterator[Tensor]:
+    height, width = feature.shape[2:]
+    for y in range(grid):
+        for x in range(grid):
+            yield feature[:, :, *(slice(i * n // grid, -(-(i + 1) * n // grid)) for i, n in ((y, height), (x, width)))]
+
+
+class WKDFeatures(Method):
+    """Wasserstein distance between the two networks' features, seen as Gaussians; a 1x1 convolution fits the width.
+
+    Differs: the authors' convolution is followed by batch norm and ReLU, which fits teachers whose maps end in a ReLU
+    and batches of many images; here it stands alone. They let the weight fall to 0 along a cosine after epoch 150 of
+    240 on CIFAR-100; here that is the recipe's `decay`. On ImageNet they take ratio 2, weight 0.02 and a bottleneck
+    with a 3x3 convolution as the projector. Several pairs of taps are averaged.
+
+    Use: between convolutional networks, also where the two maps differ in size, since only statistics are compared.
+    The authors: ResNet-32x4 to 8x4 on CIFAR-100 72.50 without a teacher, 76.77 with.
+
+    Avoid: where the maps have few places, as the last map of small images: a 1x1 map has means but no deviation. Across
+    families features mean other things; take `ofa` or a method of predictions.
+
+    Args:
+        ratio: weight of the means beside the deviations, at least 0.
+        grid: statistics of grid x grid cells instead of the whole map, at least 1.
+        student_taps: where the student is read. Left out on both sides: its last map.
+        teacher_taps: where the teacher is read; the i-th is compared with the student's i-th.
+
+    Raises:
+        ValueError: the ratio is below 0, or the grid below 1.
+    """
+
+    weight = 0.08
+    reads = "last"
+
+    def __init__(
+        self,
+        *,
+        ratio: float = 4.0,
+        grid: int = 1,
+        student_taps: tuple[str, ...] = (),
+        teacher_taps: tuple[str, ...] = (),
+    ):
+        super().__init__()
+        if not ratio >= 0:
+            raise ValueError(f"ratio must be at least 0, got {ratio}")
+        if grid < 1:
+            raise ValueError(f"grid must be at least 1, got {grid}")
+        self.ratio, self.grid = ratio, grid
+        self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
+        self.regress = nn.ModuleList()
+
+    def setup(self, student: Output, teacher: Output) -> None:
+        """Size a convolution for each pair."""
+        self.regress = nn.ModuleList()
+        for s, t in zip(self.student_taps, self.teacher_taps, strict=True):
+            ours, theirs = to_map(student.taps[s]), to_map(teacher.taps[t])
+            self.regress.append(nn.Conv2d(ours.shape[1], theirs.shape[1], 1).to(ours.device))
+
+    def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
+        """`{"wasserstein": ...}`, see `wkd_features_loss`."""
+        charged = [
+            wkd_features_loss(regress(to_map(student.taps[s])), to_map(teacher.taps[t]), self.ratio, self.grid)
+            for regress, s, t in zip(self.regress, self.student_taps, self.teacher_taps, strict=True)
+        ]
+        return {"wasserstein": torch.stack(charged).mean()}

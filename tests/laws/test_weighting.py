@@ -1,0 +1,95 @@
+"""Weights over a run, and losses that pull equally hard."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillroom.weighting import EVERY, KEEP, Weight, Weighting
+from kit import training
+
+shares = st.floats(0, 1)
+
+
+@given(st.floats(0, 1e4), shares)
+def test_a_constant_is_constant(value, progress):
+    assert Weight(value).at(progress) == pytest.approx(value, rel=1e-12)
+
+
+@given(st.floats(1e-3, 0.999), shares)
+def test_it_climbs_linearly_from_nothing(warmup, progress):
+    assert Weight(3.0, warmup=warmup).at(0.0) == 0
+    assert Weight(3.0, warmup=warmup).at(progress) == pytest.approx(3 * min(1, progress / warmup))
+
+
+@given(st.floats(0, 0.99), shares)
+def test_it_falls_as_a_cosine_to_nothing(decay, progress):
+    weight = Weight(3.0, decay=decay)
+    assert weight.at(1.0) == pytest.approx(0, abs=1e-9)
+    if progress <= decay:
+        assert weight.at(progress) == 3.0
+    else:
+        expected = 1.5 * (1 + math.cos(math.pi * (progress - decay) / (1 - decay)))
+        assert weight.at(progress) == pytest.approx(expected)
+
+
+def two(scale, balanced=True):
+    """A weighting of two quadratic losses of x; the second has `scale` times the gradient."""
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    weighting = Weighting({"task": Weight(1.0), "other": Weight(0.5)}, balanced=balanced)
+    return weighting, x, {"task/a": x.square().sum(), "other/b": scale * x.square().sum()}
+
+
+@given(st.floats(1e-3, 1e3))
+def test_balanced_a_weight_is_a_ratio_of_gradients(scale):
+    weighting, x, terms = two(scale)
+    weighting.measure(terms, [x])
+    weights = weighting.at(0.5)
+    pulls = [
+        weights[name.partition("/")[0]] * torch.autograd.grad(term, x, retain_graph=True)[0].norm()
+        for name, term in terms.items()
+    ]
+    assert float(pulls[1] / pulls[0]) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_running_mean_is_kept_and_measured_now_and_then():
+    weighting, x, terms = two(1.0)
+    weighting.measure(terms, [x])
+    first = weighting.lengths.clone()
+    later = {"task/a": terms["task/a"], "other/b": 3 * terms["other/b"]}
+    for _ in range(EVERY - 1):
+        weighting.measure(later, [x])
+    assert torch.equal(weighting.lengths, first)
+    weighting.measure(later, [x])
+    assert weighting.lengths[1].item() == pytest.approx(first[1].item() * (KEEP + 3 * (1 - KEEP)))
+
+
+def test_a_loss_without_gradient_changes_nothing():
+    weighting, x, terms = two(0.0)
+    weighting.measure(terms, [x])
+    assert all(math.isfinite(weight) for weight in weighting.at(0.5).values())
+    plain, x, terms = two(5.0, balanced=False)
+    plain.measure(terms, [x])
+    assert plain.at(0.5) == {"task": 1.0, "other": 0.5} and plain.calls == 0
+
+
+def test_measuring_leaves_gradients_alone_and_is_saved():
+    one = training.learner()
+    one.weighting.balanced = True
+    state, told = training.steps(one, until=3)
+    assert told[-1].weights["hinton"] != 0.9 and told[-1].weights["task"] == 1.0
+    assert told[-1].loss == pytest.approx(sum(told[-1].weights[n.split("/")[0]] * v for n, v in told[-1].terms.items()))
+    saved = state.parts()["learner"]
+    assert torch.equal(saved["weighting.lengths"], one.weighting.lengths) and int(saved["weighting.calls"]) == 3
+
+
+def test_schedules_reach_the_loop():
+    one = training.learner()
+    one.weighting.plans["hinton"] = Weight(2.0, warmup=0.5)
+    _, told = training.steps(one)
+    steps = len(told)
+    assert [step.weights["hinton"] for step in told] == pytest.approx([2 * min(1, 2 * n / steps) for n in range(steps)])
