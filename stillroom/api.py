@@ -20,7 +20,7 @@ def distill(
     teacher: str | Mapping[str, Any],
     student: str | Mapping[str, Any],
     data: str | Mapping[str, Any],
-    methods: Sequence[str | Mapping[str, Any]] = ("hinton",),
+    methods: str | Sequence[str | Mapping[str, Any]] = ("hinton",),
     folder: str | Path | None = None,
     devices: int | Literal["auto"] = "auto",
     **sections: Any,
@@ -34,7 +34,7 @@ def distill(
         teacher: `resnet56`, `timm/NAME`, `torchvision/NAME`, `package.module:Name`, or a `[teacher]` section.
         student: likewise.
         data: `digits`, a path, or a `[data]` section.
-        methods: names, or `[[methods]]` sections.
+        methods: "auto", names, or `[[methods]]` sections.
         folder: where to write; `runs/NAME` by default.
         devices: processes; "auto" is every accelerator, or one process on a CPU.
         **sections: the rest of a recipe.
@@ -42,7 +42,7 @@ def distill(
     Raises:
         Failure: what is wrong, why, what follows and how to mend it.
     """
-    raw = {"teacher": teacher, "student": student, "data": data, "methods": list(methods)} | sections
+    raw = {"teacher": teacher, "student": student, "data": data, "methods": methods if isinstance(methods, str) else list(methods)} | sections
     return run(recipe.read(None, raw), folder, devices=devices)
 
 

@@ -60,6 +60,7 @@ def render(path: Path) -> str:
             rows=table.rows(found),
             overview=_overview(found),
             curves=_curves(past),
+            lessons=words.lessons(found),
             recall=_recall(found),
             groups=gallery.groups(found),
             probes=len(found.probe.get("images") or []),

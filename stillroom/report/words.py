@@ -43,6 +43,19 @@ def verdict(folder: Folder) -> tuple[str, str]:
     return "worse", f"{said}; the 95 % intervals do not overlap."
 
 
+def lessons(folder: Folder) -> list[str]:
+    """What the student imitated, where, and why, a sentence a method: as the run wrote it down before training."""
+    said = folder.run.get("lessons")
+    if not isinstance(said, dict) or not isinstance(pairs := said.get("pairs"), dict):
+        return []
+    why = [f"Chosen for the situation “{said['auto']}”: {said.get('why', '')}."] if said.get("auto") else []
+    return why + [
+        f"{label}: {'; '.join(map(str, places)) if places else 'predictions'}"
+        for label, places in pairs.items()
+        if isinstance(places, list)
+    ]
+
+
 def state(folder: Folder) -> str:
     """A sentence about a run that did not simply end well; empty for one that did."""
     status, code = str(folder.run.get("status") or "unknown"), folder.run.get("exit_code")

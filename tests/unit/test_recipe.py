@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 
 import pytest
 from hypothesis import given, settings
@@ -125,3 +126,23 @@ def test_recipes_can_be_compared_and_never_changed():
     one = recipe.check(LEAST)
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.name = "other"
+
+
+def test_auto_stands_alone_and_takes_nothing():
+    found = recipe.check(LEAST | {"methods": "auto"})
+    assert [method.name for method in found.methods] == [recipe.AUTO]
+    assert recipe.check(tomllib.loads(found.toml())) == found
+    for methods, said in (
+        (["auto", "hinton"], "'auto' stands alone"),
+        ([{"name": "auto", "temperature": 2}], "methods[0].temperature: unknown with name = 'auto'"),
+    ):
+        with pytest.raises(Failure) as refused:
+            recipe.check(LEAST | {"methods": methods})
+        assert said in str(refused.value)
+
+
+def test_a_weight_has_a_schedule():
+    found = recipe.check(LEAST | {"methods": [{"name": "hinton", "weight": 2, "warmup": 0.1, "decay": 0.5}]})
+    assert (found.methods[0].weight, found.methods[0].warmup, found.methods[0].decay) == (2, 0.1, 0.5)
+    with pytest.raises(Failure, match=r"methods\[0\].warmup"):
+        recipe.check(LEAST | {"methods": [{"name": "hinton", "warmup": 1.5}]})

@@ -103,3 +103,16 @@ def test_front_matter_is_yaml_with_the_measured_accuracy(run_copy: Path) -> None
 def test_markdown_shows_text_as_it_is() -> None:
     assert model_card.escaped("a|b *c* [d](e)\n# f <g> &amp;") == r"a\|b \*c\* \[d\](e) # f &lt;g&gt; &amp;amp;"
     assert str(model_card.fenced("x\n````\ny", "toml")).startswith("`````toml\n")
+
+
+def test_lessons_are_told_as_they_were_written(run_copy: Path) -> None:
+    assert words.lessons(folders.read(run_copy)) == []
+    file = run_copy / "run.json"
+    pairs = {"dist": [], "fitnet": ["layer2 [32, 4, 4] ~ layer3 [64, 4, 4]"]}
+    said = {"pairs": pairs, "auto": "strong-teacher", "why": "the student is small"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lessons": said}))
+    assert words.lessons(folders.read(run_copy)) == [
+        "Chosen for the situation “strong-teacher”: the student is small.",
+        "dist: predictions",
+        "fitnet: layer2 [32, 4, 4] ~ layer3 [64, 4, 4]",
+    ]
