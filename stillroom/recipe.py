@@ -351,7 +351,9 @@ def _unknown_names(raw: dict[str, Any]) -> list[str]:
 
 def _not_alone(path: str, given: dict[str, Any], methods: list[Any]) -> list[str]:
     """`auto` chooses everything, so it stands alone and takes nothing."""
-    more = [f"{path}.{key}: unknown with name = {AUTO!r}, which chooses it" for key in given if key != "name"]
+    plain = dataclasses.asdict(Method(name=AUTO))  # defaults may be spelled out, as in a run's own recipe.toml
+    changed = [key for key, value in given.items() if key not in plain or plain[key] != value]
+    more = [f"{path}.{key}: unknown with name = {AUTO!r}, which chooses it" for key in changed]
     return more + ([f"{path}.name: {AUTO!r} stands alone; name methods or let them be chosen"] * (len(methods) > 1))
 
 

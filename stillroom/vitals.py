@@ -123,11 +123,10 @@ def conventions(label: str, method: Method, student: Output, heard: Output, batc
     value = _charge(method, student.pred, heard.pred, batch)
     doubled = Batch(images=batch.images, target=torch.cat([batch.target] * 2), keys=batch.keys)
     twice = _charge(method, torch.cat([student.pred] * 2), torch.cat([heard.pred] * 2), doubled)
-    wider = _charge(method, _widened(student.pred), _widened(heard.pred), batch)
-    said = [
-        f"the batch twice: {twice / value:.2f} times",
-        f"as many classes nobody believes in: {wider / value:.2f} times",
-    ]
+    said = [f"the batch twice: {twice / value:.2f} times"]
+    if not getattr(method, "standardised", False):  # a mean over logits hears what no softmax believes
+        wider = _charge(method, _widened(student.pred), _widened(heard.pred), batch)
+        said.append(f"as many classes nobody believes in: {wider / value:.2f} times")
     if isinstance(temperature := getattr(method, "temperature", None), float):
         ratio = _warmer(method, temperature, student, heard, batch)
         said.append(f"T = {2 * temperature:g} for {temperature:g}: its gradient {ratio:.2f} times as long")

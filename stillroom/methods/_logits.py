@@ -27,6 +27,8 @@ def standardise(logits: Tensor) -> Tensor:
     the authors' code. A row of equal logits becomes zeros.
     """
     z = wide(logits)
+    if z.numel() == 0:
+        return z
     return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7)
 
 

@@ -27,7 +27,7 @@ def scalings(a: Tensor, b: Tensor, cost: Tensor, *, reg: float, iterations: int)
         iterations: at least 1.
     """
     kernel = (-cost / reg).exp()
-    u, v = a, torch.zeros_like(b)
+    u, v = a, b
     for _ in range(iterations):
         u = a - _log_product(v, kernel)
         v = b - _log_product(u, kernel.T)

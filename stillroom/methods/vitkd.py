@@ -36,8 +36,8 @@ def masked_places(images: int, height: int, width: int, share: float, device: to
     """[images, height, width], true for exactly N - floor(N (1 - share)) of each image's N places, drawn at random."""
     places = height * width
     hidden = places - math.floor(places * (1 - share) + 1e-9)  # 10 * (1 - 0.9) is a little less than 1
-    order = torch.rand(images, places, device=device).argsort(1).argsort(1)
-    return (order < hidden).view(images, height, width)
+    shuffled = torch.rand(images, places, device=device).argsort(1)  # each image's 0..N - 1 in a random order
+    return (shuffled < hidden).view(images, height, width)
 
 
 class ViTKD(Method):

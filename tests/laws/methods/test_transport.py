@@ -41,6 +41,7 @@ def test_the_plan_s_columns_are_right_and_its_rows_become_so(shape, seed, reg):
 
 
 @given(shapes, seeds, regs)
+@settings(max_examples=30)
 def test_the_cost_is_that_of_the_plan_once_it_fits(shape, seed, reg):
     a, b, cost = drawn(shape, seed)
     found = plan(*scalings(a, b, cost, reg=reg, iterations=300), cost, reg=reg)
@@ -55,14 +56,14 @@ def test_between_zero_and_the_highest_price(shape, seed, reg):
     assert (found >= 0).all() and (found <= cost.max() + 1e-12).all()
 
 
-@given(shapes, seeds, regs)
-def test_both_directions_and_all_orders_cost_the_same(shape, seed, reg):
+@given(shapes, seeds)
+@settings(max_examples=30)
+def test_both_directions_and_all_orders_cost_the_same(shape, seed):
     a, b, cost = drawn(shape, seed)
-    found = transport_cost(a, b, cost, reg=reg, iterations=2000 if shape[1] < 5 else 500)
-    fits = marginal_error(plan(*scalings(a, b, cost, reg=reg, iterations=500), cost, reg=reg), a, b) < 1e-9
     order = torch.randperm(shape[1])
-    back = transport_cost(b[:, order], a[:, order], cost[order][:, order], reg=reg, iterations=500)
-    assert torch.allclose(found[fits], back[fits], atol=1e-7)
+    found = transport_cost(a, b, cost, reg=0.3, iterations=200)
+    back = transport_cost(b[:, order], a[:, order], cost[order][:, order], reg=0.3, iterations=200)
+    assert torch.allclose(found, back, atol=1e-7)
 
 
 @given(shapes, seeds, regs)
@@ -74,13 +75,14 @@ def test_debiased_is_nothing_at_equality(shape, seed, reg):
 
 
 @given(seeds, st.floats(0.1, 1))
+@settings(max_examples=30)
 def test_with_equal_prices_it_is_half_the_difference(seed, price):
     """With one price for all moves the cheapest plan costs price x sum |p - q| / 2; a sharp plan comes near it."""
     a, b, _ = drawn((4, 6), seed)
     cost = price * (1 - torch.eye(6, dtype=torch.float64))
     cheapest = price * (a.exp() - b.exp()).abs().sum(1) / 2
-    found = transport_cost(a, b, cost, reg=price / 40, iterations=300)
-    assert (found >= cheapest - 1e-12).all() and torch.allclose(found, cheapest, atol=1e-4)
+    found = transport_cost(a, b, cost, reg=price / 12, iterations=200)
+    assert (found >= cheapest - 1e-12).all() and torch.allclose(found, cheapest, atol=1e-3)
 
 
 def test_near_classes_are_cheaper_than_far_ones():
@@ -105,29 +107,29 @@ def test_classes_without_mass_are_as_if_they_were_not_there():
 
 
 @given(st.integers(0, 1000), st.floats(0.05, 0.5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_gradient(seed, reg):
     a, b, cost = drawn((2, 4), seed)
     for f in (transport_cost, divergence):
         assert torch.autograd.gradcheck(
-            lambda z, f=f: f(z.log_softmax(1), b, cost, reg=reg, iterations=60), a.clone().requires_grad_(), atol=1e-4
+            lambda z, f=f: f(z.log_softmax(1), b, cost, reg=reg, iterations=30), a.clone().requires_grad_(), atol=1e-4
         )
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_float32_is_enough(seed):
     """At prices up to 1 and reg 0.0125, the least that WKD-L allows: value and gradient as in float64."""
     for reg in (0.05, 0.0125):
         found = []
         for dtype in (torch.float32, torch.float64):
-            a, b, cost = (x.to(dtype) for x in drawn((4, 10), seed))
-            a.requires_grad_()
-            value = transport_cost(a, b, cost / cost.max(), reg=reg, iterations=100)
+            z, b, cost = (x.to(dtype) for x in drawn((4, 10), seed))
+            z.requires_grad_()
+            value = transport_cost(z.log_softmax(1), b, cost / cost.max(), reg=reg, iterations=100)
             value.sum().backward()
-            found.append((value.detach().double(), a.grad.double()))
+            found.append((value.detach().double(), z.grad.double()))
         assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
-        assert (found[0][1] - found[1][1]).norm() <= 1e-2 * found[1][1].norm()
+        assert (found[0][1] - found[1][1]).norm() <= 1e-3 * found[1][1].norm()
 
 
 @given(shapes, seeds)

@@ -55,11 +55,13 @@ def test_a_spread_costs_the_square_of_the_deviations_difference():
 @laws
 @given(seeds, grids)
 def test_maps_of_other_sizes_are_welcome(seed, grid):
-    """Every place repeated in a 2x2 block keeps the means; the unbiased variance of n places becomes that of 4n."""
+    """Every place repeated in a 2x2 block: equal means, and n - 1 times the variance becomes 4n - 1 times it, over 4."""
     student, teacher = two(seed, (2, 3, 4, 4))
-    wide_teacher = teacher.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert torch.allclose(moments(wide_teacher, 2)[0], moments(teacher, 2)[0], atol=1e-12)
-    assert wkd_features_loss(student, wide_teacher, 1.0, grid).isfinite()
+    larger = teacher.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    (mean, std), (mean_larger, std_larger) = moments(teacher, 2), moments(larger, 2)
+    assert torch.allclose(mean_larger, mean, atol=1e-12)
+    assert torch.allclose((std_larger**2 - 1e-5) * 15 / 4, (std**2 - 1e-5) * 3, atol=1e-9)
+    assert wkd_features_loss(student, larger, 1.0, grid).isfinite()
 
 
 def test_a_map_of_one_place_has_means_and_no_deviation():
