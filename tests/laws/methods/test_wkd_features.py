@@ -55,7 +55,7 @@ def test_a_spread_costs_the_square_of_the_deviations_difference():
 @laws
 @given(seeds, grids)
 def test_maps_of_other_sizes_are_welcome(seed, grid):
-    """Every place repeated in a 2x2 block: equal means, and n - 1 times the variance becomes 4n - 1 times it, over 4."""
+    """Every place repeated in a 2x2 block: equal means, and var (n - 1) = var_larger (4n - 1) / 4, n = 4."""
     student, teacher = two(seed, (2, 3, 4, 4))
     larger = teacher.repeat_interleave(2, 2).repeat_interleave(2, 3)
     (mean, std), (mean_larger, std_larger) = moments(teacher, 2), moments(larger, 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stillroom.methods import crd
-from stillroom.methods.crd import CRD
+from stillroom.methods.crd import CRD, crd_loss
 from stillroom.types import Batch, Output
 
 
@@ -115,3 +115,18 @@ def test_all_processes_hold_the_same_memory(monkeypatch):
     torch.testing.assert_close(half, whole, rtol=1e-12, atol=0)
     for a, b in zip(one.buffers(), two.buffers(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+def test_a_gradient_reaches_the_anchors_alone():
+    """The student learns from where its own embedding looks for the teacher's, not from being looked for."""
+    method = ready(dim=4, bank=7).eval()
+    generator = torch.Generator().manual_seed(1)
+    student = torch.randn(3, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    (found,) = torch.autograd.grad(charge(method, student, teacher, [0, 1, 2]), student)
+    s, t = method.embeddings(*outputs(student, teacher))
+    counted = torch.ones(3, 7, dtype=torch.bool)
+    scale = torch.exp(s.detach() @ method.teacher_bank.T / method.temperature).mean()
+    alone = crd_loss(s, t.detach(), method.teacher_bank, counted, scale, method.temperature)
+    (wanted,) = torch.autograd.grad(alone, student)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)

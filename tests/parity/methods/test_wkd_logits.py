@@ -29,7 +29,7 @@ def smeared(a, b, cost, reg):
     return sum(u[i] * kernel[i][j] * v[j] * cost[i][j] for i in n for j in n)
 
 
-def naive(student, teacher, target, cost, *, gamma, temperature, reg=0.05):
+def naive(student, teacher, target, cost, *, gamma, temperature, reg=0.1):
     """Lv et al. 2024: -p_t log p_s of the true class at T = 1; gamma times transport among the others at T."""
     first = second = 0.0
     for z_s, z_t, y in zip(student, teacher, target, strict=True):
@@ -51,14 +51,14 @@ def charged(method, student, teacher, target):
     return method.loss(Output(pred=student), Output(pred=teacher), batch, 0.0)
 
 
-def ready(classes):
-    method = WKDLogits()
+def ready(classes, **arguments):
+    method = WKDLogits(**arguments)
     method.setup(Output(pred=torch.zeros(2, classes)), Output(pred=torch.zeros(2, classes)))
     return method.double()
 
 
 def prices(logits, share):
-    """1 - exp(-(1 - share rho)), rho numpy's correlation of the columns of rows without their mean; 0 on the diagonal."""
+    """1 - exp(-(1 - share rho)), rho numpy's correlation of the columns, rows less their mean; 0 on the diagonal."""
     rho = np.corrcoef(logits - logits.mean(1, keepdims=True), rowvar=False)
     cost = 1 - np.exp(-(1 - share * rho))
     np.fill_diagonal(cost, 0)
@@ -72,22 +72,26 @@ def test_against_loops(temperature):
     expected = naive(
         student.tolist(), teacher.tolist(), target.tolist(), cost.tolist(), gamma=30.0, temperature=temperature
     )
-    found = wkd_logits_loss(student, teacher, target, cost, gamma=30.0, temperature=temperature, iterations=1000)
+    found = wkd_logits_loss(
+        student, teacher, target, cost, gamma=30.0, temperature=temperature, reg=0.1, iterations=1000
+    )
     assert [x.item() for x in found] == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_method():
-    """Defaults gamma 600, T 8, kappa 1, lambda 0.05; prices from the images seen so far, this batch's among them."""
-    method, (student, teacher, target) = ready(6), drawn(12, 6, 1)
+    """Prices from the images seen so far, this batch's among them; defaults gamma 600, T 8, kappa 1, lambda 0.05."""
+    method, (student, teacher, target) = ready(6, reg=0.2), drawn(12, 6, 1)
     charged(method, student[:8], teacher[:8], target[:8])
     found = charged(method, student[8:], teacher[8:], target[8:])
-    cost = prices(teacher.numpy(), 12 / (12 + 6))
-    expected = naive(
-        student[8:].tolist(), teacher[8:].tolist(), target[8:].tolist(), cost, gamma=600.0, temperature=8.0
-    )
-    assert found["target"].item() == pytest.approx(expected[0], rel=1e-9)
-    assert found["transport"].item() == pytest.approx(expected[1], rel=1e-3)  # 100 iterations, not 1,000
-    assert WKDLogits.weight == 1.0
+    cost, last = prices(teacher.numpy(), 12 / (12 + 6)), [x[8:] for x in (student, teacher, target)]
+    expected = naive(*(x.tolist() for x in last), cost, gamma=600.0, temperature=8.0, reg=0.2)
+    assert [value.item() for value in found.values()] == pytest.approx(expected, rel=1e-9)
+    plain = ready(6)
+    plain.load_state_dict(method.state_dict())
+    said = charged(plain.eval(), *last).values()
+    expected = wkd_logits_loss(*last, torch.from_numpy(cost), gamma=600.0, temperature=8.0, reg=0.05, iterations=200)
+    assert [value.item() for value in said] == pytest.approx([value.item() for value in expected], rel=1e-9)
+    assert WKDLogits.weight == 1.0 and list(found) == ["target", "transport"]
 
 
 def test_counting_in_parts_is_counting_at_once():
@@ -103,9 +107,9 @@ def test_counting_in_parts_is_counting_at_once():
 
 
 def test_orthogonal_features_give_the_classifier_s_cosines():
-    """Uncorrelated features: 1 - correlation is 1 - cosine of the (centred) classifier's rows, the authors' second way."""
+    """Of uncorrelated features 1 - correlation is 1 - cosine of the classifier's rows, the authors' second way."""
     torch.manual_seed(3)
-    features = torch.linalg.qr(torch.randn(50, 8).double() - 0).Q
+    features = torch.linalg.qr(torch.randn(50, 8).double()).Q
     features = torch.linalg.qr(features - features.mean(0)).Q
     weight = torch.randn(4, 8).double()
     weight -= weight.mean(0)
