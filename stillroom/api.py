@@ -42,7 +42,12 @@ def distill(
     Raises:
         Failure: what is wrong, why, what follows and how to mend it.
     """
-    raw = {"teacher": teacher, "student": student, "data": data, "methods": methods if isinstance(methods, str) else list(methods)} | sections
+    raw = {
+        "teacher": teacher,
+        "student": student,
+        "data": data,
+        "methods": methods if isinstance(methods, str) else list(methods),
+    } | sections
     return run(recipe.read(None, raw), folder, devices=devices)
 
 

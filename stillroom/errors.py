@@ -390,7 +390,7 @@ MODELS: dict[str, Entry] = {
         "no part of the network is called {tap!r}{near}",
         "a tap is the name of a submodule, as named_modules() gives it",
         "nothing was started",
-        "`network.tap_names()` lists the names, in the order of the model",
+        "`network.tap_names()` lists the names, in the order of the model; a ViT has head_dist with distilled = true",
     ),
     "SR-M307": Entry(
         Exit.MODEL,

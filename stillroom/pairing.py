@@ -109,7 +109,7 @@ def _places(reads: str, of: Survey, side: str, method: str) -> Sequence[Place]:
 
 
 _KINDS: dict[str, Callable[[Survey], Sequence[Place]]] = {
-    "vector": lambda of: (of.vector,),
+    "vector": lambda of: (of.vector,) if of.vector else (),
     "last": lambda of: of.stages[-1:],
     "middle": lambda of: of.stages,
     "stages": lambda of: of.stages,
@@ -136,7 +136,7 @@ def _completed(
         (named[0], student, teacher, "teacher") if named[0] else (named[1], teacher, student, "student")
     )
     candidates = _places(reads, other, side, method)
-    shift = octaves(own.stages[-1], other.stages[-1])
+    shift = octaves(own.stages[-1], other.stages[-1]) if own.stages and other.stages else 0.0
     pairs = []
     for tap in taps:
         place = _named(tap, own)

@@ -50,7 +50,7 @@ class Survey:
         edges: as `stages`, before the last activation of each where there is one.
         blocks: the repeated blocks of a network of one resolution; () for others.
         attention: what computes q, k and v in its last block; None where nothing does.
-        vector: what its classifier reads, or else its last stage.
+        vector: what its classifier reads, or else its last stage; None where no part says anything.
     """
 
     places: dict[str, Place]
@@ -58,7 +58,7 @@ class Survey:
     edges: tuple[Place, ...]
     blocks: tuple[Place, ...]
     attention: Place | None
-    vector: Place
+    vector: Place | None
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,8 @@ def _attention(calls: dict[str, _Call], blocks: list[_Call]) -> Place | None:
     return found[0].place if found else None
 
 
-def _vector(network: Network, calls: dict[str, _Call], stages: tuple[Place, ...]) -> Place:
+def _vector(network: Network, calls: dict[str, _Call], stages: tuple[Place, ...]) -> Place | None:
     for head in network.head:
         if head in calls and (read := calls[head].entered) is not None:
             return Place(head + READS, tuple(read.shape[1:]))
-    return stages[-1]
+    return stages[-1] if stages else None

@@ -58,7 +58,7 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
 def _groups(rows: Tensor) -> Tensor:
     """Which entries isotonic regression to a falling row averages: a number for each group, [M, n], none used twice."""
     found = np.zeros(rows.shape, dtype=np.int64)
-    for group, row in zip(found, rows.detach().double().nan_to_num().cpu().numpy(), strict=True):
+    for group, row in zip(found, rows.detach().double().cpu().numpy(), strict=True):
         group[isotonic_regression(row, increasing=False).blocks[:-1]] = 1
     return torch.from_numpy(found.cumsum().reshape(rows.shape) - 1).to(rows.device)
 

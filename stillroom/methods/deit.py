@@ -40,11 +40,10 @@ class DeiT(Method):
     with a weight of 0.1. The hard kind: nothing known.
 
     Use: with a ViT as student: `student.distilled = true` gives any of timm's with a class token the second token and
-    head, and makes timm's own distilled DeiTs train them apart. Set `task.weight = 0.5` beside it: the authors give
-    the labels 1 - weight. The best teacher is a CNN (83.4 for DeiT-B with a RegNetY teacher; 81.8 without).
+    head; timm's own distilled DeiTs have them. Set `task.weight = 0.5` beside it: the authors give the labels
+    1 - weight. The best teacher is a CNN (83.4 for DeiT-B with a RegNetY teacher; 81.8 without).
 
-    Avoid: for students that are no ViTs, where `hard` is the same loss on the one head; and `distilled = true` without
-    this method, since in training nothing else reaches the second head.
+    Avoid: for students that are no ViTs, where `hard` is the same loss on the one head.
 
     Args:
         kind: hard, the teacher's choice as a label; or soft, its probabilities.

@@ -99,5 +99,5 @@ class DIST(Method):
         )
         inter = dist_loss(s, t, correlation=self.correlation, reg=self.reg)
         intra = dist_loss(together(s).T, together(t).T, correlation=self.correlation, reg=self.reg)
-        square = 1
+        square = self.temperature**2
         return {"inter": self.beta * square * inter, "intra": self.gamma * square * intra}

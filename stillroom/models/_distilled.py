@@ -16,14 +16,12 @@ HEADS = ("head", "head_dist")
 def distilled(vit: Any) -> nn.Module:
     """The same model with a second token and a second head: timm's own if it has them, else a `Distilled`.
 
-    Either answers with the pair (class token's logits, distillation token's) in training, and with their mean
-    otherwise.
+    Either answers with the mean of the two heads' logits. `Network` keeps them apart where a method taps the second.
 
     Raises:
         ValueError: it is no ViT whose classifier reads a class token.
     """
     if hasattr(vit, "set_distilled_training"):
-        vit.set_distilled_training(True)
         return vit
     if type(vit) is not VisionTransformer or vit.cls_token is None:
         raise ValueError("distilled: only a plain ViT with a class token can have a distillation token beside it")
@@ -43,10 +41,6 @@ class Distilled(nn.Module):
 
     Args:
         vit: of timm; it must not be used any more.
-
-    Attributes:
-        distilled_training: whether it answers with the pair in training. `set_distilled_training(False)` trains the
-            mean instead, as for a network that nobody teaches.
     """
 
     def __init__(self, vit: Any):
@@ -67,23 +61,17 @@ class Distilled(nn.Module):
         self.head_dist = nn.Linear(width, vit.head.out_features)
         nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
         nn.init.zeros_(self.head_dist.bias)
-        self.distilled_training = True
-
-    def set_distilled_training(self, enable: bool = True) -> None:
-        """Set `distilled_training`; of the name that timm's own has."""
-        self.distilled_training = enable
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[B, C, H, W] normalised -> tokens [B, N, D]: class, distillation, registers where there are, patches."""
         x = self._placed(self.patch_embed(images))
         return self.norm(self.blocks(self.norm_pre(self.patch_drop(self.pos_drop(x)))))
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """[B, C, H, W] normalised -> logits [B, K], or in training the pair of them."""
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] normalised -> logits [B, K], the mean of the two heads'."""
         tokens = self.forward_features(images)
         said, distilled = (self.head_drop(self.fc_norm(tokens[:, place])) for place in (0, 1))
-        said, distilled = self.head(said), self.head_dist(distilled)
-        return (said, distilled) if self.training and self.distilled_training else (said + distilled) / 2
+        return (self.head(said) + self.head_dist(distilled)) / 2
 
     def _placed(self, patches: Tensor) -> Tensor:
         """Patches [B, N, D], or as a map [B, h, w, D] where any size is taken, behind the prefix, positions added."""

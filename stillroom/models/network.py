@@ -133,6 +133,8 @@ class Network(nn.Module):
         Returns:
             logits [B, K], and what each tapped part gave out: a copy, which later in-place steps leave alone, with
             channels on axis 1 where it is a map. A part that runs several times in one pass gives its last value.
+            Of a network with several heads the logits are the module's own mix of them; in training, when a further
+            head is tapped, those of the first.
 
         Raises:
             Failure: SR-M306 there is no module of that name; SR-M307 it does not run in a forward pass.
@@ -140,8 +142,11 @@ class Network(nn.Module):
         pixels = self.prepare(images)
         if not taps:
             return Output(pred=logits(self.module(pixels)))
-        with listening(self.module, taps) as heard:
+        # Who listens to a second head charges it himself; what the labels charge is then the first head alone.
+        apart = self.training and any(name in taps for name in self.head[1:])
+        with listening(self.module, (*taps, *self.head[:1]) if apart else taps) as heard:
             pred = logits(self.module(pixels))
+            pred = heard[self.head[0]] if apart else pred
         for name in taps:
             if name not in heard:
                 raise Failure("SR-M307", tap=name)

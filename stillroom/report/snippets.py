@@ -25,7 +25,7 @@ def student(folder: Folder) -> str:
     kind, _, rest = name.partition("/")
     channels = int(header.get("channels") or shape[1])
     facts = f"classes={len(folder.classes)}, channels={shape[1]}, size={shape[2]}{extra}"
-    if kind == "timm" and rest:
+    if kind == "timm" and rest and not arguments.get("distilled"):  # timm has no such argument
         made = f"timm.create_model({rest!r}, num_classes={len(folder.classes)}, in_chans={channels}{extra})"
         lines = ["import timm", *_plain(folder, made, shape, header)]
     elif kind == "torchvision" and rest:

@@ -9,7 +9,7 @@ from kit.training import TRAINING, furthest, replace, same
 
 from stillroom import checkpoint
 from stillroom.errors import Failure
-from stillroom.models import build
+from stillroom.models import Network, build
 from stillroom.recipe import Training
 from stillroom.run import read_stream
 from stillroom.state import State
@@ -51,6 +51,26 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, optimizer, precision):
     assert [step.terms for step in told] == [step.terms for step in first + second]
 
 
+REMEMBERING = {"crd": {"bank": 64}, "hinton": {"policy": "learned"}, "mgd": {}, "reviewkd": {}, "wkd_logits": {}}
+
+
+def test_what_methods_remember_is_resumed_too(tmp_path):
+    def balanced(seed=0):
+        one = training.learner(REMEMBERING, seed=seed)
+        one.weighting.balanced = True
+        return one
+
+    whole, part, again = balanced(), balanced(), balanced(seed=3)
+    _, told = training.steps(whole)
+    state, first = training.steps(part, until=5)
+    checkpoint.save(tmp_path, state.step, state.parts(), state.scalars())
+    resumed = State.fresh(again, TRAINING, scaled=False)
+    resumed.load(*checkpoint.load(checkpoint.everyone(tmp_path)[-1]))
+    _, second = training.steps(again, state=resumed)
+    assert same(whole.state_dict(), again.state_dict())
+    assert [(step.terms, step.weights) for step in told] == [(step.terms, step.weights) for step in first + second]
+
+
 def test_dropout_is_the_same_after_a_resume():
     def dropping():
         student = build("timm/test_vit", classes=10, channels=1, size=8, proj_drop_rate=0.3)
@@ -72,20 +92,12 @@ def test_dropout_is_the_same_after_a_resume():
 def test_micro_batches_give_the_gradients_of_the_batch():
     """SGD, so that a wrong scale would show; no batch norm in training mode, whose statistics do depend on the cut."""
 
-    class Still(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    def still():
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        return Network(module, classes=10, channels=1, mean=(0.0,), std=(1.0,))
 
-        def forward(self, images, taps=()):
-            from stillroom.types import Output
-
-            return Output(pred=self.net(images))
-
-    torch.manual_seed(0)
-    whole = training.learner(student=Still())
-    torch.manual_seed(0)
-    cut = training.learner(student=Still())
+    whole, cut = training.learner(student=still()), training.learner(student=still())
     cut.load_state_dict(whole.state_dict())
     training.steps(whole, replace(TRAINING, accumulate=1))
     training.steps(cut, replace(TRAINING, accumulate=4))

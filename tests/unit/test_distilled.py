@@ -40,20 +40,17 @@ def test_exactly_a_token_its_position_and_a_head_are_added(name: str, width: int
     assert count(more) - count(plain) == width + width + (width + 1) * classes
 
 
-def test_a_pair_in_training_and_exactly_the_mean_in_evaluation(images: torch.Tensor) -> None:
-    """techniques.md 25: train returns (cls, dist), eval (cls + dist) / 2 exactly; `pred` is the first."""
+def test_apart_in_training_and_exactly_the_mean_in_evaluation(images: torch.Tensor) -> None:
+    """techniques.md 25: training has cls and dist, eval (cls + dist) / 2 exactly; apart only for who taps the second."""
     network = make()
     module = network.module
     pixels = network.prepare(images)
     tokens = module.forward_features(pixels)
     said, distilled = module.head(tokens[:, 0]), module.head_dist(tokens[:, 1])
-    pair = module.train()(pixels)
-    assert isinstance(pair, tuple) and torch.equal(pair[0], said) and torch.equal(pair[1], distilled)
     seen = network.train()(images, ("head_dist",))
     assert torch.equal(seen.pred, said) and torch.equal(seen.taps["head_dist"], distilled)
     assert not torch.allclose(said, distilled, atol=1e-3)
-    assert torch.equal(network.eval()(images).pred, (said + distilled) / 2)
-    module.set_distilled_training(False)
+    assert torch.equal(network.eval()(images, ("head_dist",)).pred, (said + distilled) / 2)
     assert torch.equal(network.train()(images).pred, (said + distilled) / 2)
 
 
@@ -64,7 +61,7 @@ def test_the_token_is_seen_and_learns(name: str, images: torch.Tensor) -> None:
         before = network(images).pred
         network.module.dist_token.normal_()
         assert not torch.allclose(network(images).pred, before, atol=1e-4)
-    network(images).pred.square().sum().backward()
+    network(images, ("head_dist",)).pred.square().sum().backward()
     assert network.module.dist_token.grad.abs().sum() > 0 and network.module.pos_embed.grad[:, 1].abs().sum() > 0
     assert network.module.head_dist.weight.grad is None
 
@@ -80,9 +77,10 @@ def test_the_state_dict_is_that_of_timms_own(images: torch.Tensor) -> None:
         torch.nn.init.normal_(plain.pos_embed)
         network.module.load_state_dict(plain.state_dict(), strict=True)
         torch.testing.assert_close(network(images).pred, plain(pixels), rtol=1e-6, atol=1e-6)
-        wanted, said = plain.train(), network.train()
+        wanted = plain.train()
         wanted.set_distilled_training(True)
-        torch.testing.assert_close(said.module(pixels), wanted(pixels), rtol=1e-6, atol=1e-6)
+        said = network.train()(images, ("head", "head_dist"))
+        torch.testing.assert_close(tuple(said.taps.values()), wanted(pixels), rtol=1e-6, atol=1e-6)
 
 
 def test_everything_else_of_the_vit_stays_as_it_was() -> None:
@@ -94,14 +92,15 @@ def test_everything_else_of_the_vit_stays_as_it_was() -> None:
 
 
 def test_timms_own_distilled_models_answer_the_same_way(images: torch.Tensor) -> None:
-    """With `distilled = true` they train their heads apart; without, their mean, as timm has it."""
+    """With `distilled = true` or without: a mean, until a method taps the second head."""
     network = make(DEIT)
     assert isinstance(network.module, VisionTransformerDistilled) and network.head == ("head", "head_dist")
     seen = network.train()(images, ("head", "head_dist"))
     assert torch.equal(seen.pred, seen.taps["head"])
     mean = (seen.taps["head"] + seen.taps["head_dist"]) / 2
     assert torch.equal(network.eval()(images).pred, mean)
-    assert torch.equal(make(DEIT, distilled=False).train()(images).pred, mean)
+    plain = make(DEIT, distilled=False).train()
+    assert torch.equal(plain(images).pred, mean) and torch.equal(plain(images, ("head_dist",)).pred, seen.pred)
 
 
 @pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", DEIT])

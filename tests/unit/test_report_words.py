@@ -116,3 +116,10 @@ def test_lessons_are_told_as_they_were_written(run_copy: Path) -> None:
         "dist: predictions",
         "fitnet: layer2 [32, 4, 4] ~ layer3 [64, 4, 4]",
     ]
+
+
+def test_a_distilled_vit_is_loaded_by_what_made_it(run_copy: Path) -> None:
+    student = {"network": "timm/test_vit", "arguments": {"distilled": True}}
+    change(run_copy / "run.json", lambda r: r["networks"]["student"].update(student))
+    card = model_card.render(run_copy)
+    assert "restore('timm/test_vit'" in card and "distilled=True" in card and "timm.create_model" not in card
