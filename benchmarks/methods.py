@@ -7,7 +7,7 @@ Two settings. `cnn`: a trained resnet20 teaches a resnet8 of a tenth of its MACs
 first, teaches a ViT of a tenth of its MACs; it is there for the methods that need transformers. All methods keep their
 own default weight beside labels of weight 1, none is tuned: the table compares what a user gets who changes nothing.
 
-10,000 training images are shown as they are, so the teacher is asked about each once and its answers are kept; the
+5,000 training images are shown as they are, so the teacher is asked about each once and its answers are kept; the
 figures are those of a live teacher, whose answers would be the same numbers. The cost is measured with a live one.
 The test split is read once a network, at the end.
 """
@@ -71,8 +71,8 @@ SETTINGS = {
     },
 }
 VIT_METHODS = ("hinton", "vitkd", "minilm", "vkd", "deit")
-TRAINING = Training(steps=400, batch=128, lr=4e-3, precision="float32", average=0.99, weight_decay=0.05)
-TEACHING = Training(steps=1200, batch=128, lr=2e-3, precision="float32", average=0.99, weight_decay=0.05)
+TRAINING = Training(steps=800, batch=64, lr=4e-3, precision="float32", average=0.99, weight_decay=0.05)
+TEACHING = Training(steps=2000, batch=64, lr=2e-3, precision="float32", average=0.99, weight_decay=0.05)
 SEEDS = (0, 1, 2)
 UNTAUGHT = "none"
 
@@ -105,7 +105,7 @@ def asked(args: argparse.Namespace, setting: str, method: str) -> recipe.Recipe:
         sides["student"]["distilled"] = True
     raw = {
         "name": f"{setting}-{method}",
-        "data": {"source": "parquet", "path": str(args.cifar), "val": 0.6, "test": 0.1},
+        "data": {"source": "parquet", "path": str(args.cifar), "val": 0.8, "test": 0.1},
         "methods": [] if method == UNTAUGHT else [{"name": method}],
     }
     return recipe.check(raw | sides)

@@ -92,12 +92,13 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outside)
+        self.relu = nn.ReLU()  # a module, so that what comes before it can be tapped
         self.stride, self.new = stride, outside - inside
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C', ceil(h / stride), ceil(w / stride)]."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self._shortcut(x))
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + self._shortcut(x))
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride > 1:
