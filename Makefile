@@ -17,7 +17,7 @@ test: .venv/installed-dev
 	$(PYTEST)
 
 test-slow: .venv/installed-dev
-	$(PYTEST) -m "slow or not slow" --timeout 1800
+	$(PYTEST) -m "slow or not slow" --timeout 1800 --hypothesis-profile wide
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
