@@ -75,6 +75,10 @@ TRAINING = Training(steps=800, batch=64, lr=4e-3, precision="float32", average=0
 TEACHING = Training(steps=2000, batch=64, lr=2e-3, precision="float32", average=0.99, weight_decay=0.05)
 SEEDS = (0, 1, 2)
 UNTAUGHT = "none"
+VARIANTS = {
+    "hinton-standardised": {"name": "hinton", "standardised": True, "temperature": 2.0, "weight": 9.0},
+    "dkd-warmup": {"name": "dkd", "warmup": 20 / 240},  # as the authors train it
+}
 
 
 class Remembered:
@@ -106,7 +110,7 @@ def asked(args: argparse.Namespace, setting: str, method: str) -> recipe.Recipe:
     raw = {
         "name": f"{setting}-{method}",
         "data": {"source": "parquet", "path": str(args.cifar), "val": 0.8, "test": 0.1},
-        "methods": [] if method == UNTAUGHT else [{"name": method}],
+        "methods": [] if method == UNTAUGHT else [VARIANTS.get(method, {"name": method})],
     }
     return recipe.check(raw | sides)
 
@@ -164,7 +168,8 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
 
 def names(setting: str) -> list[str]:
     """What the setting compares, the untaught student first."""
-    return [UNTAUGHT, *(VIT_METHODS if setting == "vit" else [n for n in choices("methods") if n not in VIT_ONLY])]
+    everywhere = [name for name in choices("methods") if name not in VIT_ONLY]
+    return [UNTAUGHT, *(VIT_METHODS if setting == "vit" else [*everywhere, *VARIANTS])]
 
 
 VIT_ONLY = ("vitkd", "minilm", "deit")

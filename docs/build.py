@@ -123,7 +123,7 @@ CONDITIONS = {
     "no-labels": "an embedding, without labels",
     "vit-to-vit": "two transformers, with labels",
     "cross-architecture": "a transformer and a convolutional network, with labels",
-    "strong-teacher": f"the student has at most {choose.GAP:.0%} of the teacher's MACs, or unlike families without labels",
+    "strong-teacher": f"the student has at most {choose.GAP:.0%} of the teacher's MACs; or unlike families, no labels",
     "standard": "anything else",
 }
 
@@ -140,10 +140,11 @@ stillroom check digits methods=auto
 ```
 
 The order follows published evidence more than our own: on ImageNet a strong teacher's raw probabilities made
-MobileNetV2 worse (73.6 to 71.7 %) where DIST helped (74.4 %, Huang et al. 2022), and on CIFAR-100 a ResNet-50's features
-cost a MobileNetV2 as much as six points (64.6 to 58.6 % with attention transfer, 63.2 % with FitNet, Tian et al. 2020),
-while logits helped it (67.4 %). What our own benchmark says, under a short budget, is in [results](method-results.md);
-it is no proof of these rows. The student untaught is trained beside it in every run for that reason.
+MobileNetV2 worse (73.6 to 71.7 %) where DIST helped (74.4 %, Huang et al. 2022), and on CIFAR-100 a ResNet-50's
+features cost a MobileNetV2 as much as six points (64.6 to 58.6 % with attention transfer, 63.2 % with FitNet, Tian et
+al. 2020), while logits helped it (67.4 %). What our own benchmark says, under a short budget, is in
+[results](method-results.md); it is no proof of these rows. The student untaught is trained beside it in every run for
+that reason.
 
 | situation | when | methods | why |
 |---|---|---|---|"""
@@ -225,7 +226,7 @@ def methods() -> str:
         "",
         "A recipe lists one or more. Their terms, each times its weight, are added to the task's loss times",
         "`task.weight`.",
-        "Weights may climb (`warmup`) and fall (`decay`) over the run, and `balance = true` makes them ratios of gradients.",
+        "Weights may climb (`warmup`) and fall (`decay`) over a run; `balance = true` makes them ratios of gradients.",
         "The files are short and start with the maths: `stillroom/methods/`. To write one, see",
         "[add a method](add-a-method.md); to pick one, [choosing](choosing.md); what each did under one budget is in",
         "[results](method-results.md). `stillroom list methods NAME` prints a section of this page.",

@@ -23,8 +23,8 @@ def results() -> str:
         facts = found["facts"][setting]
         share = facts["student_macs"] / facts["teacher_macs"]
         parts.append(
-            f"## {title}\n\nThe teacher is right on {facts['teacher_accuracy']:.1%} of the test images; the student has "
-            f"{share:.1%} of its MACs ({facts['student_macs'] / 1e6:.2f} M of {facts['teacher_macs'] / 1e6:.1f} M).\n"
+            f"## {title}\n\nThe teacher is right on {facts['teacher_accuracy']:.1%} of the test images; the student "
+            f"has {share:.1%} of its MACs, {facts['student_macs'] / 1e6:.2f} M of {facts['teacher_macs'] / 1e6:.1f} M.\n"
         )
         parts.append(_table(setting, found["rows"], cost.get(setting, {})))
     return "\n".join(parts)
@@ -38,10 +38,8 @@ def summary(name: str) -> list[str]:
         scores, untaught = _scores(found["rows"], setting, name), _scores(found["rows"], setting, "none")
         if scores:
             gain = [scores[seed] - untaught[seed] for seed in scores]
-            lines.append(
-                f"{TITLES[setting]}: {_interval(gain, sign=True)} points beside the untaught student, which {_verdict(gain)}; "
-                f"a step costs {_ratio(cost, setting, name)} of Hinton's."
-            )
+            beside = f"{_interval(gain, sign=True)} points beside the untaught student ({_verdict(gain)})"
+            lines.append(f"{TITLES[setting]}: {beside}; a step costs {_ratio(cost, setting, name)} of Hinton's.")
     return lines
 
 
@@ -50,19 +48,24 @@ def ratio(setting: str, name: str) -> float:
     return median(_read("methods-cost.json")[setting][name]["ratios"])
 
 
+def measured(setting: str, name: str) -> bool:
+    """Whether the cost of a step was."""
+    return name in _read("methods-cost.json")[setting]
+
+
 INTRODUCTION = """\
 # What each method did
 
-Every method under one budget: {steps} steps of {batch} images out of {images:,} of CIFAR-10, shown as they are; labels at
-weight 1, the method at its own default weight, nothing tuned. Seeds {seeds}. What the table compares is what a user gets
-who changes nothing; a method that was made for other networks, longer schedules or other weights can do better than here,
+Every method under one budget: {steps} steps of {batch} images out of {images:,} of CIFAR-10, shown as they are; labels
+at weight 1, the method at its own default weight, nothing tuned. Seeds {seeds}. The table compares what a user gets who
+changes nothing; a method that was made for other networks, longer schedules or other weights can do better than here,
 and a row that loses is left in.
 
-*Accuracy* is the mean over the seeds on the 10,000 test images, in percent. *Beside untaught* is the mean difference to
-the same student with the same seed and no teacher, in points, with its 95 % interval (paired, Student's t with {freedom}
-degrees of freedom; three seeds make wide intervals). *Step* is the time of a training step with a live teacher as a
-multiple of Hinton's: the median over {rounds} rounds in which all methods took turns, and in brackets the range of the
-middle half. *Memory* is the peak of a process that trains with that method alone.
+*Accuracy* is the mean over the seeds on the 10,000 test images, in percent. *Beside untaught* is the mean difference
+to the same student with the same seed and no teacher, in points, with its 95 % interval (paired, Student's t with
+{freedom} degrees of freedom; three seeds make wide intervals). *Step* is the time of a training step with a live
+teacher as a multiple of Hinton's: the median over {rounds} rounds in which all methods took turns, and in brackets the
+middle half of them. *Memory* is the peak of a process that trains with that method alone.
 
 {machine}
 
@@ -94,7 +97,7 @@ def _table(setting: str, rows: list[dict[str, Any]], cost: dict[str, Any]) -> st
         scores = _scores(rows, setting, name)
         gain = [scores[seed] - untaught[seed] for seed in scores]
         beside = f"{_interval(gain, sign=True)} | {_verdict(gain)}" if name != "none" else " | "
-        shown = f"[{name}](methods.md#{name})" if name != "none" else "**no distillation**"
+        shown = f"[{name}](methods.md#{name.partition('-')[0]})" if name != "none" else "**no distillation**"
         accuracy, memory = 100 * mean(scores.values()), cost.get(name, {}).get("peak_mb", "")
         lines.append(f"| {shown} | {accuracy:.1f} | {beside} | {_ratio({setting: cost}, setting, name)} | {memory} |")
     head = "| method | accuracy | beside untaught | verdict | step | memory, MB |\n|---|---:|---:|---|---:|---:|"
@@ -112,7 +115,8 @@ def _half(values: list[float]) -> float:
 
 def _interval(values: list[float], *, sign: bool = False) -> str:
     middle, half = 100 * mean(values), 100 * _half(values)
-    return f"{middle:{'+' if sign else ''}.1f} ({middle - half:{'+' if sign else ''}.1f} to {middle + half:{'+' if sign else ''}.1f})"
+    form = "{:+.1f} ({:+.1f} to {:+.1f})" if sign else "{:.1f} ({:.1f} to {:.1f})"
+    return form.format(middle, middle - half, middle + half)
 
 
 def _verdict(gain: list[float]) -> str:

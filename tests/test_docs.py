@@ -13,6 +13,7 @@ A page's blocks run in order, in one folder, through the command that a reader w
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -24,13 +25,21 @@ from pathlib import Path
 import click
 import pytest
 from kit.command import environment
+from scipy import stats
 
 from stillroom import cli, recipe
-from stillroom.plugins import choices
+from stillroom.plugins import choices, pick
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-RUN = ["README.md", "docs/first-run.md", "docs/own-images.md", "docs/add-a-method.md", "docs/recipes.md"]
+RUN = [
+    "README.md",
+    "docs/first-run.md",
+    "docs/own-images.md",
+    "docs/add-a-method.md",
+    "docs/recipes.md",
+    "docs/choosing.md",
+]
 BLOCK = re.compile(r"^((?:<!-- [^\n]* -->\n)*)```(\w*)\n(.*?)^```$", re.M | re.S)
 NOT_RUN = 4
 """Blocks that nobody runs. A page that needs one more must say why here, by changing the number."""
@@ -108,7 +117,7 @@ def walk(page, folder, demo, *, slow):
 @pytest.mark.parametrize("page", RUN)
 def test_commands(page, tmp_path, demo):
     ran = walk(page, tmp_path, demo, slow=False)
-    assert ran or page in ("README.md", "docs/recipes.md")
+    assert ran or page in ("README.md", "docs/recipes.md", "docs/choosing.md")
 
 
 @pytest.mark.slow
@@ -208,6 +217,34 @@ def test_every_method_and_source_has_its_place():
     assert all(f"\n## {one}\n" in methods for one in choices("methods"))
     recipes = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
     assert all(f'`source = "{one}"`' in recipes for one in choices("data/sources") if one != "auto")
+
+
+def test_a_method_that_costs_more_than_two_of_hintons_steps_says_why():
+    """The benchmark's ratio, where it was measured; a method without a row was not, and fails."""
+    tables = builder().tables
+    cost = {
+        name: max(tables.ratio(s, name) for s in tables.TITLES if tables.measured(s, name))
+        for name in choices("methods")
+    }
+    for method, ratio in cost.items():
+        said = inspect.getdoc(pick("methods", method)) or ""
+        assert ratio <= 2 or "\nCost:" in said, (
+            f"{method}: a step takes {ratio:.2f} of Hinton's, and its docs say no why"
+        )
+
+
+def test_a_verdict_claims_no_more_than_its_interval():
+    """Paired by seed: scipy's interval of the mean difference, and a loss called a loss."""
+    tables = builder().tables
+    for gain, said in (
+        ([0.02, 0.021, 0.019], "helps"),
+        ([-0.02, -0.021, -0.019], "**loses**"),
+        ([0.02, -0.01, 0.01], "helps, within the noise"),
+        ([-0.02, 0.01, -0.01], "loses, within the noise"),
+    ):
+        low, high = stats.ttest_1samp(gain, 0).confidence_interval()
+        assert tables._verdict(gain) == said
+        assert tables._interval(gain) == f"{100 * sum(gain) / 3:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def test_the_cpu_builds_are_the_tested_versions():

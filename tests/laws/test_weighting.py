@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import training
 
 from stillroom.weighting import EVERY, KEEP, Weight, Weighting
-from kit import training
 
 shares = st.floats(0, 1)
 

@@ -41,7 +41,7 @@ def test_exactly_a_token_its_position_and_a_head_are_added(name: str, width: int
 
 
 def test_apart_in_training_and_exactly_the_mean_in_evaluation(images: torch.Tensor) -> None:
-    """techniques.md 25: training has cls and dist, eval (cls + dist) / 2 exactly; apart only for who taps the second."""
+    """techniques.md 25: training has cls and dist, eval (cls + dist) / 2 exactly; apart for who taps the second."""
     network = make()
     module = network.module
     pixels = network.prepare(images)
