@@ -21,10 +21,10 @@ def results() -> str:
     parts = [INTRODUCTION.format(**_setting(found, cost))]
     for setting, title in TITLES.items():
         facts = found["facts"][setting]
-        share = facts["student_macs"] / facts["teacher_macs"]
+        student, teacher = (facts[f"{side}_macs"] / 1e6 for side in ("student", "teacher"))
         parts.append(
             f"## {title}\n\nThe teacher is right on {facts['teacher_accuracy']:.1%} of the test images; the student "
-            f"has {share:.1%} of its MACs, {facts['student_macs'] / 1e6:.2f} M of {facts['teacher_macs'] / 1e6:.1f} M.\n"
+            f"has {student / teacher:.1%} of its MACs, {student:.2f} M of {teacher:.1f} M.\n"
         )
         parts.append(_table(setting, found["rows"], cost.get(setting, {})))
     return "\n".join(parts)
