@@ -18,7 +18,7 @@ import tomli_w
 from annotated_types import Ge, Gt, Le, Lt
 
 from stillroom.errors import Failure
-from stillroom.plugins import choices, near
+from stillroom.plugins import choices, near, pick
 from stillroom.signature import build, plugin_problems
 
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -344,9 +344,19 @@ def _unknown_names(raw: dict[str, Any]) -> list[str]:
             if kind is Method and name == AUTO:
                 found += _not_alone(path, given, methods)
             elif isinstance(name, str):
-                own = {f.name for f in dataclasses.fields(kind)}
-                found += plugin_problems(folder, name, _with_arguments(kind, given)["arguments"], path, key, own)
+                own, arguments = {f.name for f in dataclasses.fields(kind)}, _with_arguments(kind, given)["arguments"]
+                wrong = plugin_problems(folder, name, arguments, path, key, own)
+                found += wrong or (_refused(folder, name, arguments, path) if kind is not Data else [])
     return found
+
+
+def _refused(folder: str, name: str, arguments: dict[str, Any], path: str) -> list[str]:
+    """What a constructor says against values of the right type. A source is not made: it would read the disk."""
+    try:
+        pick(folder, name)(**arguments)
+    except ValueError as problem:
+        return [f"{path}.{problem}"]
+    return []
 
 
 def _not_alone(path: str, given: dict[str, Any], methods: list[Any]) -> list[str]:

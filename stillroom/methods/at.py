@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
 from stillroom.methods._maps import comparable, pairs, same_grid
 from stillroom.methods.method import Method
@@ -71,8 +72,7 @@ class AT(Method):
 
     def __init__(self, *, power: float = 2.0, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
-        if not power >= 1:
-            raise ValueError(f"power must be at least 1, got {power}")
+        at_least(1, power=power)
         self.power = power
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, unit, vectors
@@ -77,10 +78,8 @@ class CC(Method):
         teacher_taps: tuple[str, ...] = (),
     ):
         super().__init__()
-        if not gamma > 0:
-            raise ValueError(f"gamma must be above 0, got {gamma}")
-        if order < 1:
-            raise ValueError(f"order must be at least 1, got {order}")
+        above(0, gamma=gamma)
+        at_least(1, order=order)
         self.gamma, self.order = gamma, order
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.embed = nn.ModuleList()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, unit
@@ -87,11 +88,8 @@ class CRD(Method):
         teacher_taps: tuple[str, ...] = (),
     ):
         super().__init__()
-        for name, count in (("dim", dim), ("bank", bank)):
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        at_least(1, dim=dim, bank=bank)
+        above(0, temperature=temperature)
         for name, taps in (("student_taps", student_taps), ("teacher_taps", teacher_taps)):
             if len(taps) > 1:
                 raise ValueError(f"{name} must be one tap, got {list(taps)}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
 from stillroom.errors import Failure
+from stillroom.methods._checks import above, one_of
 from stillroom.methods._logits import both
 from stillroom.methods.hard import hard_loss
 from stillroom.methods.hinton import hinton_loss
@@ -67,10 +68,8 @@ class DeiT(Method):
         student_taps: tuple[str, ...] = ("head_dist",),
     ):
         super().__init__()
-        if kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        one_of(Kind, kind=kind)
+        above(0, temperature=temperature)
         if len(student_taps) != 1:
             raise ValueError(f"student_taps must be one tap, got {list(student_taps)}")
         self.kind, self.temperature, self.standardised = kind, temperature, standardised

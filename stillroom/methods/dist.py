@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
+from stillroom.methods._checks import above, at_least, one_of
 from stillroom.methods._logits import both
 from stillroom.methods._ranks import pearson, spearman
 from stillroom.methods._target import mean
@@ -78,14 +79,9 @@ class DIST(Method):
         standardised: bool = False,
     ):
         super().__init__()
-        for name, value in (("beta", beta), ("gamma", gamma)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        for name, value in (("temperature", temperature), ("reg", reg)):
-            if not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
-        if correlation not in get_args(Correlation):
-            raise ValueError(f"correlation must be one of {', '.join(get_args(Correlation))}, got {correlation}")
+        at_least(0, beta=beta, gamma=gamma)
+        above(0, temperature=temperature, reg=reg)
+        one_of(Correlation, correlation=correlation)
         self.beta, self.gamma, self.temperature = beta, gamma, temperature
         self.correlation, self.reg, self.standardised = correlation, reg, standardised
 

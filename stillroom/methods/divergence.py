@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.methods._checks import one_of
 from stillroom.methods._logits import both, rows
 from stillroom.methods._temperature import Policy, as_temperature, temperature_of
 from stillroom.methods.method import Method
@@ -135,8 +136,7 @@ class Divergence(Method):
         standardised: bool = False,
     ):
         super().__init__()
-        if kind not in _KINDS:
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind}")
+        one_of(Kind, kind=kind)
         if not 0 < beta < 1:
             raise ValueError(f"beta must be above 0 and below 1, got {beta}")
         self.kind, self.temperature, self.beta = kind, temperature, beta

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.methods._checks import at_least
 from stillroom.methods._logits import both, labelled
 from stillroom.methods._target import mean, others, true
 from stillroom.methods._temperature import Policy, as_temperature, temperature_of
@@ -82,9 +83,7 @@ class DKD(Method):
         standardised: bool = False,
     ):
         super().__init__()
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        at_least(0, alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
         self.temperature, self.policy, self.lowest, self.standardised = temperature, policy, lowest, standardised
         self.thermostat = temperature_of(policy, temperature, lowest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stillroom.methods._checks import above, at_least
 from stillroom.methods._logits import both
 from stillroom.methods._ranks import spearman
 from stillroom.methods._relations import inner
@@ -107,12 +108,8 @@ class LUD(Method):
         standardised: bool = False,
     ):
         super().__init__()
-        for name, value in (("category", category), ("sample", sample)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        for name, value in (("temperature", temperature), ("lowest", lowest), ("reg", reg)):
-            if not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+        at_least(0, category=category, sample=sample)
+        above(0, temperature=temperature, lowest=lowest, reg=reg)
         if lowest > temperature:
             raise ValueError(f"lowest must be at most the temperature, {temperature}, got {lowest}")
         self.category, self.sample, self.temperature = category, sample, temperature

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.methods._checks import above, at_least
 from stillroom.methods._logits import both, labelled
 from stillroom.methods._target import mean, others, target_loss
 from stillroom.methods.method import Method
@@ -58,10 +59,8 @@ class NKD(Method):
 
     def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0, standardised: bool = False):
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be at least 0, got {gamma}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        at_least(0, gamma=gamma)
+        above(0, temperature=temperature)
         self.gamma, self.temperature, self.standardised = gamma, temperature, standardised
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:

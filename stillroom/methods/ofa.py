@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
+from stillroom.methods._checks import above
 from stillroom.methods._features import to_map
 from stillroom.methods._logits import labelled, rows, wide
 from stillroom.methods.method import Method
@@ -79,10 +80,8 @@ class OFA(Method):
 
     def __init__(self, *, eps: float = 1.0, temperature: float = 1.0, student_taps: tuple[str, ...] = ()):
         super().__init__()
-        if not eps > 0:
-            raise ValueError(f"eps must be above 0, got {eps}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        above(0, eps=eps)
+        above(0, temperature=temperature)
         self.eps, self.temperature = eps, temperature
         self.student_taps = tuple(student_taps)
         self.branches = nn.ModuleList()

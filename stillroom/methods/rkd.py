@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stillroom.methods._checks import at_least
 from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, relative_distances, unit, vectors
 from stillroom.methods.method import Method
@@ -105,9 +106,7 @@ class RKD(Method):
         teacher_taps: tuple[str, ...] = (),
     ):
         super().__init__()
-        for name, value in (("distance", distance), ("angle", angle)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        at_least(0, distance=distance, angle=angle)
         if distance == angle == 0:
             raise ValueError("distance or angle must be above 0, got 0 for both")
         self.distance, self.angle = distance, angle

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
@@ -68,8 +69,7 @@ class SlicedWasserstein(Method):
         self, *, directions: int = 100, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()
     ):
         super().__init__()
-        if directions < 1:
-            raise ValueError(f"directions must be at least 1, got {directions}")
+        at_least(1, directions=directions)
         self.directions = directions
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.regress = nn.ModuleList()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
+from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_grid, to_map
 from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
@@ -78,9 +79,7 @@ class ViTKD(Method):
         teacher_taps: tuple[str, ...] = (),
     ):
         super().__init__()
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        at_least(0, alpha=alpha, beta=beta)
         if not 0 < masked <= 1:
             raise ValueError(f"masked must be above 0 and at most 1, got {masked}")
         for name, taps in (("student_taps", student_taps), ("teacher_taps", teacher_taps)):

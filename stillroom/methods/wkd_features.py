@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
 from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
@@ -85,10 +86,8 @@ class WKDFeatures(Method):
         teacher_taps: tuple[str, ...] = (),
     ):
         super().__init__()
-        if not ratio >= 0:
-            raise ValueError(f"ratio must be at least 0, got {ratio}")
-        if grid < 1:
-            raise ValueError(f"grid must be at least 1, got {grid}")
+        at_least(0, ratio=ratio)
+        at_least(1, grid=grid)
         self.ratio, self.grid = ratio, grid
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.regress = nn.ModuleList()

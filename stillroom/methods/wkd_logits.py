@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stillroom.methods._checks import above, at_least
 from stillroom.methods._logits import both, labelled
 from stillroom.methods._target import mean, target_loss
 from stillroom.methods._transport import transport_cost
@@ -107,12 +108,10 @@ class WKDLogits(Method):
         standardised: bool = False,
     ):
         super().__init__()
-        for name, value in (("temperature", temperature), ("kappa", kappa)):
-            if not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
-        for name, value, least in (("gamma", gamma, 0), ("reg", reg, 0.0125), ("iterations", iterations, 1)):
-            if not value >= least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        above(0, temperature=temperature, kappa=kappa)
+        at_least(0, gamma=gamma)
+        at_least(0.0125, reg=reg)
+        at_least(1, iterations=iterations)
         self.gamma, self.temperature, self.kappa = gamma, temperature, kappa
         self.reg, self.iterations, self.standardised = reg, iterations, standardised
         self._remember(torch.zeros(0))

@@ -83,6 +83,9 @@ def test_every_problem_of_a_recipe_at_once(here):
         ("methods.0.temperature=hot", "methods[0].temperature: must be a valid number, got 'hot'"),
         ("data.val=0", "data.val: must be above 0"),
         ("student.size=32", "student.size: can't be set here; it follows from the data and the weights"),
+        ("methods.0.temperature=-1", "methods[0].temperature must be above 0 and finite, got -1"),
+        ("task.smoothing=1.5", "task.smoothing must be at least 0 and below 1, got 1.5"),
+        ("methods=auto,hinton", "methods[0].name: 'auto' stands alone"),
         ("methods=dkdd", "methods[0].name: no method called 'dkdd'"),
         (
             'methods=[{name = "fitnet", student_tap = "layer2"}]',

@@ -1,0 +1,38 @@
+"""What a constructor says against a value: the argument's name, what it must be, and what came."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+
+def above(least: float, **values: float) -> None:
+    """Each value must be greater than `least`; NaN is not.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in values.items():
+        if not value > least:
+            raise ValueError(f"{name} must be above {least}, got {value}")
+
+
+def at_least(least: float, **values: float) -> None:
+    """Each value must be `least` or greater; NaN is not.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in values.items():
+        if not value >= least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def one_of(literal: Any, **values: str) -> None:
+    """Each value must be one of a Literal's.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in values.items():
+        if value not in get_args(literal):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(literal))}, got {value}")
