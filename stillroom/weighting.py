@@ -76,8 +76,7 @@ class Weighting(nn.Module):
         if not self.balanced or not torch.is_grad_enabled():
             return
         if self.calls % EVERY == 0:
-            found = [_length(terms, label, parameters) for label in self.plans]
-            measured = total(torch.stack(found)) / (dist.get_world_size() if dist.is_initialized() else 1)
+            measured = torch.stack([_length(terms, label, parameters) for label in self.plans])
             usable = torch.where(measured.isfinite() & (measured > 0), measured, self.lengths)
             self.lengths.copy_(usable if self.calls == 0 else self.lengths.lerp(usable, 1 - KEEP))
         self.calls += 1
@@ -89,10 +88,12 @@ def label_of(term: str) -> str:
 
 
 def _length(terms: Terms, label: str, parameters: Sequence[Tensor]) -> Tensor:
-    """The norm of the gradient of the label's raw terms, 0 where it has none."""
+    """The norm of the gradient of the label's raw terms over the images of all processes, 0 where it has none."""
     own = [value for name, value in terms.items() if label_of(name) == label and value.requires_grad]
     if not own:
         return torch.zeros((), dtype=torch.float64, device=parameters[0].device)
-    grads = torch.autograd.grad(torch.stack(own).sum(), parameters, retain_graph=True, allow_unused=True)
-    squares = [grad.double().square().sum() for grad in grads if grad is not None]
-    return torch.stack(squares).sum().sqrt()
+    grads = torch.autograd.grad(
+        torch.stack(own).sum(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    whole = total(torch.cat([grad.flatten() for grad in grads]).double())
+    return whole.norm() / (dist.get_world_size() if dist.is_initialized() else 1)
