@@ -159,7 +159,7 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
             remembered.clear()
             remembered[method] = Remembered(teacher, data, learner.teacher_taps)
         started = time.perf_counter()
-        finished(learner, remembered.get(method), data, TRAINING, seed=seed)
+        finished(learner, remembered.get(method), data, replace(TRAINING, steps=args.steps), seed=seed)
         engine, task = Engine(1), Classification()
         found = score(student.eval(), task, data.splits["test"], 256, engine)
         rows.append({"setting": setting, "method": method, "seed": seed, "accuracy": found})
@@ -186,22 +186,26 @@ def main_train(args: argparse.Namespace) -> None:
         workers = [subprocess.Popen(part) for part in parts]
         if failed := max([worker.wait() for worker in workers]):
             sys.exit(failed)
-        rows = [row for file in sorted(KEPT.glob("*.json")) for row in json.loads(file.read_text())]
+        rows = [row for file in sorted(kept(args).glob("*.json")) for row in json.loads(file.read_text())]
         said = {"machine": machine.hardware(torch.device("cpu"), 1), "facts": facts(args, load(args)), "rows": rows}
-        return write(RESULTS / "methods.json", said)
+        name = "methods.json" if args.steps == TRAINING.steps else f"methods-{args.steps}.json"
+        return write(RESULTS / name, said)
     data, remembered = load(args), {}
     for setting, name in jobs[args.part :: args.jobs]:
-        file = KEPT / f"{setting}-{name}.json"
+        file = kept(args) / f"{setting}-{name}.json"
         if not file.exists():
             write(file, train_one(args, data, setting, name, remembered))
 
 
+def kept(args: argparse.Namespace) -> Path:
+    """Where finished methods wait for the others."""
+    return KEPT / str(args.steps)
+
+
 def facts(args: argparse.Namespace, data: Dataset) -> dict:
     """What the table's heading says."""
-    found = {"steps": TRAINING.steps, "batch": TRAINING.batch, "images": len(data.splits["train"])}
-    for setting in SETTINGS:
-        if setting == "vit" and not (KEPT / "vit-teacher.pt").exists():
-            continue
+    found = {"steps": args.steps, "batch": TRAINING.batch, "images": len(data.splits["train"])}
+    for setting in args.settings:
         student, teacher = networks(asked(args, setting, UNTAUGHT), data, 0)
         shape, task = (data.channels, data.size, data.size), Classification()
         found[setting] = {
@@ -290,6 +294,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a resnet20 trained on it")
     parser.add_argument("--settings", nargs="+", default=["cnn", "vit"], choices=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--steps", type=int, default=TRAINING.steps, help="of each training")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the methods")
     parser.add_argument("--part", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=15)

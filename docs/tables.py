@@ -27,6 +27,11 @@ def results() -> str:
             f"has {student / teacher:.1%} of its MACs, {student:.2f} M of {teacher:.1f} M.\n"
         )
         parts.append(_table(setting, found["rows"], cost.get(setting, {})))
+    for file in sorted(RESULTS.glob("methods-[0-9]*.json")):
+        longer = _read(file.name)
+        steps, setting = longer["facts"]["steps"], longer["rows"][0]["setting"]
+        parts.append(LONGER.format(title=TITLES[setting], steps=steps, times=steps / found["facts"]["steps"]))
+        parts.append(_table(setting, longer["rows"], {}))
     return "\n".join(parts)
 
 
@@ -73,6 +78,13 @@ middle half of them. *Memory* is the peak of a process that trains with that met
 {train}
 {cost}
 ```
+"""
+
+
+LONGER = """\
+## {title}, {times:.0f} times as long
+
+The same with `--steps {steps}`, for a few methods: what a longer schedule changes. The seeds and the images are those above.
 """
 
 
