@@ -84,7 +84,7 @@ middle half of them. *Memory* is the peak of a process that trains with that met
 LONGER = """\
 ## {title}, {times:.0f} times as long
 
-The same with `--steps {steps}`, for a few methods: what a longer schedule changes. The seeds and the images are those above.
+The same with `--steps {steps}`, for a few methods: what a longer schedule changes. Seeds and images are those above.
 """
 
 
