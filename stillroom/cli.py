@@ -178,10 +178,11 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
+        width = max(map(len, found))
         for name, text in found.items():
             lines = text if isinstance(text, list) else [text]
             for i, line in enumerate(lines):
-                console.out.print(f"{name if i == 0 else '':9} {line}", markup=False)
+                console.out.print(f"{name if i == 0 else '':{width}} {line}", markup=False)
     return 0
 
 

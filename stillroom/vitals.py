@@ -115,21 +115,22 @@ def own_parts(learner: Learner, state: State, heard: Output | None, batch: Batch
 def conventions(label: str, method: Method, student: Output, heard: Output, batch: Batch) -> str | None:
     """How a loss of predictions counts, measured: over images, over classes, and what the temperature does to it.
 
-    None for methods that read features. A ratio of 1 means: a mean over images; classes that nobody believes in
-    cost nothing, so classes are summed, not averaged; T^2 keeps the gradient's length when T doubles.
+    None for methods that read features. 1 with the batch doubled means a mean over images; 1 with classes that nobody
+    believes in, that classes are summed, not averaged; near 1 at twice the temperature, that T^2 is not forgotten.
+    Correlations and the like have other figures by right.
     """
     if method.reads != "pred" or method.student_taps:
         return None
     value = _charge(method, student.pred, heard.pred, batch)
     doubled = Batch(images=batch.images, target=torch.cat([batch.target] * 2), keys=batch.keys)
     twice = _charge(method, torch.cat([student.pred] * 2), torch.cat([heard.pred] * 2), doubled)
-    said = [f"the batch twice: {twice / value:.2f} times"]
+    said = [f"x{twice / value:.2f} with the batch doubled (1: a mean over images)"]
     if not getattr(method, "standardised", False):  # a mean over logits hears what no softmax believes
         wider = _charge(method, _widened(student.pred), _widened(heard.pred), batch)
-        said.append(f"as many classes nobody believes in: {wider / value:.2f} times")
+        said.append(f"x{wider / value:.2f} with classes added that nobody believes in (1: summed over classes)")
     if isinstance(temperature := getattr(method, "temperature", None), float):
         ratio = _warmer(method, temperature, student, heard, batch)
-        said.append(f"T = {2 * temperature:g} for {temperature:g}: its gradient {ratio:.2f} times as long")
+        said.append(f"gradient x{ratio:.2f} at T = {2 * temperature:g} for {temperature:g} (near 1: T^2 is kept)")
     return f"{label}: " + ", ".join(said)
 
 

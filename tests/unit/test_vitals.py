@@ -110,7 +110,7 @@ def outputs():
 def test_conventions_of_a_right_loss():
     _, _, batch, _ = scene()
     said = vitals.conventions("hinton", Hinton(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
-    assert "the batch twice: 1.00 times" in said and "believes in: 1.00 times" in said and "T = 8 for 4" in said
+    assert "x1.00 with the batch doubled" in said and "x1.00 with classes added" in said and "T = 8 for 4" in said
 
 
 def test_a_loss_divided_by_its_classes_shows():
@@ -122,7 +122,7 @@ def test_a_loss_divided_by_its_classes_shows():
 
     _, _, batch, _ = scene()
     said = vitals.conventions("divided", Divided(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
-    assert "believes in: 0.50 times" in said
+    assert "x0.50 with classes added" in said
 
 
 def test_a_temperature_without_its_square_shows():
@@ -134,7 +134,7 @@ def test_a_temperature_without_its_square_shows():
     batch = dataclasses.replace(batch, target=batch.target[:8])
     ratios = []
     for method in (Hinton(), Bare()):
-        ratios.append(float(vitals.conventions("x", method, *outputs(), batch).split("gradient ")[1].split(" ")[0]))
+        ratios.append(float(vitals.conventions("x", method, *outputs(), batch).split("gradient x")[1].split(" ")[0]))
     assert ratios[1] == pytest.approx(ratios[0] / 4, abs=0.01)
 
 
@@ -200,7 +200,7 @@ def test_check_says_all_of_it():
     said = check(read("digits", {"methods": "hinton,fitnet", "train.batch": 16}))
     assert said["methods"] == ["hinton: predictions", "fitnet: layer2 [32, 4, 4] ~ layer2 [64, 4, 4]"]
     assert len(said["batch"]) == 3 and "fitnet: 2,112 weights" in said["teaching"][1]
-    assert said["conventions"][0].startswith("hinton: the batch twice: 1.00 times")
+    assert said["conventions"][0].startswith("hinton: x1.00 with the batch doubled")
 
 
 def test_a_teacher_as_it_is_is_asked_what_it_knows(tmp_path):
