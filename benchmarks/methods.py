@@ -1,7 +1,7 @@
 """Every distillation method under one budget: accuracy over seeds, and what a step costs beside Hinton's.
 
     python benchmarks/methods.py train --cifar DIR --weights cifar10_resnet20.safetensors [--jobs 2]
-    python benchmarks/methods.py cost  --cifar DIR --weights cifar10_resnet20.safetensors
+    python benchmarks/methods.py cost ...      python benchmarks/methods.py memory ...
 
 Two settings. `cnn`: a trained resnet20 teaches a resnet8 of less than a tenth of its MACs. `vit`: a small ViT, trained
 here first, teaches a ViT of a tenth of its MACs; it is there for the methods that need transformers. All methods keep
@@ -217,30 +217,37 @@ def facts(args: argparse.Namespace, data: Dataset) -> dict:
 
 
 def main_cost(args: argparse.Namespace) -> None:
-    """Rounds of a few steps of every method in turn, each a ratio to Hinton's of the same round; then memory."""
-    if args.alone:
-        return alone(args)
+    """Rounds of a few steps of every method in turn, each a ratio to Hinton's of the same round."""
     data, found = load(args), {}
     for setting in args.settings:
-        steps = {name: stepper(args, data, setting, name) for name in names(setting)}
+        steps = {name: stepper(args, data, setting, name) for name in names(setting) if name not in VARIANTS}
         for step in steps.values():
             step()
         ratios: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(args.rounds):
             spent = {name: clocked(step) for name, step in steps.items()}
             for name in steps:
-                ratios[name].append(spent[name] / spent["hinton"])
-        found[setting] = {name: {"ratios": [round(r, 4) for r in values]} for name, values in ratios.items()}
-        del steps
-        for name in found[setting]:
-            command = [*sys.orig_argv, "--alone", setting, name]
-            said = subprocess.run(command, check=True, capture_output=True, text=True)
-            found[setting][name]["peak_mb"] = int(said.stdout.split()[-1])
-            print(setting, name, found[setting][name], flush=True)
-    write(
-        RESULTS / "methods-cost.json",
-        {"machine": machine.hardware(torch.device("cpu"), 1), "rounds": args.rounds, **found},
-    )
+                ratios[name].append(round(spent[name] / spent["hinton"], 4))
+        found[setting] = ratios
+    said = {"machine": machine.hardware(torch.device("cpu"), 1), "rounds": args.rounds}
+    write(RESULTS / "methods-cost.json", said | found)
+
+
+def main_memory(args: argparse.Namespace) -> None:
+    """The peak of a process that trains with one method and nothing else, in MB; a small data set is kept out of it."""
+    if args.alone:
+        step = stepper(args, assemble.load_data(recipe.Data(source="digits", size=32)), *args.alone)
+        for _ in range(3):
+            step()
+        return print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    found: dict[str, dict[str, int]] = {}
+    for setting in args.settings:
+        for name in names(setting):
+            if name not in VARIANTS:
+                command = [*sys.orig_argv, "--alone", setting, name]
+                said = subprocess.run(command, check=True, capture_output=True, text=True)
+                found.setdefault(setting, {})[name] = int(said.stdout.split()[-1])
+    write(RESULTS / "methods-memory.json", found)
 
 
 def stepper(args: argparse.Namespace, data: Dataset, setting: str, method: str):
@@ -268,14 +275,6 @@ def clocked(step) -> float:
     return time.perf_counter() - started
 
 
-def alone(args: argparse.Namespace) -> None:
-    """The peak memory of a process that trains with one method and nothing else, in MB."""
-    step = stepper(args, load(args), *args.alone)
-    for _ in range(3):
-        step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-
-
 def load(args: argparse.Namespace) -> Dataset:
     return assemble.load_data(asked(args, "cnn", UNTAUGHT).data)
 
@@ -289,7 +288,7 @@ def write(file: Path, what: dict | list) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "cost"))
+    parser.add_argument("what", choices=("train", "cost", "memory"))
     parser.add_argument("--cifar", type=Path, required=True, help="folder with CIFAR-10 as parquet files")
     parser.add_argument("--weights", type=Path, required=True, help="a resnet20 trained on it")
     parser.add_argument("--settings", nargs="+", default=["cnn", "vit"], choices=list(SETTINGS))
@@ -301,7 +300,7 @@ def main() -> None:
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    {"train": main_train, "cost": main_cost}[args.what](args)
+    {"train": main_train, "cost": main_cost, "memory": main_memory}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def summary(name: str) -> list[str]:
 
 def ratio(setting: str, name: str) -> float:
     """The time of a step as a multiple of Hinton's, the median of the rounds."""
-    return median(_read("methods-cost.json")[setting][name]["ratios"])
+    return median(_read("methods-cost.json")[setting][name])
 
 
 def measured(setting: str, name: str) -> bool:
@@ -70,13 +70,14 @@ and a row that loses is left in.
 to the same student with the same seed and no teacher, in points, with its 95 % interval (paired, Student's t with
 {freedom} degrees of freedom; three seeds make wide intervals). *Step* is the time of a training step with a live
 teacher as a multiple of Hinton's: the median over {rounds} rounds in which all methods took turns, and in brackets the
-middle half of them. *Memory* is the peak of a process that trains with that method alone.
+middle half of them. *Memory* is the peak of a process that trains with that method alone, the libraries included.
 
 {machine}
 
 ```text
 {train}
 {cost}
+{memory}
 ```
 """
 
@@ -98,6 +99,7 @@ def _setting(found: dict[str, Any], cost: dict[str, Any]) -> dict[str, Any]:
         "machine": f"{hardware['cpu']}, {hardware['cores']} cores, one thread a training, no accelerator.",
         "train": COMMAND.format(what="train"),
         "cost": COMMAND.format(what="cost"),
+        "memory": COMMAND.format(what="memory"),
     }
 
 
@@ -110,7 +112,8 @@ def _table(setting: str, rows: list[dict[str, Any]], cost: dict[str, Any]) -> st
         gain = [scores[seed] - untaught[seed] for seed in scores]
         beside = f"{_interval(gain, sign=True)} | {_verdict(gain)}" if name != "none" else " | "
         shown = f"[{name}](methods.md#{name.partition('-')[0]})" if name != "none" else "**no distillation**"
-        accuracy, memory = 100 * mean(scores.values()), cost.get(name, {}).get("peak_mb", "")
+        accuracy = 100 * mean(scores.values())
+        memory = _read("methods-memory.json")[setting].get(name, "") if cost else ""
         lines.append(f"| {shown} | {accuracy:.1f} | {beside} | {_ratio({setting: cost}, setting, name)} | {memory} |")
     head = "| method | accuracy | beside untaught | verdict | step | memory, MB |\n|---|---:|---:|---|---:|---:|"
     return head + "\n" + "\n".join(lines) + "\n"
@@ -139,7 +142,7 @@ def _verdict(gain: list[float]) -> str:
 
 
 def _ratio(cost: dict[str, Any], setting: str, name: str) -> str:
-    values = sorted(cost.get(setting, {}).get(name, {}).get("ratios", []))
+    values = sorted(cost.get(setting, {}).get(name, []))
     if not values:
         return ""
     quarter = len(values) // 4
