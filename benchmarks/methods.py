@@ -234,9 +234,10 @@ def main_cost(args: argparse.Namespace) -> None:
 
 
 def main_memory(args: argparse.Namespace) -> None:
-    """The peak of a process that trains with one method and nothing else, in MB; a small data set is kept out of it."""
+    """The peak of a process that trains with one method and nothing else, in MB; images are read as they are needed."""
     if args.alone:
-        step = stepper(args, assemble.load_data(recipe.Data(source="digits", size=32)), *args.alone)
+        section = asked(args, "cnn", UNTAUGHT).data
+        step = stepper(args, assemble.load_data(replace(section, memory_gb=0.0)), *args.alone)
         for _ in range(3):
             step()
         return print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
