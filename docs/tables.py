@@ -68,7 +68,8 @@ and a row that loses is left in.
 
 *Accuracy* is the mean over the seeds on the 10,000 test images, in percent. *Beside untaught* is the mean difference
 to the same student with the same seed and no teacher, in points, with its 95 % interval (paired, Student's t with
-{freedom} degrees of freedom; three seeds make wide intervals). *Step* is the time of a training step with a live
+{freedom} degrees of freedom; three seeds make wide intervals, and of two dozen verdicts one or two are expected to be
+chance). *Step* is the time of a training step with a live
 teacher as a multiple of Hinton's: the median over {rounds} rounds in which all methods took turns, and in brackets the
 middle half of them. *Memory* is the peak of a process that trains with that method alone, the libraries included.
 
