@@ -131,7 +131,7 @@ CHOOSING = """\
 # Choosing a method
 
 `methods = "auto"` takes the first row that fits, and the run says which it took and why. `stillroom check` says it
-before anything is trained. Each row is a recipe of the package too: `stillroom run strong-teacher data=photos/
+before anything is trained. Each situation has a recipe in the package: `stillroom run strong-teacher data=photos/
 teacher=... student=...`.
 
 <!-- slow -->

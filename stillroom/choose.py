@@ -45,7 +45,7 @@ class Choice:
 def choose(facts: Facts) -> Choice:
     """The first of `RULES` that holds."""
     rule = next(rule for rule in RULES if rule.holds(facts))
-    return Choice(rule.situation, rule.methods, rule.why.format(**vars(facts), gap=GAP))
+    return Choice(rule.situation, rule.methods, rule.why.format(**vars(facts)))
 
 
 @dataclass(frozen=True)

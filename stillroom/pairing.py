@@ -42,7 +42,7 @@ def find(
         method: for messages.
 
     Raises:
-        Failure: SR-M333 a network has nothing of that kind, SR-M334 the user named unequal numbers.
+        Failure: SR-M333 a network has nothing of that kind.
     """
     if reads == "pred" or all(named):
         return []

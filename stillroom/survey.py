@@ -91,11 +91,8 @@ def survey(network: Network, images: Tensor) -> Survey:
             hook.remove()
         network.train(training)
     blocks = _blocks(calls)
-    stages = tuple(
-        replace(call.place, depth=(i + 1) / (len(found) or 1))
-        for found in [_stages(calls, blocks)]
-        for i, call in enumerate(found)
-    )
+    ends = _stages(calls, blocks)
+    stages = tuple(replace(end.place, depth=(i + 1) / len(ends)) for i, end in enumerate(ends))
     return Survey(
         places={name: call.place for name, call in calls.items()},
         stages=stages,

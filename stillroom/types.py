@@ -24,7 +24,7 @@ class Batch:
     Attributes:
         images: [B, C, H, W] float in 0..1, *not normalised*: every network normalises for itself.
         target: whatever the task reads: labels [B] int64 for classification. Besides the task only methods that treat
-            the true class apart read it, through `methods._logits.labelled`.
+            the true class apart read it.
         keys: [B] int64; equal keys mean equal pixels, so they may index a cache.
         views: further crops, each [B, C, h, w]; only self-distillation asks for them.
     """

@@ -7,7 +7,7 @@ that no optimiser knows, a teacher whose classes stand in another order. Each ha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from stillroom.models.network import IMAGENET, Network
 from stillroom.state import State
 from stillroom.teachers.frozen import Frozen
 from stillroom.types import Batch, Output
+from stillroom.weighting import gradient_length, label_of
 
 NOBODY = -1e4  # a logit that no softmax believes in
 JUDGED = 512  # val images that a teacher's knowledge is measured on
@@ -59,10 +60,10 @@ def terms(learner: Learner, heard: Output | None, batch: Batch) -> list[Term]:
     """
     student, weights, found = list(learner.student.parameters()), learner.weights(0.5), []
     for name, value in learner(batch, heard, 0.5).items():
-        pull = _length(value, student)
+        pull = float(gradient_length(value, student))
         if not 0 < pull < float("inf"):
             raise Failure("SR-M331", term=name, value=value.item(), length=pull)
-        found.append(Term(name, value.item(), weights[name.partition("/")[0]], pull))
+        found.append(Term(name, value.item(), weights[label_of(name)], pull))
     return found
 
 
@@ -155,11 +156,6 @@ def knowledge(frozen: Frozen, split: Split, classes: int) -> list[str]:
     return said
 
 
-def _length(value: Tensor, parameters: Sequence[Tensor]) -> float:
-    grads = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return float(sum(float(grad.square().sum()) for grad in grads if grad is not None) ** 0.5)
-
-
 def _charge(method: Method, student: Tensor, teacher: Tensor, batch: Batch) -> float:
     charged = method.loss(Output(pred=student.detach()), Output(pred=teacher), batch, 0.5)
     return float(torch.stack(list(charged.values())).sum())
@@ -176,7 +172,7 @@ def _warmer(method: Method, temperature: float, student: Output, heard: Output, 
         logits = student.pred.detach().requires_grad_()
         warm = type(method)(**_arguments(method) | {"temperature": now})
         charged = warm.loss(Output(pred=logits), heard, batch, 0.5)
-        lengths.append(_length(torch.stack(list(charged.values())).sum(), [logits]))
+        lengths.append(float(gradient_length(torch.stack(list(charged.values())).sum(), [logits])))
     return lengths[1] / max(lengths[0], 1e-12)
 
 

@@ -92,8 +92,11 @@ def _length(terms: Terms, label: str, parameters: Sequence[Tensor]) -> Tensor:
     own = [value for name, value in terms.items() if label_of(name) == label and value.requires_grad]
     if not own:
         return torch.zeros((), dtype=torch.float64, device=parameters[0].device)
-    grads = torch.autograd.grad(
-        torch.stack(own).sum(), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
+    return gradient_length(torch.stack(own).sum(), parameters)
+
+
+def gradient_length(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The norm of the gradient of a loss over the images of all processes; its graph is kept, and every `.grad`."""
+    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     whole = total(torch.cat([grad.flatten() for grad in grads]).double())
     return whole.norm() / (dist.get_world_size() if dist.is_initialized() else 1)
