@@ -161,7 +161,7 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
         started = time.perf_counter()
         finished(learner, remembered.get(method), data, replace(TRAINING, steps=args.steps), seed=seed)
         engine, task = Engine(1), Classification()
-        found = score(student.eval(), task, data.splits["test"], 256, engine)
+        found = score(student.eval(), task, data.splits["test"], data.classes, 256, engine)
         rows.append({"setting": setting, "method": method, "seed": seed, "accuracy": found})
         print(f"{setting} {method} seed {seed}: {found:.2%} ({time.perf_counter() - started:.0f} s)", flush=True)
     return rows
@@ -211,7 +211,7 @@ def facts(args: argparse.Namespace, data: Dataset) -> dict:
         found[setting] = {
             "student_macs": operations.macs(student, shape),
             "teacher_macs": operations.macs(teacher.network, shape),
-            "teacher_accuracy": score(teacher.speak, task, data.splits["test"], 256, Engine(1)),
+            "teacher_accuracy": score(teacher.speak, task, data.splits["test"], data.classes, 256, Engine(1)),
         }
     return found
 

@@ -100,7 +100,8 @@ word names a source. `methods = ["hinton"]` is short for `[[methods]]` with `nam
 
 **How far the teacher is fitted.** `teacher.fit` says it: `"none"` takes the teacher as it is, `"head"` fits a new
 classifier and nothing else, `"all"` trains the whole network. Left out, it follows from `teacher.weights`:
-`"pretrained"` means `"head"`, a file means `"none"`, no weights mean `"all"`.
+`"pretrained"` means what the task is used to (a classifier's head, the whole of a detector or a segmenter, nothing of
+an embedding), a file means `"none"`, no weights mean `"all"`.
 
 **An empty default** means that the key may be left out; what then happens is in the last column.
 """
@@ -118,21 +119,29 @@ LOOKS = {
 }
 
 CONDITIONS = {
-    "dense": "segmentation or detection",
-    "embedding": "an embedding, with labels",
-    "no-labels": "an embedding, without labels",
+    "boxes": "the networks say boxes",
+    "pixels": "the networks say a class for each pixel",
+    "vectors": "the networks say a vector",
     "vit-to-vit": "two transformers, with labels",
     "cross-architecture": "a transformer and a convolutional network, with labels",
     "strong-teacher": f"the student has at most {choose.GAP:.0%} of the teacher's MACs; or unlike families, no labels",
     "standard": "anything else",
 }
 
+EXAMPLES = {
+    "boxes": "bccd-detection",
+    "pixels": "camvid-segmentation",
+    "vectors": "flowers-embedding",
+}
+"""Situation -> the recipe that shows it, where it has another name."""
+
 CHOOSING = """\
 # Choosing a method
 
 `methods = "auto"` takes the first row that fits, and the run says which it took and why. `stillroom check` says it
 before anything is trained. Each situation has a recipe in the package: `stillroom run strong-teacher data=photos/
-teacher=... student=...`.
+teacher=... student=...`. The recipes of detection, segmentation and embedding name their methods, so that they stay
+what they are; `methods=auto` on the command line replaces them.
 
 <!-- slow -->
 ```bash
@@ -146,8 +155,8 @@ al. 2020), while logits helped it (67.4 %). What our own benchmark says, under a
 [results](method-results.md); it is no proof of these rows. The student untaught is trained beside it in every run for
 that reason.
 
-| situation | when | methods | why |
-|---|---|---|---|"""
+| situation | when | methods | recipe | why |
+|---|---|---|---|---|"""
 
 
 def main() -> int:
@@ -172,6 +181,7 @@ def pages() -> dict[str, str]:
         "methods.md": methods,
         "method-results.md": tables.results,
         "choosing.md": choosing,
+        "task-results.md": tables.tasks,
         "decode.md": decoding,
     }
     return {name: NOTE + make().rstrip() + "\n" for name, make in made.items()}
@@ -185,6 +195,8 @@ def recipes() -> str:
         parts.append(_keys(kind, path) + "\n")
         if kind is recipe.Data:
             parts += [_plugin("data/sources", "source", name) for name in choices("data/sources") if name != "auto"]
+        if kind is recipe.Task:
+            parts += [_plugin("tasks", "name", name) for name in choices("tasks")]
     parts.append("What each method takes besides is on the page [methods](methods.md).\n")
     parts.append("## The built-in recipes\n")
     for name in recipe.built_in():
@@ -254,7 +266,8 @@ def choosing() -> str:
     for rule in choose.RULES:
         names = " + ".join(f"[{one.name}](methods.md#{one.name})" for one in rule.methods)
         why = rule.why.replace("{ratio:.1%}", "so little").replace("{", "*").replace("}", "*")
-        lines.append(f"| {rule.situation} | {CONDITIONS[rule.situation]} | {names} | {why} |")
+        example = EXAMPLES.get(rule.situation, rule.situation)
+        lines.append(f"| {rule.situation} | {CONDITIONS[rule.situation]} | {names} | `{example}` | {why} |")
     return "\n".join(lines)
 
 
@@ -418,7 +431,7 @@ def _write_results(folder: Path) -> None:
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     console = Console(width=120, highlight=False, color_system=None)
     with console.capture() as said:
-        console.print(results(metrics))
+        console.print(results(metrics, info.get("task")))
     printed = "\n".join(line.rstrip() for line in said.get().splitlines())
     versions, hardware = info["versions"], info["hardware"]
     about = (

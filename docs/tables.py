@@ -153,3 +153,79 @@ def _ratio(cost: dict[str, Any], setting: str, name: str) -> str:
 def _read(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
     return found
+
+
+TASKS = """\
+# What each task's recipe came to
+
+The three recipes below, with seeds 0 to 2, on the images and weights that their pages name. *Teacher*, *untaught* and
+*student* are means over the seeds on the test images, in percent, with the lowest and the highest seed in brackets.
+The *gain* is the student's over the same student with the same seed and no teacher, in points, with the 95 % interval
+of its mean (paired, Student's t with two degrees of freedom, so wide). Where labels teach nothing, *untaught*
+is the student as it was before training: a random network. Figures of the files are from their own runtime.
+
+{machine}
+"""
+
+
+def tasks() -> str:
+    """The page: detection, segmentation and embedding over three seeds, each with its files."""
+    found = _read("tasks.json")
+    hardware, versions = found[0]["hardware"], found[0]["versions"]
+    machine = f"{hardware['cpu']}, {hardware['cores']} cores, no accelerator; torch {versions['torch']}."
+    parts = [TASKS.format(machine=machine)]
+    for name in dict.fromkeys(row["recipe"] for row in found):
+        parts.append(_task(name, [row for row in found if row["recipe"] == name]))
+    return "\n".join(parts)
+
+
+def _task(name: str, rows: list[dict[str, Any]]) -> str:
+    first, task = rows[0], rows[0]["task"]
+    n = first["figures"]["student"][task["headline"]].get("n", "")
+    macs = [first["figures"][side]["macs"]["value"] for side in ("student", "teacher")]
+    minutes = [row["minutes"] for row in rows]
+    lines = [
+        f"## {name}\n",
+        f"`{first['student']}` ({100 * macs[0] / macs[1]:.1f} % of the MACs) from `{first['teacher']}`, by "
+        f"{' + '.join(first['methods'])}; {n} test images; {min(minutes):.0f} to {max(minutes):.0f} minutes a seed, "
+        "everything included.\n",
+        "| figure | teacher | untaught | student | gain | verdict |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    lines += [_across(figure, title, rows) for figure, title in _shares(first)]
+    lines += ["", "| file | verified | agreement | " + task["title"] + " | size |", "|---|---|---:|---:|---:|"]
+    lines += [_file(bits, task["headline"], rows) for bits in (32, 8)]
+    return "\n".join(lines) + "\n"
+
+
+def _shares(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures in 0..1 that all three networks have, the headline first."""
+    task, sides = row["task"], row["figures"].values()
+    names = [name for name in row["figures"]["student"] if all(name in side for side in sides)]
+    shares = [name for name in names if all(_is_share(side[name]["value"]) for side in sides)]
+    names = [task["headline"], *(name for name in shares if name != task["headline"])]
+    return [(name, task["title"] if name == task["headline"] else name.replace("_", " ")) for name in names]
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float) and 0 <= value <= 1
+
+
+def _across(figure: str, title: str, rows: list[dict[str, Any]]) -> str:
+    names = ("teacher", "baseline", "student")
+    sides = [[100 * row["figures"][name][figure]["value"] for row in rows] for name in names]
+    cells = [f"{mean(values):.1f} ({min(values):.1f} to {max(values):.1f})" for values in sides]
+    gain = [(taught - untaught) / 100 for taught, untaught in zip(sides[2], sides[1], strict=True)]
+    return f"| {title} | {' | '.join(cells)} | {_interval(gain, sign=True)} | {_verdict(gain)} |"
+
+
+def _file(bits: int, headline: str, rows: list[dict[str, Any]]) -> str:
+    files = [one for row in rows for one in row["exports"] if one["bits"] == bits]
+    kind, passed = {32: "float", 8: "int8"}[bits], sum(one["verified"] for one in files)
+    agreed = [100 * one["agreement"]["value"] for one in files]
+    value, size = [100 * one[headline]["value"] for one in files], mean(one["bytes"]["value"] for one in files)
+    gate = 100 * files[0]["gate"]
+    return (
+        f"| {kind} | {passed} of {len(files)} | {min(agreed):.1f} to {max(agreed):.1f} (gate {gate:.1f}) | "
+        f"{mean(value):.1f} ({min(value):.1f} to {max(value):.1f}) | {size / 1e3:,.0f} kB |"
+    )

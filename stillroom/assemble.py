@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stillroom import models, recipe
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset, Split
+from stillroom.data.random import spaced
 from stillroom.errors import Failure
 from stillroom.models.network import Network
 from stillroom.plugins import pick
 from stillroom.tasks.task import Task
+
+HEADS: dict[str, Literal["keep", "any", "replace"]] = {"none": "keep", "head": "replace", "all": "any"}
+"""How far a network is fitted -> what of a file's classifier is asked for."""
 
 STATISTICS = 2048  # training images that the mean and deviation of the pixels are taken from
 
@@ -50,6 +53,17 @@ def make_task(section: recipe.Task) -> Task:
     return task
 
 
+def matched(task: Task, data: Dataset) -> Task:
+    """The task, if the data knows what it needs.
+
+    Raises:
+        Failure: SR-D118 it does not.
+    """
+    if task.needs != data.kind:
+        raise Failure("SR-D118", task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+    return task
+
+
 def pixels_of(split: Split) -> Pixels:
     """Statistics of at most `STATISTICS` images of a split, evenly spread over it."""
     images = spread(split, STATISTICS).double()
@@ -57,17 +71,25 @@ def pixels_of(split: Split) -> Pixels:
     return Pixels(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def make_network(section: recipe.Teacher | recipe.Student, data: Dataset, pixels: Pixels, *, seed: int) -> Network:
+def make_network(
+    section: recipe.Teacher | recipe.Student, data: Dataset, task: Task, pixels: Pixels, *, seed: int
+) -> Network:
     """The network of `[teacher]` or `[student]`, before anything is trained.
 
     The same seed gives the same first weights, so that a student and its baseline begin alike. A classifier that has
     to be fitted starts new; one that is kept must have the data's classes, unless a map says which of its outputs
-    they are.
+    they are. What a task may ask of images of any size is asked of them at the data's.
     """
     torch.manual_seed(seed)
-    common: dict[str, Any] = {"channels": data.channels, "size": data.size, "mean": pixels.mean, "std": pixels.std}
-    fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
-    classes = None if fit == "none" and (map or section.weights == "pretrained") else len(data.classes)
+    common: dict[str, Any] = {
+        "channels": data.channels,
+        "size": data.size,
+        "mean": pixels.mean,
+        "std": pixels.std,
+        "answers": task.answers,
+    }
+    fit, map, outputs = getattr(section, "fit", "all"), getattr(section, "map", None), task.outputs(len(data.classes))
+    classes = None if fit == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"
         network = models.build(section.network, classes=classes, pretrained=pretrained, **common, **section.arguments)
@@ -76,21 +98,22 @@ def make_network(section: recipe.Teacher | recipe.Student, data: Dataset, pixels
             section.network,
             str(section.weights),
             classes=classes,
-            head="replace" if fit == "head" or isinstance(section, recipe.Student) else "keep",
+            head=HEADS["head" if isinstance(section, recipe.Student) else fit],
             trust=section.trust,
             **common,
             **section.arguments,
         )
-    outputs = max(map, default=-1) + 1 if map else len(data.classes)
-    if network.classes < outputs or (not map and network.classes != outputs):
+    if task.any_size and network.size is None:
+        network.size = data.size
+    least = max(map, default=-1) + 1 if map else outputs
+    if least is not None and (network.classes < least or (not map and network.classes != least)):
         raise Failure("SR-M301", name=section.network, theirs=network.classes, classes=len(data.classes))
     return network
 
 
 def spread(split: Split, count: int) -> Tensor:
     """`count` images of a split, or all where it has fewer, evenly spread over it: [n, C, H, W] in 0..1."""
-    rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
-    return split.images(rows).float() / 255
+    return split.images(spaced(len(split), count)).float() / 255
 
 
 @torch.no_grad()

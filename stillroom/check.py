@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -11,12 +11,17 @@ from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
 from stillroom.data.inspect import inspect, refuse
 from stillroom.data.loader import Loader
+from stillroom.engine import Engine
+from stillroom.learn import score
 from stillroom.learner import Learner
 from stillroom.lessons import Lessons
+from stillroom.methods.method import Method
 from stillroom.models.network import Network
 from stillroom.recipe import Recipe
 from stillroom.state import State
+from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
+from stillroom.types import Batch, Output
 from stillroom.weighting import Weight
 
 
@@ -27,9 +32,10 @@ def check(recipe: Recipe) -> dict[str, Any]:
         Failure: what would stop the run, before it has cost anything.
     """
     data = assemble.load_data(recipe.data)
+    task = assemble.matched(assemble.make_task(recipe.task), data)
     pixels = assemble.pixels_of(data.splits["train"])
-    teacher = assemble.make_network(recipe.teacher, data, pixels, seed=recipe.seeds[0])
-    student = assemble.make_network(recipe.student, data, pixels, seed=recipe.seeds[0])
+    teacher = assemble.make_network(recipe.teacher, data, task, pixels, seed=recipe.seeds[0])
+    student = assemble.make_network(recipe.student, data, task, pixels, seed=recipe.seeds[0])
     findings = inspect(data.source, data)
     refuse(findings)
     sizes = {name: len(split.listed) for name, split in data.splits.items()}
@@ -43,7 +49,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "teacher": _network(recipe.teacher, teacher, data),
         "student": _network(recipe.student, student, data),
         "ratio": f"the student has {_share(student, teacher, data):.1%} of the teacher's MACs",
-    } | _distillation(recipe, teacher, student, data)
+    } | _distillation(recipe, task, teacher, student, data)
 
 
 def _network(section: Any, network: Network, data: Dataset) -> str:
@@ -60,7 +66,7 @@ def _share(student: Network, teacher: Network, data: Dataset) -> float:
     return operations.macs(student, shape) / operations.macs(teacher, shape)
 
 
-def _distillation(recipe: Recipe, network: Network, student: Network, data: Dataset) -> dict[str, Any]:
+def _distillation(recipe: Recipe, task: Task, network: Network, student: Network, data: Dataset) -> dict[str, Any]:
     """Whether distillation is really on: the pairs, the losses on one real batch, and what `vitals` measures.
 
     Raises:
@@ -69,7 +75,7 @@ def _distillation(recipe: Recipe, network: Network, student: Network, data: Data
     split, frozen = data.splits["train"], Frozen(network, map=recipe.teacher.map)
     taught = lessons.prepare(recipe, student, frozen, assemble.spread(split, lessons.LOOKS), seed=recipe.seeds[0])
     weights = taught.weights | {"task": Weight(recipe.task.weight)}
-    learner = Learner(student, assemble.make_task(recipe.task), taught.methods, weights).train()
+    learner = Learner(student, task, taught.methods, weights).train()
     batch = Loader(split, batch=min(recipe.train.batch, 32), seed=recipe.seeds[0], augment=recipe.augment).at(0)
     heard = frozen((batch.images,), batch.keys, learner.teacher_taps)
     state = State.fresh(learner, recipe.train, scaled=False)
@@ -84,13 +90,28 @@ def _distillation(recipe: Recipe, network: Network, student: Network, data: Data
         "conventions": [
             line
             for label, method in taught.methods.items()
-            if (line := vitals.conventions(label, method, student(batch.images), heard, batch))
+            if task.answers == "classes"
+            and (line := vitals.conventions(label, method, student(batch.images), heard, batch))
         ],
-        "knowledge": vitals.knowledge(frozen, data.splits["val"], len(data.classes))
+        "knowledge": _knowledge(frozen, task, data)
         if recipe.teacher.fit == "none"
         else ["the teacher learns its classes here, from this data's labels"],
     }
     return {subject: lines for subject, lines in found.items() if lines}
+
+
+def _conventions(learner: Learner, heard: Output, batch: Batch) -> list[str]:
+    said = learner.student(batch.images)
+    methods = ((label, cast(Method, method)) for label, method in learner.methods.items())
+    return [line for label, method in methods if (line := vitals.conventions(label, method, said, heard, batch))]
+
+
+def _knowledge(frozen: Frozen, task: Task, data: Dataset) -> list[str]:
+    """What the teacher knows of the val images already."""
+    if task.answers == "classes":
+        return vitals.knowledge(frozen, data.splits["val"], len(data.classes))
+    found = score(frozen.speak, task, data.splits["val"], data.classes, 32, Engine(1))
+    return [f"{task.about.title} {found:.1%} on {len(data.splits['val'])} val images"]
 
 
 def _chosen(taught: Lessons) -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stillroom.recipe import Method
+from stillroom.types import Answers
 
 GAP = 0.1  # share of the teacher's MACs up to which a student counts as far behind it
-DENSE = ("segmentation", "detection")
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Facts:
     """What the choice depends on.
 
     Attributes:
-        task: a name of `stillroom list tasks`.
+        answers: what both networks say.
         student: "convolutional" or "transformer".
         teacher: likewise.
         ratio: the student's MACs as a share of the teacher's.
         labels: whether labels are used in training.
     """
 
-    task: str
+    answers: Answers
     student: str
     teacher: str
     ratio: float
@@ -62,22 +62,25 @@ STANDARDISED = Method(name="hinton", weight=9.0, arguments={"temperature": 2.0, 
 
 RULES = (
     Rule(
-        "dense",
-        lambda f: f.task in DENSE,
-        (Method(name="hinton"), Method(name="mgd")),
-        "{task} speaks of places, and a place's features say more than its class: predictions and masked features",
+        "boxes",
+        lambda f: f.answers == "boxes",
+        (Method(name="pkd"), Method(name="box_logits")),
+        "detectors differ in size more than in meaning: features are compared without their mean and scale, and scores "
+        "where the teacher is sure",
     ),
     Rule(
-        "embedding",
-        lambda f: f.task == "embedding" and f.labels,
-        (Method(name="rkd"), Method(name="sp")),
-        "an embedding is used by its distances, which relations keep whatever the widths",
+        "pixels",
+        lambda f: f.answers == "pixels",
+        (Method(name="hinton"), Method(name="cwd")),
+        "pixels speak of places, and where a channel is strong says more than how strong: predictions, and channels as "
+        "distributions over places",
     ),
     Rule(
-        "no-labels",
-        lambda f: f.task == "embedding" and not f.labels,
-        (Method(name="vkd"),),
-        "without labels the teacher's features are the lesson; an orthogonal projector leaves the work to the student",
+        "vectors",
+        lambda f: f.answers == "vector",
+        (Method(name="vkd"), Method(name="rkd")),
+        "an embedding is used by its distances: the teacher's vectors are the lesson, an orthogonal projector leaves "
+        "the work to the student, and relations hold whatever the widths",
     ),
     Rule(
         "vit-to-vit",

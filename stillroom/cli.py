@@ -16,6 +16,7 @@ from stillroom import __version__
 
 if TYPE_CHECKING:
     from stillroom.recipe import Recipe
+    from stillroom.run import Run
 
 KINDS = {
     "sources": "data/sources",
@@ -111,16 +112,17 @@ def _run(
         if finished is None:  # another process than the first: it has nothing to say
             return 0
         if as_json:
-            console.out.print_json(json.dumps({"folder": str(place), "metrics": finished}))
+            console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
         else:
-            console.out.print(console.results(finished))
+            console.out.print(console.results(finished.metrics, finished.info.get("task")))
             console.out.print(f"{place}/report.html", markup=False)
     return 0
 
 
-def _run_one(recipe: Recipe, folder: Path, devices: str, *, verbose: bool, quiet: bool) -> dict[str, Any] | None:
+def _run_one(recipe: Recipe, folder: Path, devices: str, *, verbose: bool, quiet: bool) -> Run | None:
     from stillroom import console, pipeline
     from stillroom.engine import Engine, Signals
+    from stillroom.run import Run
 
     with Signals().listen() as signals:
         engine = Engine(int(devices) if devices.isdigit() else "auto")
@@ -131,11 +133,12 @@ def _run_one(recipe: Recipe, folder: Path, devices: str, *, verbose: bool, quiet
             done = pipeline.run(recipe, folder, engine=engine, signals=signals, progress=watch)
         except Exception as problem:
             if getattr(problem, "code", "") == "SR-X701" and not quiet:
-                console.err.print(console.results(json.loads((folder / "metrics.json").read_text())))
+                failed = Run(folder)
+                console.err.print(console.results(failed.metrics, failed.info.get("task")))
             raise
         finally:
             watch.close()
-    return done.metrics if first else None
+    return done if first else None
 
 
 def _seeds(recipe: Recipe, folder: Path) -> list[tuple[Recipe, Path]]:
@@ -253,8 +256,9 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
     from stillroom import console
     from stillroom.reopen import Finished
 
-    found = Finished(folder).evaluate(data.removeprefix("data=") or None, split=split)
-    console.out.print_json(json.dumps(found)) if as_json else console.out.print(console.results(found))
+    finished = Finished(folder)
+    found, task = finished.evaluate(data.removeprefix("data=") or None, split=split), finished.run.info.get("task")
+    console.out.print_json(json.dumps(found)) if as_json else console.out.print(console.results(found, task))
     return 0
 
 

@@ -128,30 +128,39 @@ def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "
     return int(Exit.FAILED)
 
 
-def results(metrics: Mapping[str, Any]) -> Table:
-    """`metrics.json` as a table."""
+def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> Table:
+    """`metrics.json` as a table.
+
+    Args:
+        metrics: the file, read.
+        task: `task` of `run.json`, which says what figure leads; a run without it sorts images into classes.
+    """
+    from stillroom.report import about  # here, because the package needs Jinja, and `stillroom list` needs neither
+
+    words = about.read(task)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "accuracy", "95 %", "agrees", "MACs", "size", "p50", "verified"):
+    for column in ("", words.spoken, "95 %", "agrees", "MACs", "size", "p50", "verified"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     titles = {"teacher": "teacher", "baseline": "untaught", "student": "student"}
     for name, title in titles.items():
         if name in metrics:
-            table.add_row(title, *_cells(metrics[name]), "")
+            table.add_row(title, *_cells(metrics[name], words.headline), "")
     for row in metrics.get("exports", []):
         title = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
-        table.add_row(title, *_cells(row), "yes" if row["verified"] else "NO")
+        table.add_row(title, *_cells(row, words.headline), "yes" if row["verified"] else "NO")
     return table
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], headline: str) -> list[str]:
     def cell(name: str, form: str, scale: float = 1.0) -> str:
-        return form.format(row[name]["value"] * scale) if name in row else ""
+        value = row[name]["value"] if name in row else None
+        return "" if value is None else form.format(value * scale)
 
-    low, high = row.get("accuracy", {}).get("ci95", (None, None))
+    low, high = row.get(headline, {}).get("ci95", (None, None))
     interval = "" if low is None else f"{low * 100:.1f}-{high * 100:.1f}"
     shaky = "" if row.get("latency_ms", {}).get("stable", True) else "~"
     return [
-        cell("accuracy", "{:.1f} %", 100),
+        cell(headline, "{:.1f} %", 100),
         interval,
         cell("agreement", "{:.1f} %", 100),
         cell("macs", "{:.2f} M", 1e-6),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from stillroom.metrics._figure import Figure
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric
+from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output
 
 Speaker = Callable[[Tensor], Output]
-"""Anything that says something about images [B, C, H, W] in 0..1: a network, or an exported file that was loaded."""
+"""Anything that answers images [B, C, H, W] in 0..1: an `Answering` network, or an exported file that was loaded."""
+
+SMALL = 4096  # numbers an image, up to which predictions are kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,72 +26,99 @@ class Evaluation:
 
     Attributes:
         figures: speaker -> name -> figure.
-        predictions: speaker -> [N] int64, the class it named, -1 where its logits were not finite.
-        targets: [N] int64 labels.
+        predictions: speaker -> [N, ...], what the task's `decode` makes of its answers, where that is small.
+        scores: speaker -> [N] in 0..1, how right each answer is.
+        targets: [N] int64 labels; None where an image's target is not one number.
         keys: [N] int64 keys of the images, in the order in which they came.
-        logits: speaker -> [N, K] float32, for the speakers whose logits were asked for.
     """
 
     figures: dict[str, dict[str, Figure]]
     predictions: dict[str, Tensor]
-    targets: Tensor
+    scores: dict[str, Tensor]
+    targets: Tensor | None
     keys: Tensor
-    logits: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Tally:
+    """What is known of one speaker so far."""
+
+    def __init__(self, task: Task, metrics: list[Metric]):
+        self.task, self.metrics = task, metrics
+        self.predictions: list[Tensor] = []
+        self.scores: list[Tensor] = []
+
+    def hear(self, answer: Output, batch: Batch, reference: Output | None) -> None:
+        for metric in self.metrics:
+            metric.update(answer, batch, reference)
+
+    def keep(self, answer: Output, batch: Batch) -> None:
+        decoded = self.task.decode(answer)
+        if decoded[0].numel() <= SMALL:
+            self.predictions.append(decoded)
+        self.scores.append(self.task.score(answer, batch).float())
+
+    def figures(self) -> dict[str, Figure]:
+        return {name: figure for metric in self.metrics for name, figure in metric.compute().items()}
 
 
 def evaluate(
     speakers: Mapping[str, Speaker],
     batches: Iterable[Batch],
-    metrics: Callable[[], list[Metric]],
+    task: Task,
+    classes: tuple[str, ...],
     *,
-    teacher: str | None = None,
+    against: Mapping[str, str] | None = None,
+    gallery: Collection[int] = (),
     keep: Callable[[str, Batch, Output], None] | None = None,
-    logits: Collection[str] = (),
     device: torch.device | str = "cpu",
 ) -> Evaluation:
     """Show every batch to every speaker, once, and count.
 
     Args:
         speakers: name -> network. Modules are put into evaluation mode for the pass and back into theirs after it.
-        batches: images with labels; each is read once.
-        metrics: makes a fresh list of metrics; every speaker gets its own.
-        teacher: the speaker with whom the others are compared; it is not compared with itself.
-        keep: called with (speaker, batch, output) after each batch, all on the CPU, for instance to save samples.
-        logits: speakers whose logits are wanted; the others' are let go, for they may be large.
+        batches: images with targets; each is read once.
+        task: whose metrics count.
+        classes: names in label order.
+        against: speaker -> the speaker that it is compared with, mostly the teacher.
+        gallery: keys of images that are only compared with: metrics see them, nothing is kept of them. A batch is of
+            the gallery or not.
+        keep: called with (speaker, batch, answer) after each batch, all on the CPU, for instance to save samples.
         device: where the images are shown.
 
     Raises:
-        ValueError: `teacher` or one of `logits` is no speaker, or there is no image.
+        ValueError: somebody is compared with nobody, or there is no image.
     """
-    for name in {*logits} | ({teacher} if teacher else set()):
+    against = against or {}
+    for name in (*against, *against.values()):
         if name not in speakers:
             raise ValueError(f"{name!r} is none of the speakers: {', '.join(speakers)}")
-    counts = {name: metrics() for name in speakers}
-    said: dict[str, list[Tensor]] = {name: [] for name in speakers}
-    kept: dict[str, list[Tensor]] = {name: [] for name in logits}
+    tallies = {
+        name: _Tally(task, task.metrics(classes, gallery) + [task.agreement(classes, gallery)] * (name in against))
+        for name in speakers
+    }
     targets, keys = [], []
     with at_rest(speakers.values()):
         for batch in batches:
-            outputs = _listen(speakers, batch.images.to(device))
+            answers = _listen(speakers, batch.images.to(device))
+            for name, answer in answers.items():
+                tallies[name].hear(answer, batch, answers[against[name]] if name in against else None)
+            if len(gallery) and int(batch.keys[0]) in gallery:
+                continue
             targets.append(batch.target)
             keys.append(batch.keys)
-            for name, output in outputs.items():
-                judge = outputs[teacher] if teacher and name != teacher else None
-                for metric in counts[name]:
-                    metric.update(output, batch, judge)
-                said[name].append(decide(output.pred))
-                if name in kept:
-                    kept[name].append(output.pred)
+            for name, answer in answers.items():
+                tallies[name].keep(answer, batch)
                 if keep:
-                    keep(name, batch, output)
-    if not targets:
+                    keep(name, batch, answer)
+    if not keys:
         raise ValueError("there is no image to evaluate on")
+    plain = all(isinstance(target, Tensor) and target.ndim == 1 for target in targets)
     return Evaluation(
-        figures={name: _figures(list_) for name, list_ in counts.items()},
-        predictions={name: torch.cat(parts) for name, parts in said.items()},
-        targets=torch.cat(targets),
+        figures={name: tally.figures() for name, tally in tallies.items()},
+        predictions={name: torch.cat(tally.predictions) for name, tally in tallies.items() if tally.predictions},
+        scores={name: torch.cat(tally.scores) for name, tally in tallies.items()},
+        targets=torch.cat(targets) if plain else None,
         keys=torch.cat(keys),
-        logits={name: torch.cat(parts) for name, parts in kept.items()},
     )
 
 
@@ -101,10 +131,6 @@ def _listen(speakers: Mapping[str, Speaker], images: Tensor) -> dict[str, Output
     with torch.inference_mode():
         answers = {name: speaker(images).pred.float().cpu() for name, speaker in speakers.items()}
     return {name: Output(pred=answer.clone()) for name, answer in answers.items()}
-
-
-def _figures(metrics: list[Metric]) -> dict[str, Figure]:
-    return {name: figure for metric in metrics for name, figure in metric.compute().items()}
 
 
 @contextmanager

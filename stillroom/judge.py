@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from stillroom.benchmark import latency, operations
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import in_order
+from stillroom.data.random import spaced
 from stillroom.evaluate import Evaluation, Speaker, evaluate
-from stillroom.export._verify import Verification, settle, verify
+from stillroom.export._verify import Verification, settle
 from stillroom.metrics._figure import Figure
-from stillroom.metrics.metric import Metric
 from stillroom.models.network import Network
-from stillroom.plugins import choices, module, pick
+from stillroom.plugins import module
 from stillroom.samples import Samples
+from stillroom.tasks.task import Task
 
+BATCHED = 32  # images at a time when test images are shown
 BATCH = 32  # images at a time when throughput is measured
-TOLERANCE = 0.01  # difference in probability that a float file may show; integers round, so theirs is not bounded
+GALLERY = 10_000  # images of a split, at most, that others are compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,7 @@ def judge(
     networks: Mapping[str, Speaker],
     files: Sequence[Made],
     data: Dataset,
+    task: Task,
     *,
     device: torch.device,
     samples: Path | None,
@@ -58,39 +61,53 @@ def judge(
     """Show the test images to everybody, once; hold each file against the student it was made from.
 
     Args:
-        networks: "student", and where there are such "teacher" and "baseline".
+        networks: "student", and where there are such "teacher" and "baseline"; each gives the task's answers.
         files: what was exported of the student.
         data: whose images are read.
+        task: whose metrics count.
         device: where the networks are.
         samples: folder for thumbnails of telling images; None keeps none.
         splits: which are read, one after the other.
     """
     speakers = dict(networks) | {made.name: made.load() for made in files}
-    collected = Samples(speakers)
+    collected = Samples(speakers, task)
+    compared = [name for name in task.gallery if name not in splits] if splits == ("test",) else []
+    rows = {name: spaced(len(data.splits[name]), GALLERY) for name in compared}
     result = evaluate(
         speakers,
-        chain.from_iterable(in_order(data.splits[split], 128) for split in splits),
-        lambda: metrics(data.classes),
-        teacher="teacher" if "teacher" in networks else None,
+        chain(
+            chain.from_iterable(in_order(data.splits[name], BATCHED, rows=rows[name]) for name in compared),
+            chain.from_iterable(in_order(data.splits[name], BATCHED) for name in splits),
+        ),
+        task,
+        data.classes,
+        against={name: "teacher" for name in networks if name != "teacher" and "teacher" in networks}
+        | {made.name: "student" for made in files},
+        gallery={int(item) for name in compared for item in data.splits[name].items[rows[name]]},
         keep=collected.keep,
-        logits=["student", *(made.name for made in files)] if files else (),
         device=device,
     )
-    verdicts = {made.name: check(made, result.logits, result.targets) for made in files}
+    verdicts = {made.name: check(made, result.figures[made.name], task) for made in files}
     if samples:
         collected.write(samples, data.classes, data.source.name)
     return result, verdicts
 
 
-def metrics(classes: tuple[str, ...]) -> list[Metric]:
-    """One of each metric there is."""
-    return [pick("metrics", name)(classes=classes) for name in choices("metrics")]
+def check(made: Made, figures: Mapping[str, Figure], task: Task) -> Verification:
+    """The file's answers against the student's.
+
+    Where there was nothing to agree on, as with detectors that see no object at all, they agree.
+    """
+    nothing = Figure(value=1.0, how="neither file nor network found anything", n=0)
+    tolerance = task.tolerance if made.bits == 32 else 1.0
+    return Verification(figure=figures.get("agreement", nothing), gate=made.gate, tolerance=tolerance)
 
 
-def check(made: Made, logits: Mapping[str, Tensor], targets: Tensor) -> Verification:
-    """The file's answers against the student's."""
-    tolerance = TOLERANCE if made.bits == 32 else 1.0
-    return verify(logits["student"], logits[made.name], targets, gate=made.gate, tolerance=tolerance)
+def kept(result: Evaluation) -> dict[str, Tensor]:
+    """What of an evaluation is worth a file: predictions, how right each is, and whose images they are."""
+    scores = {f"{name}.score": score for name, score in result.scores.items()}
+    target = {} if result.targets is None else {"target": result.targets}
+    return result.predictions | scores | target | {"key": result.keys}
 
 
 def settled(files: Sequence[Made], verdicts: Mapping[str, Verification]) -> list[Made]:
@@ -134,10 +151,12 @@ def plain(figures: Mapping[str, Figure]) -> dict[str, Any]:
     return {name: figure.as_dict() for name, figure in figures.items()}
 
 
-def export_row(made: Made, folder: Path, verdict: Verification, times: Mapping[str, Figure]) -> dict[str, Any]:
+def export_row(
+    made: Made, folder: Path, verdict: Verification, found: Mapping[str, Figure], times: Mapping[str, Figure]
+) -> dict[str, Any]:
     """One element of `exports` in `metrics.json`."""
     size = Figure(value=made.path.stat().st_size, how="size of the file")
-    figures = {k: v for k, v in verdict.figures().items() if k != "verified"} | {"bytes": size} | dict(times)
+    figures = dict(found) | verdict.figures() | {"bytes": size} | dict(times)
     return {
         "target": made.target,
         "bits": made.bits,

@@ -48,6 +48,7 @@ def learn(
     *,
     train_split: Split,
     val_split: Split,
+    classes: tuple[str, ...],
     training: Training,
     augment: Augment,
     seed: int,
@@ -84,7 +85,7 @@ def learn(
                     if step.skipped and step.step - 1 not in state.avoid:
                         run.warn(f"{stage}: step {step.step} was not finite and was skipped; terms {step.terms}")
                     if step.step in looks:
-                        _look(stage, state, learner.task, val_split, training.batch, engine, run)
+                        _look(stage, state, learner.task, val_split, classes, training.batch, engine, run)
                     stop = engine.any(signals.caught is not None)
                     if stop or time.monotonic() - saved_at > training.checkpoint_seconds:
                         _save(stage, state, run)
@@ -104,17 +105,33 @@ def evaluation_steps(steps: int, times: int) -> set[int]:
 
 
 @torch.no_grad()
-def score(network: Callable[[torch.Tensor], Output], task: Task, split: Split, batch: int, engine: Engine) -> float:
-    """Mean score over a split, of a network in inference mode."""
-    total = torch.zeros((), dtype=torch.float64)
+def score(
+    network: Callable[[torch.Tensor], Output],
+    task: Task,
+    split: Split,
+    classes: tuple[str, ...],
+    batch: int,
+    engine: Engine,
+) -> float:
+    """The task's headline figure on a split, of a network in inference mode."""
+    metric, *_ = task.metrics(classes)
     for one in in_order(split, batch):
         one = one.to(engine.device)
-        total += task.score(network(one.images), one).double().sum().cpu()
-    return float(total) / len(split)
+        metric.update(task.answer(network(one.images), one.images), one)
+    return metric.value()
 
 
-def _look(stage: str, state: State, task: Task, split: Split, batch: int, engine: Engine, run: Run) -> None:
-    found = score(state.average, task, split, batch, engine)
+def _look(
+    stage: str,
+    state: State,
+    task: Task,
+    split: Split,
+    classes: tuple[str, ...],
+    batch: int,
+    engine: Engine,
+    run: Run,
+) -> None:
+    found = score(state.average, task, split, classes, batch, engine)
     best = state.consider(found)
     run.append("evals.jsonl", {"stage": stage, "step": state.step, "split": split.name, "score": found, "best": best})
 

@@ -12,14 +12,16 @@ from torch import Tensor
 from stillroom import assemble, pairing
 from stillroom.benchmark import operations
 from stillroom.choose import Choice, Facts, choose
+from stillroom.errors import Failure
 from stillroom.methods.method import Method
 from stillroom.models.network import Network
 from stillroom.pairing import Pair
-from stillroom.plugins import pick
+from stillroom.plugins import choices, pick
 from stillroom.recipe import AUTO, Recipe
 from stillroom.recipe import Method as Section
 from stillroom.survey import Survey, survey
 from stillroom.teachers.frozen import Frozen
+from stillroom.types import Answers
 from stillroom.weighting import Weight
 
 LOOKS = 2  # images that sizes are read from
@@ -51,14 +53,15 @@ def prepare(recipe: Recipe, student: Network, teacher: Frozen, images: Tensor, *
     """The lessons that a recipe asks for, from what both networks say of a few real images.
 
     Args:
-        recipe: its methods, its task.
+        recipe: its methods.
         student: as it will be trained.
         teacher: as it will teach.
         images: [B, C, H, W] in 0..1, B at least 1, on the device of the training.
         seed: of what methods begin with.
 
     Raises:
-        Failure: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared.
+        Failure: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared; SR-M335 it is not for
+            networks of this kind.
     """
     if not recipe.methods:
         return Lessons()
@@ -73,7 +76,10 @@ def prepare(recipe: Recipe, student: Network, teacher: Frozen, images: Tensor, *
         label = section.name.rpartition(":")[2].lower()
         while label in made.methods:
             label += "+"
-        method: Method = pick("methods", section.name)(**section.arguments)
+        kind = pick("methods", section.name)
+        if not kind.teaches(student.answers):
+            raise Failure("SR-M335", method=section.name, answers=student.answers, able=_able(student.answers))
+        method: Method = kind(**section.arguments)
         made.pairs[label] = connect(method, *sides, name=section.name)
         method.setup(
             assemble.look(student, images, method.student_taps),
@@ -97,7 +103,13 @@ def facts(recipe: Recipe, student: Network, teacher: Frozen, sides: Sequence[Sur
     shape = (images.shape[1], images.shape[2], images.shape[3])
     ours, theirs = ("transformer" if side.blocks else "convolutional" for side in sides)
     ratio = operations.macs(student, shape) / operations.macs(teacher.network, shape)
-    return Facts(recipe.task.name, ours, theirs, ratio, recipe.task.weight > 0)
+    return Facts(student.answers, ours, theirs, ratio, recipe.task.weight > 0)
+
+
+def _able(answers: Answers) -> str:
+    """The methods of predictions that are made for networks of a kind."""
+    kinds = {name: pick("methods", name) for name in choices("methods")}
+    return ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(answers)) or "none"
 
 
 def _weight(section: Section, method: Method) -> Weight:

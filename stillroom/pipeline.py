@@ -7,12 +7,14 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from stillroom import assemble, judge, machine, report
+from stillroom.answering import Answering
 from stillroom.data.dataset import Dataset
 from stillroom.data.inspect import inspect, inspect_labels, refuse
 from stillroom.engine import Engine, Signals, precision_for
@@ -23,6 +25,7 @@ from stillroom.plugins import pick
 from stillroom.recipe import Export, Recipe
 from stillroom.run import Run
 from stillroom.stages import Stages
+from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
 
 log = logging.getLogger("stillroom")
@@ -45,15 +48,16 @@ def run(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, progr
     failures: list[Failure] = []
     with recorded(run, failures):
         data = assemble.load_data(recipe.data, report=run.folder if run.writes else None)
-        remember(run, recipe, data, engine)
+        task = assemble.matched(assemble.make_task(recipe.task), data)
+        remember(run, recipe, data, task, engine)
         question(run, data)
-        stages = Stages(recipe, data, assemble.make_task(recipe.task), run, engine, signals, progress)
+        stages = Stages(recipe, data, task, run, engine, signals, progress)
         teacher = stages.teacher()
         baseline = stages.student("baseline", None) if recipe.baseline else None
         student = stages.student("student", teacher)
         if engine.first:
-            files = export(recipe.export, student, data, run)
-            failures += prove(teacher, baseline, student, files, data, run, engine)
+            files = export(recipe.export, student, data, task, run)
+            failures += prove(teacher, baseline, student, files, data, task, run, engine)
         engine.barrier()
     if engine.first:
         report.write(run.folder)
@@ -63,7 +67,7 @@ def run(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, progr
     return run
 
 
-def export(sections: Sequence[Export], student: Network, data: Dataset, run: Run) -> list[judge.Made]:
+def export(sections: Sequence[Export], student: Network, data: Dataset, task: Task, run: Run) -> list[judge.Made]:
     """The files of `[[export]]`, not yet verified."""
     images = assemble.spread(data.splits["train"], CALIBRATION)
     made, floats = [], dict[str, Path]()
@@ -72,17 +76,19 @@ def export(sections: Sequence[Export], student: Network, data: Dataset, run: Run
         log.info("export: %s", path.name)
         write = pick("export", section.target)
         write(
-            student,
+            Answering(student, task),
             path,
             example=images[:1],
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
             base=floats.get(section.target),
+            task=task,
         )
         if section.bits == 32:
             floats[section.target] = path
-        made.append(judge.Made(target=section.target, bits=section.bits, path=path, gate=section.gate))
+        gate = section.agreement if section.agreement is not None else task.gates[section.bits]
+        made.append(judge.Made(target=section.target, bits=section.bits, path=path, gate=gate))
     return made
 
 
@@ -92,6 +98,7 @@ def prove(
     student: Network,
     files: list[judge.Made],
     data: Dataset,
+    task: Task,
     run: Run,
     engine: Engine,
 ) -> list[Failure]:
@@ -102,23 +109,27 @@ def prove(
     networks = {"teacher": cast(Network, teacher.network), "student": student}
     networks |= {"baseline": baseline} if baseline else {}
     log.info("proof: %d networks and %d files on the test images", len(networks), len(files))
-    speakers = {name: network.to(engine.device) for name, network in networks.items()} | {"teacher": teacher.speak}
-    result, verdicts = judge.judge(speakers, files, data, device=engine.device, samples=run.folder / "samples")
+    speakers = {name: Answering(network.to(engine.device), task) for name, network in networks.items()}
+    speakers["teacher"] = Answering(teacher.speak, task)
+    result, verdicts = judge.judge(speakers, files, data, task, device=engine.device, samples=run.folder / "samples")
     files = judge.settled(files, verdicts)
-    timed = {name: network.cpu() for name, network in networks.items() if name != "baseline"}
+    timed = {name: Answering(network.cpu(), task) for name, network in networks.items() if name != "baseline"}
     times = judge.time_all(timed, files, assemble.spread(data.splits["train"], 1))
     shape = (data.channels, data.size, data.size)
     found: dict[str, Any] = {
         name: judge.plain(result.figures[name] | judge.cost(network, shape, run.weights(name)) | times.get(name, {}))
         for name, network in networks.items()
     }
-    rows = [judge.export_row(made, run.folder, verdicts[made.name], times[made.name]) for made in files]
-    run.save_tensors("samples/predictions", result.predictions | {"target": result.targets, "key": result.keys})
+    rows = [
+        judge.export_row(made, run.folder, verdicts[made.name], result.figures[made.name], times[made.name])
+        for made in files
+    ]
+    run.save_tensors("samples/predictions", judge.kept(result))
     run.write_metrics(found | {"exports": rows})
     return [verdicts[made.name].failure(made.path) for made in files if not verdicts[made.name].passed]
 
 
-def remember(run: Run, recipe: Recipe, data: Dataset, engine: Engine) -> None:
+def remember(run: Run, recipe: Recipe, data: Dataset, task: Task, engine: Engine) -> None:
     """Write down what the figures depend on, and refuse to go on with other images than the run began with."""
     known = run.info.get("data", {}).get("fingerprint", data.fingerprint)
     if known != data.fingerprint:
@@ -134,6 +145,7 @@ def remember(run: Run, recipe: Recipe, data: Dataset, engine: Engine) -> None:
         directory=str(Path.cwd()),
         versions=machine.versions(),
         hardware=hardware | {"precision": precision},
+        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
         data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},
         networks={
             "teacher": _network_facts(recipe.teacher, recipe.teacher.fit or ""),

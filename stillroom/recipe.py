@@ -25,6 +25,8 @@ Share = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(1)]
 
+Fit = Literal["none", "head", "all"]
+
 BUILT_IN = Path(__file__).parent / "recipes"
 
 
@@ -94,7 +96,7 @@ class Teacher:
 
     network: str  # resnet56, timm/NAME, torchvision/NAME or package.module:Name
     weights: str | None = None  # a file, "pretrained", or "none" to begin with nothing; see `resolved`
-    fit: Literal["none", "head", "all"] | None = None  # to the data's classes; follows from `weights` if it is left out
+    fit: Fit | None = None  # to the data's classes; follows from `weights` if it is left out
     map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it
     trust: str | None = None  # "sha256:..." of a pickle that may be opened
     train: Training = field(default_factory=Training)  # where it is trained here; what it leaves out is [train]'s
@@ -128,12 +130,7 @@ class Export:
 
     target: str = "onnx"  # a name of `stillroom list targets`
     bits: Literal[32, 8] = 32  # 32 is float, 8 is int8
-    agreement: Annotated[float, Ge(0), Le(1)] | None = None  # with the student; 0.995 for float, 0.98 for int8
-
-    @property
-    def gate(self) -> float:
-        """The agreement asked for."""
-        return self.agreement if self.agreement is not None else {32: 0.995, 8: 0.98}[self.bits]
+    agreement: Annotated[float, Ge(0), Le(1)] | None = None  # with the student; the task knows how much is usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +379,10 @@ def _contradictions(recipe: Recipe) -> list[str]:
         (
             recipe.teacher.fit == "head" and recipe.teacher.weights == "none",
             "teacher.fit: 'head' needs teacher.weights; a head on random features teaches nothing",
+        ),
+        (
+            recipe.teacher.fit != "none" and not pick("tasks", recipe.task.name).taught,
+            f"teacher.fit: must be 'none', for labels teach nothing in {recipe.task.name}; give teacher.weights",
         ),
         (recipe.data.val + recipe.data.test >= 1, "data.val + data.test: must leave something to train on"),
         (recipe.data.val == 0, "data.val: must be above 0; selection needs images that the test does not use"),

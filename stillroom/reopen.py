@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stillroom import assemble, judge, recipe, report
+from stillroom.answering import Answering
 from stillroom.data.dataset import Dataset
 from stillroom.errors import Failure
 from stillroom.evaluate import Evaluation
@@ -21,6 +22,7 @@ from stillroom.models.network import Network
 from stillroom.pipeline import export
 from stillroom.recipe import Export, Recipe
 from stillroom.run import Run
+from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
 
 NETWORKS = ("teacher", "baseline", "student")
@@ -71,6 +73,11 @@ class Finished:
         return assemble.load_data(section)
 
     @cached_property
+    def task(self) -> Task:
+        """What was asked of the networks."""
+        return assemble.make_task(self.recipe.task)
+
+    @cached_property
     def student(self) -> Network:
         """The student, ready to be asked: `finished.student(images).pred`."""
         return self.network("student")
@@ -82,7 +89,7 @@ class Finished:
     def network(self, name: str) -> Network:
         """The network of a stage: "teacher", "baseline" or "student"."""
         section = self.recipe.teacher if name == "teacher" else self.recipe.student
-        network = assemble.make_network(section, self.data, self._pixels, seed=0)
+        network = assemble.make_network(section, self.data, self.task, self._pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was taken as it is has left no file
             fill(network, load(path)[0])
@@ -110,12 +117,13 @@ class Finished:
         """
         section = Export(target=target, bits=bits, agreement=agreement)  # type: ignore[arg-type]
         with self._locked():
-            (made,) = export([section], self.student, self.data, self.run)
-            _, verdicts = self.judged({"student": self.student}, [made])
+            (made,) = export([section], self.student, self.data, self.task, self.run)
+            student = {"student": Answering(self.student, self.task)}
+            result, verdicts = self.judged(student, [made])
             verdict = verdicts[made.name]
             (made,) = judge.settled([made], verdicts)
-            times = judge.time_all({"student": self.student}, [made], assemble.spread(self.data.splits["train"], 1))
-            row = judge.export_row(made, self.folder, verdict, times[made.name])
+            times = judge.time_all(student, [made], assemble.spread(self.data.splits["train"], 1))
+            row = judge.export_row(made, self.folder, verdict, result.figures[made.name], times[made.name])
             rows = [r for r in self.metrics.get("exports", []) if (r["target"], r["bits"]) != (target, bits)]
             self.run.write_metrics(self.metrics | {"exports": [*rows, row]})
             self.report()
@@ -132,13 +140,13 @@ class Finished:
     ) -> tuple[Evaluation, dict[str, Verification]]:
         """Networks and files on splits of the run's own data, unless other data is given."""
         cpu = torch.device("cpu")
-        return judge.judge(networks, files, data or self.data, device=cpu, samples=None, splits=splits)
+        return judge.judge(networks, files, data or self.data, self.task, device=cpu, samples=None, splits=splits)
 
     def speakers(self) -> dict[str, Any]:
-        """The networks as they are judged: the teacher through its map of classes."""
+        """The networks as they are judged: with their task's last step, the teacher through its map of classes."""
         found: dict[str, Any] = dict(self.networks())
         found["teacher"] = Frozen(found["teacher"], map=self.recipe.teacher.map).speak
-        return found
+        return {name: Answering(network, self.task) for name, network in found.items()}
 
     def evaluate(self, path: str | None = None, *, split: str | None = None) -> dict[str, Any]:
         """Networks and files on images, in the shape of `metrics`.
@@ -156,7 +164,7 @@ class Finished:
         result, verdicts = self.judged(self.speakers(), files, data, splits)
         rows = [
             {"target": made.target, "bits": made.bits, "path": str(made.path), "verified": verdicts[made.name].passed}
-            | judge.plain(verdicts[made.name].figures() | result.figures[made.name])
+            | judge.plain(result.figures[made.name] | verdicts[made.name].figures())
             | {"verified": verdicts[made.name].passed}
             for made in files
         ]
@@ -164,7 +172,7 @@ class Finished:
 
     def bench(self, seconds: float = 3.0) -> dict[str, Any]:
         """Times of teacher, student and files on this machine, taken in turns."""
-        networks = {name: network for name, network in self.networks().items() if name != "baseline"}
+        networks = {n: Answering(network, self.task) for n, network in self.networks().items() if n != "baseline"}
         example = assemble.spread(self.data.splits["train"], 1)
         times = judge.time_all(networks, self.files(), example, seconds=seconds)
         return {name: judge.plain(figures) for name, figures in times.items()}
@@ -173,6 +181,7 @@ class Finished:
         """Images elsewhere, cut to the run's size."""
         section = recipe.Data(source="auto", size=self.data.size, arguments={"path": path})
         data = assemble.load_data(section)
+        assemble.matched(self.task, data)
         if data.classes != self.data.classes:
             raise Failure("SR-M312", path=path, theirs=len(data.classes), classes=len(self.data.classes))
         return data

@@ -73,8 +73,13 @@ class Stages:
         return teacher
 
     def student(self, stage: str, teacher: Frozen | None) -> Network:
-        """The student, taught by `teacher`; by the labels alone where there is none."""
-        return self._train(stage, self._network(self.recipe.student), teacher, self.recipe.train)
+        """The student, taught by `teacher`; by the labels alone where there is none, if labels teach."""
+        network = self._network(self.recipe.student)
+        if teacher is None and not self.task.taught:
+            if not self.run.weights(stage).exists():
+                self._leave(stage, network, 0.0)
+            return self._filled(stage, network)
+        return self._train(stage, network, teacher, self.recipe.train)
 
     @cached_property
     def _pixels(self) -> assemble.Pixels:
@@ -82,7 +87,7 @@ class Stages:
         return assemble.pixels_of(self.data.splits["train"])
 
     def _network(self, section: Any) -> Network:
-        return assemble.make_network(section, self.data, self._pixels, seed=self.seed)
+        return assemble.make_network(section, self.data, self.task, self._pixels, seed=self.seed)
 
     def _train(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> Network:
         """Train `network`, or take up what a finished stage of that name left."""
@@ -117,6 +122,7 @@ class Stages:
                 teacher if taught.methods else None,
                 train_split=splits["train"],
                 val_split=splits["val"],
+                classes=self.data.classes,
                 training=training,
                 augment=self.recipe.augment,
                 seed=self.seed,
@@ -159,11 +165,11 @@ class Stages:
 
     def _question(self, teacher: Frozen) -> None:
         """Say so when the teacher knows no more than chance, as one does whose classes are in another order."""
-        split, classes = self.data.splits["val"], len(self.data.classes)
-        found = score(teacher.speak, self.task, split, 64, self.engine)
-        if wilson(round(found * len(split)), len(split))[0] <= 1 / classes:
+        split, chance = self.data.splits["val"], self.task.chance(len(self.data.classes))
+        found = score(teacher.speak, self.task, split, self.data.classes, 32, self.engine)
+        if chance and wilson(round(found * len(split)), len(split))[0] <= chance:
             self.run.warn(
                 f"SR-M302 teacher is right on {found:.1%} of {len(split)} val images, which chance explains "
-                f"({1 / classes:.1%}): are its classes in the data's order, and its pixels as it wants them?"
+                f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
             )
-        log.info("teacher: %.1f %% of val", 100 * found)
+        log.info("teacher: %s %.1f %% on val", self.task.about.title, 100 * found)

@@ -70,6 +70,7 @@ class _Call:
     left: Tensor
     kind: type
     leaf: bool
+    alone: bool  # it says one thing, not a list of them as a pyramid does
     features: tuple[int, int] | None  # of a linear layer
 
 
@@ -82,7 +83,7 @@ def survey(network: Network, images: Tensor) -> Survey:
     hooks = [
         part.register_forward_hook(_noting(name, part, side, calls))
         for name, part in network.module.named_modules()
-        if name
+        if name and _compared(name, network)
     ]
     try:
         network.to(images.device).eval()(images)
@@ -103,6 +104,11 @@ def survey(network: Network, images: Tensor) -> Survey:
     )
 
 
+def _compared(name: str, network: Network) -> bool:
+    """Whether the part belongs to what is compared: all of a network, or of its trunk."""
+    return not network.trunk or any(name == part or name.startswith(f"{part}.") for part in network.trunk)
+
+
 def _noting(name: str, part: nn.Module, side: int, calls: dict[str, _Call]) -> Any:
     leaf = not any(True for _ in part.children())
     sizes = (part.in_features, part.out_features) if isinstance(part, nn.Linear) else None
@@ -115,7 +121,8 @@ def _noting(name: str, part: nn.Module, side: int, calls: dict[str, _Call]) -> A
         shape = tuple(channels_first(left).shape[1:])
         stride = side / shape[-1] if len(shape) == 3 else None
         calls.pop(name, None)  # a part that runs again finishes again
-        calls[name] = _Call(Place(name, shape, stride), entered, left, type(part), leaf, sizes)
+        alone = isinstance(said, Tensor)
+        calls[name] = _Call(Place(name, shape, stride), entered, left, type(part), leaf, alone, sizes)
 
     return hook
 
@@ -135,7 +142,7 @@ def _stages(calls: dict[str, _Call], blocks: list[_Call]) -> list[_Call]:
 
 
 def _is_map(call: _Call) -> bool:
-    return len(call.place.shape) == 3 and call.place.shape[1] == call.place.shape[2] > 1
+    return call.alone and len(call.place.shape) == 3 and call.place.shape[1] == call.place.shape[2] > 1
 
 
 def _layers(calls: dict[str, _Call], *, until: _Call) -> int:
@@ -154,7 +161,9 @@ def _inside_a_change(name: str, calls: dict[str, _Call]) -> bool:
     parts, own = name.split("."), calls[name].place.stride or 0.0
     for end in range(1, len(parts)):
         outer = calls.get(".".join(parts[:end]))
-        if outer is None or outer.place.stride is None or outer.entered is None or outer.entered.ndim != 4:
+        if outer is None or not outer.alone or outer.place.stride is None:
+            continue
+        if outer.entered is None or outer.entered.ndim != 4:
             continue
         ratio = channels_first(outer.entered).shape[-1] / outer.place.shape[-1]
         if outer.place.stride != own and 1 <= ratio <= 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,14 +17,35 @@ Terms = dict[str, Tensor]
 """Named scalar losses, raw: weights are kept apart, so that runs with other weights can be compared."""
 
 
+Answers = Literal["classes", "pixels", "boxes", "vector"]
+"""What a network says of an image, and so what its `pred` is:
+
+classes: logits [B, K].
+pixels: logits [B, K, H, W], as large as the images.
+boxes: [B, A, 4 + K]. Each of A places offers a box (left, top, right, bottom, in shares of the image's width and
+    height) and a logit for each class, whose sigmoid is the score.
+vector: [B, D].
+"""
+
+Kind = Literal["labels", "masks", "boxes"]
+"""What is known of an image beside its pixels, and so what a batch's `target` is:
+
+labels: [B] int64, a class; -1 where it is not known.
+masks: [B, H, W] int64, a class for each pixel; -1 where nobody says (void).
+boxes: a dictionary, padded to the M boxes of the image that has most: `boxes` [B, M, 4] float32 in shares of the
+    image, `labels` [B, M] int64 with -1 where there is no box, `crowd` [B, M] bool for boxes around a group, `size`
+    [B, 2] int64 height and width of the image as stored, `known` [B] bool, False where nobody has looked for boxes.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What one step sees.
 
     Attributes:
         images: [B, C, H, W] float in 0..1, *not normalised*: every network normalises for itself.
-        target: whatever the task reads: labels [B] int64 for classification. Besides the task only methods that treat
-            the true class apart read it.
+        target: whatever the task reads, see `Kind`. Besides the task only methods that treat the true class, or what
+            lies inside a box, apart read it.
         keys: [B] int64; equal keys mean equal pixels, so they may index a cache.
         views: further crops, each [B, C, h, w]; only self-distillation asks for them.
     """
@@ -71,7 +92,7 @@ class Output:
     The only thing that networks, caches, metrics and exports exchange.
 
     Attributes:
-        pred: logits [B, K] for classification.
+        pred: see `Answers`.
         taps: name -> [B, C, h, w] feature map, [B, N, D] tokens or [B, D] vector.
     """
 

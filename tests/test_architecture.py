@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from stillroom.plugins import choices
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stillroom"
 
@@ -26,18 +28,20 @@ ORDER = [
     "processes",
     "norms",
     "engine",
+    "boxes",
     "data",
     "models",
+    "metrics",
     "tasks",
     "teachers",
     "methods",
+    "answering",
     "weighting",
     "learner",
     "state",
     "train",
     "fit",
     "learn",
-    "metrics",
     "evaluate",
     "export",
     "benchmark",
@@ -125,7 +129,8 @@ def test_nothing_imports_a_method_or_a_source_by_name():
             if isinstance(node, ast.ImportFrom) and node.module:
                 for folder, contract in (("stillroom.methods.", "method"), ("stillroom.data.sources.", "source")):
                     if node.module.startswith(folder) and room(path) not in ("methods",):
-                        assert node.module == folder + contract, f"{path.name} imports {node.module}"
+                        helper = room(path) == "data" and node.module.startswith(f"{folder}_")
+                        assert helper or node.module == folder + contract, f"{path.name} imports {node.module}"
 
 
 ALIASES = {"PIL": "pillow", "sklearn": "scikit-learn"}
@@ -134,7 +139,9 @@ BROUGHT = {"lightning": "lightning-fabric", "huggingface_hub": "timm", "markupsa
 
 
 def test_every_import_is_a_declared_dependency():
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = (line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines)
+    declared = [*project["dependencies"], *extras]
     names = {re.split(r"[<>=\s]", line)[0] for line in declared}
     imported = set()
     for path in FILES:
@@ -152,3 +159,27 @@ def test_the_loop_knows_no_task_and_no_method():
     text = (PACKAGE / "train.py").read_text(encoding="utf-8")
     for word in ("hinton", "fitnet", "classification", "kd", "logits"):
         assert word not in text.lower()
+
+
+TASKS = choices("tasks")
+KNOW_TASKS = {"tasks", "metrics", "data", "models"}
+"""Rooms that may know which tasks there are."""
+
+DEFAULT = {"recipe.py": {"classification"}, "about.py": {"classification"}}
+"""Files that may name a task all the same: a recipe, or an old run, that says none means this one."""
+
+
+def test_there_is_more_than_one_task():
+    assert {"classification", "segmentation", "detection", "embedding"} <= set(TASKS)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if room(p) not in KNOW_TASKS], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_nobody_else_names_a_task(path):
+    """The loop, teachers, methods, export, benchmark, report and all the rest ask the task they were given."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in modules if name.startswith("stillroom.tasks.")} <= {"stillroom.tasks.task"}
+    said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not (said - DEFAULT.get(path.name, set())) & set(TASKS)

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stillroom.data.decode import MAX_PIXELS, header
-from stillroom.data.sources.source import Numbers, Source
+from stillroom.data.sources.source import Numbers, Source, content
 from stillroom.data.splits import complete
 from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
+from stillroom.data.targets.of import targets_of
+from stillroom.data.targets.target import Targets
 from stillroom.data.threads import on_threads
 from stillroom.errors import Failure
+from stillroom.types import Kind
 
 __all__ = ["Dataset", "Split", "load"]
 
@@ -33,10 +35,12 @@ class Dataset:
         channels: C, 1 or 3.
         size: H = W of every image.
         splits: "train", "val" and "test".
-        fingerprint: sha256 over classes, size, labels, splits, file names, and the content of train and val (of the
-            surveyed sample where the set is too large for memory). The same files in another folder have the same.
+        fingerprint: sha256 over classes, size, labels or boxes, splits, file names, and the content of train and val,
+            masks included (of the surveyed sample where the set is too large for memory). The same files in another
+            folder have the same.
         source: where the images come from.
         ledger: the images that could not be read so far.
+        targets: what is known of the images beside their pixels.
     """
 
     classes: tuple[str, ...]
@@ -46,7 +50,12 @@ class Dataset:
     fingerprint: str
     source: Source = field(repr=False)
     ledger: Ledger = field(repr=False)
-    labels: Numbers = field(repr=False)
+    targets: Targets = field(repr=False)
+
+    @property
+    def kind(self) -> Kind:
+        """What is known of the images: labels, boxes or masks."""
+        return self.targets.kind
 
     @property
     def bad(self) -> list[Bad]:
@@ -55,10 +64,7 @@ class Dataset:
 
     def summary(self) -> dict[str, Any]:
         """What a report prints; opens no split."""
-        counts = {
-            name: np.bincount(self._known(self.labels[split.listed]), minlength=len(self.classes)).tolist()
-            for name, split in self.splits.items()
-        }
+        counts = {name: self.targets.counts(split.listed).tolist() for name, split in self.splits.items()}
         return {
             "classes": list(self.classes),
             "channels": self.channels,
@@ -69,9 +75,6 @@ class Dataset:
             "in_memory": all(split.memory for split in self.splits.values()),
             "fingerprint": self.fingerprint,
         }
-
-    def _known(self, labels: Numbers) -> Numbers:
-        return labels[(labels >= 0) & (labels < len(self.classes))]
 
 
 def load(
@@ -93,8 +96,9 @@ def load(
 
     Args:
         source: where images come from.
-        size: H = W; every image's shorter side is brought to it and the centre kept. None: the images' own size where
-            all are squares of one size, else the median of the shorter sides, 224 at most.
+        size: H = W; every image's shorter side is brought to it and the centre kept, or, with boxes and masks, the
+            whole image stretched to it. None: the images' own size where all are squares of one size, else the median
+            of the shorter sides, 224 at most.
         max_bad: the largest share of images that may be unreadable.
         max_pixels: the largest image that is decoded.
         memory_gb: GiB of decoded images that may be kept in memory.
@@ -106,14 +110,15 @@ def load(
     Raises:
         Failure: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
     """
-    splits = complete(source.labels, source.splits, val=val, test=test, seed=seed)
+    splits = _splits(source, val=val, test=test, seed=seed)
+    targets = targets_of(source)
     total = sum(len(items) for items in splits.values())
     ledger = Ledger(total=total, max_bad=max_bad, report=report)
     survey = _Survey(source, max_pixels=max_pixels)
     visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
     survey.look(visible[np.unique(np.linspace(0, len(visible) - 1, num=min(SURVEYED, len(visible))).astype(int))])
     side = size or survey.size()
-    memory = total * source.channels * side**2 <= memory_gb * 2**30
+    memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
     if memory:
         survey.look(visible)
         side = size or survey.size()
@@ -123,11 +128,18 @@ def load(
         raise Failure("SR-D108", path=source.name(0), why=f"none of {len(visible)} images can be read")
     made = {
         name: Split(
-            name=name, listed=items, source=source, size=side, max_pixels=max_pixels, memory=memory, ledger=ledger
+            name=name,
+            listed=items,
+            source=source,
+            size=side,
+            max_pixels=max_pixels,
+            memory=memory,
+            ledger=ledger,
+            targets=targets,
         )
         for name, items in splits.items()
     }
-    fingerprint = _fingerprint(source, splits, side, survey.contents)
+    fingerprint = _fingerprint(source, targets, splits, side, survey.contents)
     return Dataset(
         classes=source.classes,
         channels=source.channels,
@@ -136,8 +148,15 @@ def load(
         fingerprint=fingerprint,
         source=source,
         ledger=ledger,
-        labels=source.labels,
+        targets=targets,
     )
+
+
+def _splits(source: Source, *, val: float, test: float, seed: int) -> dict[str, Numbers]:
+    """All three splits; the images that nobody looked at are for training, and make no split larger or smaller."""
+    known = len(source.labels) - getattr(source, "further", 0)
+    splits = complete(source.labels[:known], source.splits, val=val, test=test, seed=seed)
+    return splits | {"train": np.concatenate([splits["train"], np.arange(known, len(source.labels))])}
 
 
 class _Survey:
@@ -174,19 +193,15 @@ class _Survey:
             self.failures[item] = failure
 
 
-def content(raw: bytes | NDArray[np.uint8]) -> bytes:
-    """sha256 of a file, or of pixels and their shape."""
-    if isinstance(raw, bytes):
-        return hashlib.sha256(raw).digest()
-    return hashlib.sha256(str(raw.shape).encode() + np.ascontiguousarray(raw).tobytes()).digest()
-
-
-def _fingerprint(source: Source, splits: dict[str, Numbers], size: int, contents: dict[int, bytes]) -> str:
+def _fingerprint(
+    source: Source, targets: Targets, splits: dict[str, Numbers], size: int, contents: dict[int, bytes]
+) -> str:
     digest = hashlib.sha256(repr((source.classes, source.channels, size)).encode())
     for name, items in splits.items():
         digest.update(name.encode() + items.tobytes() + source.labels[items].tobytes())
         digest.update("\0".join(_last_parts(source, items)).encode("utf-8", "surrogateescape"))
         digest.update(b"".join(contents.get(item, b"") for item in items.tolist()))
+        digest.update(targets.digest(items, looked_at=contents))
     return digest.hexdigest()
 
 

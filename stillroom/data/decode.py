@@ -10,7 +10,7 @@
 7.  CMYK, palettes and every other colour space become RGB by Pillow's own conversion, colour profiles ignored;
     channels = 1 takes the ITU-R 601 luminance of that, channels = 3 repeats a grey image three times.
 8.  `fit`: the shorter side becomes `size` (antialiased bicubic), the centre is kept. An image that has the size
-    already is not touched.
+    already is not touched. Where places in the image matter (boxes, masks) it is `stretch` instead: all of it, square.
 """
 
 from __future__ import annotations
@@ -79,6 +79,22 @@ def header(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "im
     return image.height, image.width, 1 if image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L") else 3
 
 
+def upright_size(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "image") -> tuple[int, int]:
+    """Height and width that the decoded image will have, an EXIF turn taken into account; decodes nothing.
+
+    Raises:
+        Failure: as `header`.
+    """
+    if isinstance(raw, np.ndarray):
+        return header(raw, max_pixels=max_pixels, name=name)[:2]
+    image = _open(raw, max_pixels=max_pixels, name=name)
+    try:
+        on_its_side = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # as in `_upright`
+        on_its_side = False
+    return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
 def pixels(raw: bytes | Pixels, *, channels: int, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pixels:
     """What a source's `read` gave, as [H, W, C] uint8: decoded if it is a file.
 
@@ -108,6 +124,54 @@ def fit(image: Pixels, *, size: int) -> Pixels:
     box = (left, top, left + short, top + short)
     result = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
     return result.reshape(size, size, channels)
+
+
+def stretch(image: Pixels, *, size: int) -> Pixels:
+    """The whole image [H, W, C] as a square, its aspect given up: [size, size, C].
+
+    A share of its width or height stays the same share, so boxes in shares need no change.
+    """
+    channels = image.shape[2]
+    if image.shape[:2] == (size, size):
+        return image
+    picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)).reshape(size, size, channels)
+
+
+def numbers(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "mask") -> Pixels:
+    """A mask [H, W] uint8, the stored numbers themselves: a palette's colours mean nothing here.
+
+    Raises:
+        Failure: SR-D122 colours instead of numbers, or more than 8 bits; else as `decode`.
+    """
+    if isinstance(raw, np.ndarray):
+        header(raw, max_pixels=max_pixels, name=name)
+        if raw.ndim != 2 or raw.dtype != np.uint8:
+            raise Failure("SR-D122", path=name, why=f"expected uint8 [H, W], got {raw.dtype} {raw.shape}")
+        return raw
+    image = _open(raw, max_pixels=max_pixels, name=name)
+    if image.mode not in ("1", "L", "P"):
+        why = f"its pixels are of mode {image.mode}; needed is one number of 8 bits a pixel (mode L or P)"
+        raise Failure("SR-D122", path=name, why=why)
+    if image.format == "JPEG":
+        why = "JPEG changes numbers a little, and a class changed a little is another class"
+        raise Failure("SR-D122", path=name, why=why)
+    try:
+        step = _step_of_grey(image)
+        image.load()
+        return np.asarray(_upright(image)).astype(np.uint8) // np.uint8(step)
+    except MemoryError:
+        raise
+    except Exception as problem:  # as in `decode`
+        raise Failure("SR-D102", path=name, why=f"Pillow: {problem}") from problem
+
+
+def _step_of_grey(image: Image.Image) -> int:
+    """By how much Pillow multiplies the numbers of a grey image of 2 or 4 bits, so that its largest becomes 255."""
+    tiles = getattr(image, "tile", None)  # where and how the file holds its pixels
+    layout = tiles[0][3] if tiles else ""
+    raw = layout[0] if isinstance(layout, tuple) else layout
+    return {"L;2": 85, "L;4": 17}.get(str(raw), 1)
 
 
 def _open(blob: bytes, *, max_pixels: int, name: str) -> Image.Image:

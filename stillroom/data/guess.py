@@ -20,11 +20,14 @@ def guess(path: str) -> str:
         return path
     found = existing(path)
     fitting = [name for name, source in sources.items() if hasattr(source, "fits") and source.fits(found)]
+    # images with boxes or masks lie in folders too, so whoever finds those knows better than who sees folders
+    placed = [name for name in fitting if getattr(sources[name], "kind", "labels") != "labels"]
+    fitting = placed or fitting
     if len(fitting) == 1:
         return fitting[0]
     why = (
         f"it could be {' or '.join(fitting)}"
         if fitting
-        else "neither class folders with images, nor parquet or idx files"
+        else "neither class folders with images, nor parquet, idx, COCO or VOC files, nor images with masks"
     )
     raise Failure("SR-D109", path=printable(path), why=why)

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from stillroom.data.dataset import Dataset, content
-from stillroom.data.decode import header, pixels
-from stillroom.data.sources.source import Source
+from stillroom.data.dataset import Dataset
+from stillroom.data.decode import header, pixels, upright_size
+from stillroom.data.finding import Finding, examples, warning
+from stillroom.data.sources.source import Source, content
 from stillroom.data.threads import on_threads
 from stillroom.errors import Failure
-
-SHOWN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was found.
-
-    Attributes:
-        severity: an "error" stops a run, a "warning" is told.
-        failure: code, what, why, effect and fix.
-    """
-
-    severity: Literal["error", "warning"]
-    failure: Failure
-
-    @property
-    def code(self) -> str:
-        """`SR-D110`, say."""
-        return self.failure.code
 
 
 def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Finding]:
@@ -48,14 +28,15 @@ def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Fin
         deep: whether to decode everything too, which finds damage behind the header and takes longer.
     """
     contents: dict[int, bytes] = {}
-    found = [*inspect_labels(source, dataset), *_unreadable(source, dataset, contents, deep=deep)]
-    found += _copies(source, dataset, contents)
+    shapes: dict[int, tuple[int, int]] = {}
+    found = [*inspect_labels(source, dataset), *_unreadable(source, dataset, contents, shapes, deep=deep)]
+    found += [*_copies(source, dataset, contents), *dataset.targets.sizes_wrong(shapes)]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
 def inspect_labels(source: Source, dataset: Dataset) -> list[Finding]:
-    """What is wrong with labels and classes; reads no image."""
-    return [*_labels(source), *_classes(dataset)]
+    """What is wrong with labels, boxes or masks, and with classes; reads no image, but masks."""
+    return [*dataset.targets.labels_wrong(), *_partners(source, dataset), *_classes(dataset)]
 
 
 def refuse(findings: Iterable[Finding]) -> None:
@@ -71,30 +52,35 @@ def summarise(dataset: Dataset, findings: Iterable[Finding]) -> dict[str, Any]:
     return dataset.summary() | {"findings": told}
 
 
-def _labels(source: Source) -> Iterator[Finding]:
-    wrong = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))
-    if len(wrong):
-        first = int(wrong[0])
-        values = {"label": int(source.labels[first]), "count": len(wrong), "highest": len(source.classes) - 1}
-        yield Finding(severity="error", failure=Failure("SR-D113", path=source.name(first), **values))
+def _partners(source: Source, dataset: Dataset) -> Iterator[Finding]:
+    names = getattr(source, "without", [])
+    if names:
+        yield warning("SR-D133", count=len(names), kind=dataset.kind, examples=examples(names))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
     counts = dataset.summary()["per_class"]
     whole = np.sum(list(counts.values()), axis=0)
-    if np.count_nonzero(whole) < 2:
+    if np.count_nonzero(whole) < dataset.targets.least:
         names = "".join(f": only {dataset.classes[k]!r} has images" for k in np.flatnonzero(whole))
         failure = Failure("SR-D111", count=int(np.count_nonzero(whole)), names=names)
         yield Finding(severity="error" if not whole.any() else "warning", failure=failure)
     for number, name in enumerate(dataset.classes):
-        empty = [split for split, images in counts.items() if not images[number]]
+        empty = [split for split, found in counts.items() if not found[number]]
         if empty:
-            failure = Failure("SR-D110", name=name, split=" and ".join(empty), images=int(whole[number]))
-            yield Finding(severity="warning", failure=failure)
+            values = {"images": int(whole[number]), "noun": dataset.targets.noun}
+            yield warning("SR-D110", name=name, split=" and ".join(empty), **values)
 
 
-def _unreadable(source: Source, dataset: Dataset, contents: dict[int, bytes], *, deep: bool) -> Iterator[Finding]:
-    """Bad images, those met before included; fills `contents` with the hash of each that could be read."""
+def _unreadable(
+    source: Source,
+    dataset: Dataset,
+    contents: dict[int, bytes],
+    shapes: dict[int, tuple[int, int]],
+    *,
+    deep: bool,
+) -> Iterator[Finding]:
+    """Bad images, those met before included; fills in the hash, and the height and width, of each that can be read."""
     limit = dataset.splits["train"].max_pixels
 
     def one(item: int) -> Failure | None:
@@ -106,6 +92,7 @@ def _unreadable(source: Source, dataset: Dataset, contents: dict[int, bytes], *,
                 pixels(raw, channels=source.channels, max_pixels=limit, name=name)
             else:
                 header(raw, max_pixels=limit, name=name)
+            shapes[item] = upright_size(raw, max_pixels=limit, name=name)
         except Failure as failure:
             return failure
         return None
@@ -130,6 +117,4 @@ def _copies(source: Source, dataset: Dataset, contents: dict[int, bytes]) -> Ite
     shared = [copies for copies in places.values() if len(copies) > 1]
     if shared:
         pairs = [" = ".join(f"{split}: {source.name(item)}" for split, item in copies.items()) for copies in shared]
-        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-        examples = "; ".join(pairs[:SHOWN]) + more
-        yield Finding(severity="warning", failure=Failure("SR-D112", count=len(shared), examples=examples))
+        yield warning("SR-D112", count=len(shared), examples=examples(pairs))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from stillroom.data.augment import augment, key, to_float
 from stillroom.data.dataset import Split
+from stillroom.data.geometry import geometry
 from stillroom.data.random import permutation
 from stillroom.recipe import Augment
 from stillroom.types import Batch
@@ -61,12 +62,17 @@ class Loader:
     def at(self, n: int) -> Batch:
         """Batch n, the part of this process."""
         rows, epochs = self.places(n)
-        images, labels, items = self.split.take(rows)
-        target = torch.from_numpy(labels)
+        images, target, items = self.split.take(rows)
         if self.augment is None:
             return Batch(images=to_float(images), target=target, keys=torch.from_numpy(items))
         keys = key(self.seed, epochs, items)
-        return Batch(images=augment(images, keys, self.augment), target=target, keys=torch.from_numpy(keys))
+        targets = self.split.targets
+        how = geometry(keys, self.augment, height=images.shape[2], width=images.shape[3])
+        return Batch(
+            images=augment(images, keys, self.augment, outside=targets.outside),
+            target=targets.moved(target, how),
+            keys=torch.from_numpy(keys),
+        )
 
     def places(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the split and their epochs, [B / world] each, in this process's part of batch n."""
@@ -80,14 +86,21 @@ class Loader:
         return rows, epochs
 
 
-def in_order(split: Split, batch: int) -> Iterator[Batch]:
-    """Each image of the split once, as it is, in order; the last batch may be smaller. Keys are item numbers."""
+def in_order(split: Split, batch: int, *, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
+    """Each image of the split once, as it is, in order; the last batch may be smaller. Keys are item numbers.
+
+    Args:
+        split: what is read.
+        batch: images at a time.
+        rows: those of the split that are wanted; None: all.
+    """
+    wanted = np.arange(len(split)) if rows is None else rows
 
     def make(start: int) -> Batch:
-        images, labels, items = split.take(np.arange(start, min(start + batch, len(split))))
-        return Batch(images=to_float(images), target=torch.from_numpy(labels), keys=torch.from_numpy(items))
+        images, target, items = split.take(wanted[start : start + batch])
+        return Batch(images=to_float(images), target=target, keys=torch.from_numpy(items))
 
-    return _ahead(make, range(0, len(split), batch))
+    return _ahead(make, range(0, len(wanted), batch))
 
 
 def _ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[Batch]:

@@ -63,3 +63,8 @@ def _mix63(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def permutation(length: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order [length] of an epoch: a pure function of its arguments."""
     return np.argsort(mix(key(seed, epoch, np.arange(length)).view(np.uint64)), kind="stable")
+
+
+def spaced(length: int, count: int) -> NDArray[np.int64]:
+    """`count` of 0..length-1, or all where there are fewer, evenly spread, ascending."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64))

@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.data.decode import fit, pixels
+from stillroom.data.decode import fit, pixels, stretch
 from stillroom.data.sources.source import Numbers, Source
+from stillroom.data.targets.of import targets_of
+from stillroom.data.targets.target import Target, Targets
 from stillroom.data.threads import on_threads
 from stillroom.errors import Failure
 from stillroom.files import write
@@ -89,7 +91,7 @@ def raise_if_unsafe(failure: Failure) -> None:
 
 
 class Split:
-    """One split's images, [C, H, W] uint8 each.
+    """One split's images, [C, H, W] uint8 each, and what is known of them.
 
     Args:
         name: "train", "val" or "test".
@@ -99,12 +101,23 @@ class Split:
         max_pixels: of the decode rule.
         memory: whether the decoded images are kept.
         ledger: where bad images are noted.
+        targets: what is known of the images; None: what the source says.
     """
 
     def __init__(
-        self, *, name: str, listed: Numbers, source: Source, size: int, max_pixels: int, memory: bool, ledger: Ledger
+        self,
+        *,
+        name: str,
+        listed: Numbers,
+        source: Source,
+        size: int,
+        max_pixels: int,
+        memory: bool,
+        ledger: Ledger,
+        targets: Targets | None = None,
     ):
         self.name, self.listed, self.memory, self.max_pixels = name, listed, memory, max_pixels
+        self.targets = targets_of(source) if targets is None else targets
         self._source, self._size, self._ledger = source, size, ledger
         self._items = listed.copy()
         self._kept: NDArray[np.uint8] | None = None
@@ -124,7 +137,7 @@ class Split:
 
     @property
     def labels(self) -> Numbers:
-        """[n]."""
+        """[n] what the source calls labels: the classes, where the images have one each."""
         return self._source.labels[self.items]
 
     def name_of(self, item: int) -> str:
@@ -135,16 +148,18 @@ class Split:
         """[len(rows), C, H, W] uint8."""
         return self.take(rows)[0]
 
-    def take(self, rows: Numbers) -> tuple[Tensor, Numbers, Numbers]:
-        """Images [n, C, H, W] uint8 with their labels [n] and item numbers [n].
+    def take(self, rows: Numbers) -> tuple[Tensor, Target, Numbers]:
+        """Images [n, C, H, W] uint8 with their target (see `stillroom.types.Kind`) and item numbers [n].
 
         Raises:
             Failure: SR-D107, more bad images than allowed.
         """
         self._prepare()
-        images = self._kept[rows] if self._kept is not None else self._read_or_replace(np.asarray(rows))
+        kept = self._kept[rows] if self._kept is not None else self._read_or_replace(np.asarray(rows))
         items = self._items[rows]
-        return torch.from_numpy(images), self._source.labels[items], items
+        channels = self._source.channels
+        images = np.ascontiguousarray(kept[:, :channels])
+        return torch.from_numpy(images), self.targets.take(items, kept[:, channels:]), items
 
     def _prepare(self) -> None:
         """On first use: decodes all that is kept, and for test finds out what can be read."""
@@ -191,9 +206,10 @@ class Split:
         raise Failure("SR-D108", path=self._source.name(int(self.listed[0])), why=f"none in {self.name} can be read")
 
     def _decode(self, items: Numbers) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Images [n, C, H, W] and whether each could be read; what could not goes into the ledger."""
+        """Images [n, C + planes, H, W] and whether each could be read; what could not goes into the ledger."""
         channels, size = self._source.channels, self._size
-        images = np.zeros((len(items), channels, size, size), dtype=np.uint8)
+        images = np.zeros((len(items), channels + self.targets.planes, size, size), dtype=np.uint8)
+        shaped = stretch if self.targets.stretch else fit
         failures: list[tuple[int, Failure]] = []
 
         def one(place: int) -> bool:
@@ -203,11 +219,12 @@ class Split:
             name = self._source.name(item)
             try:
                 image = pixels(self._source.read(item), channels=channels, max_pixels=self.max_pixels, name=name)
+                images[place, channels:] = self.targets.draw(item, shape=image.shape[:2], size=size)
             except Failure as failure:
                 raise_if_unsafe(failure)
                 failures.append((item, failure))
                 return False
-            images[place] = fit(image, size=size).transpose(2, 0, 1)
+            images[place, :channels] = shaped(image, size=size).transpose(2, 0, 1)
             return True
 
         good = np.array(on_threads(one, range(len(items))), dtype=bool)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stillroom.metrics.metric import decide
-from stillroom.types import Output
+from stillroom.metrics.metric import Metric
+from stillroom.types import Batch, Output
 
 ENOUGH = 0.995
 """Agreement that ends the search. It is what a float file must reach: of 256 images one may differ, and between
@@ -26,21 +27,21 @@ class Trial:
     Attributes:
         method: how the ranges were taken.
         path: the file.
-        agree: images on which both name the same class.
-        apart: mean |p_float - p_int8| over images and classes, in 0..1.
+        agreement: by the task's own measure, in 0..1.
+        apart: the mean difference of their probabilities or scores.
         n: N.
     """
 
     method: str
     path: Path
-    agree: int
+    agreement: float
     apart: float
     n: int
 
     def facts(self) -> dict[str, str]:
         """What the file says of its making."""
-        images = f"{self.agree} of {self.n} calibration images, against the float file"
-        return {"calibration": self.method, "calibration_agreement": f"{self.agree / self.n:.4f} ({images})"}
+        images = f"with the float file, on {self.n} calibration images"
+        return {"calibration": self.method, "calibration_agreement": f"{self.agreement:.4f} ({images})"}
 
 
 def choose(
@@ -49,6 +50,7 @@ def choose(
     load: Callable[[Path], Speaker],
     source: Path,
     batches: Sequence[Tensor],
+    agreement: Callable[[], Metric],
 ) -> Trial:
     """Try methods in turn until one is good enough; the best of those that were tried.
 
@@ -58,29 +60,37 @@ def choose(
         load: opens a file.
         source: the float file.
         batches: image batches [B, C, H, W] in 0..1, of the training split: the test images must not choose.
+        agreement: makes a metric whose figure is called `agreement`.
     """
     expected = _answers(load(source), batches)
     tried: list[Trial] = []
     for method in methods:
         path = make(method)
-        tried.append(_compare(method, path, expected, _answers(load(path), batches)))
-        if tried[-1].agree >= ENOUGH * tried[-1].n:
+        tried.append(_compare(method, path, expected, _answers(load(path), batches), batches, agreement()))
+        if tried[-1].agreement >= ENOUGH:
             break
     return best(tried)
 
 
 def best(trials: Iterable[Trial]) -> Trial:
     """Most agreement; of equals the smallest difference in probability; of equals again the first."""
-    return min(trials, key=lambda trial: (-trial.agree, trial.apart))
+    return min(trials, key=lambda trial: (-trial.agreement, trial.apart))
 
 
-def _answers(speaker: Speaker, batches: Sequence[Tensor]) -> Tensor:
-    return torch.cat([speaker(batch).pred for batch in batches])
+def _answers(speaker: Speaker, batches: Sequence[Tensor]) -> list[Output]:
+    return [speaker(batch) for batch in batches]
 
 
-def _compare(method: str, path: Path, expected: Tensor, said: Tensor) -> Trial:
-    answer = decide(said)
-    # What is not a number is as far off as can be.
-    apart = (expected.double().softmax(1) - said.double().softmax(1)).abs().nan_to_num(nan=1.0)
-    agree = int(((decide(expected) == answer) & (answer >= 0)).sum())
-    return Trial(method=method, path=path, agree=agree, apart=float(apart.mean()), n=len(said))
+def _compare(
+    method: str, path: Path, expected: list[Output], said: list[Output], batches: Sequence[Tensor], metric: Metric
+) -> Trial:
+    numbers = count()
+    for images, answer, reference in zip(batches, said, expected, strict=True):
+        keys = torch.tensor([next(numbers) for _ in images])
+        metric.update(answer, Batch(images=images, target=None, keys=keys), reference)
+    figures, shown = metric.compute(), sum(len(images) for images in batches)
+    if "agreement" not in figures:  # there was nothing to agree on, such as no box in any image
+        return Trial(method=method, path=path, agreement=1.0, apart=0.0, n=shown)
+    found = figures["agreement"]
+    apart = float(found.extra.get("mean_difference", 0.0))
+    return Trial(method=method, path=path, agreement=metric.value(), apart=apart, n=shown)

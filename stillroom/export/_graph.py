@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from stillroom.types import Answers
+
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that hold nearly all of a network's weights and work."""
 
@@ -43,16 +45,37 @@ def _rename(model: ModelProto) -> None:
             names[:] = [short.setdefault(name, f"t{len(short)}") for name in names]
 
 
+OUTPUTS: dict[Answers, tuple[str, str]] = {
+    "classes": ("logits", "float32 [B, {classes}]"),
+    "pixels": ("logits", "float32 [B, {classes}, H, W]"),
+    "boxes": (
+        "boxes",
+        "float32 [B, M, 6]: left, top, right, bottom in pixels of the image given, score 0..1, class; -1 is no box",
+    ),
+    "vector": ("vector", "float32 [B, D], of length 1"),
+}
+"""What a network says -> the name of the file's output, and what is in it."""
+
+
 def describe(
-    model: ModelProto, *, classes: tuple[str, ...], shape: tuple[int, int, int], facts: dict[str, str]
+    model: ModelProto,
+    *,
+    classes: tuple[str, ...],
+    shape: tuple[int, int, int],
+    answers: Answers,
+    any_size: bool,
+    facts: dict[str, str],
 ) -> None:
     """Write into the file, in place, what somebody who has only the file must know; `facts` are further lines."""
     channels, height, width = shape
     order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    sides = "H, W" if any_size else f"{height}, {width}"
+    name, output = OUTPUTS[answers]
     own = {
         "classes": json.dumps(list(classes), ensure_ascii=False),
-        "input": f"images: float32 [B, {channels}, {height}, {width}], {order}, 0..1; normalisation is inside",
-        "output": f"logits: float32 [B, {len(classes)}]",
+        "input": f"images: float32 [B, {channels}, {sides}], {order}, 0..1; normalisation is inside",
+        "output": f"{name}: {output.format(classes=len(classes))}",
+        "answers": answers,
     }
     model.producer_name = "stillroom"
     onnx.helper.set_model_props(model, own | facts)
@@ -71,6 +94,21 @@ def _raw(model: ModelProto) -> set[str]:
         if node.op_type not in COMPUTE and raw.issuperset(node.input):
             raw.update(node.output)
     return raw
+
+
+def ending(model: ModelProto) -> list[str]:
+    """Names of the nodes that no compute operator comes behind: what turns numbers into boxes. They stay in floats."""
+    leads = _leading(model)
+    return [node.name for node in model.graph.node if node.op_type not in COMPUTE and leads.isdisjoint(node.output)]
+
+
+def _leading(model: ModelProto) -> set[str]:
+    """Tensors that a compute operator reads, itself or through others."""
+    leads: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in COMPUTE or not leads.isdisjoint(node.output):
+            leads.update(node.input)
+    return leads
 
 
 def delicate(model: ModelProto) -> list[str]:
@@ -93,10 +131,11 @@ def exact_ends(model: ModelProto) -> None:
 
     A pixel has eight bits and no more; rounding it again, on a grid that fits three differently normalised colours at
     once, about doubles the difference in probability that eight bits make. Rounded logits tie: two classes a 256th of
-    the range apart become one, and argmax then takes the first. Weights stay integers at both ends.
+    the range apart become one, and argmax then takes the first. Rounded distances move boxes. Weights stay integers at
+    both ends.
     """
     graph = model.graph
-    raw, outputs = _raw(model), {value.name for value in graph.output}
+    raw, outputs, leads = _raw(model), {value.name for value in graph.output}, _leading(model)
     made = {name: node for node in graph.node for name in node.output}
     for unpack in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
         pack = made.get(unpack.input[0])
@@ -107,7 +146,7 @@ def exact_ends(model: ModelProto) -> None:
         if rounded in outputs:
             graph.node.remove(unpack)
             _replace(model, exact, rounded)
-        elif exact in raw and readers == {"Conv"}:
+        elif rounded not in leads or (exact in raw and readers == {"Conv"}):
             graph.node.remove(unpack)
             _replace(model, rounded, exact)
     _prune(model)

@@ -89,7 +89,7 @@ def quantize(prepared: Path, target: Path, *, batches: Sequence[Tensor], method:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*_graph.entrance(model), *_graph.delicate(model)],
+        nodes_to_exclude=[*_graph.entrance(model), *_graph.delicate(model), *_graph.ending(model)],
         calibrate_method=calibrate,
         extra_options=dict(options),
     )

@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
+from stillroom.models.network import Network
+from stillroom.tasks.task import Task
 from stillroom.types import Output
 
 
@@ -40,31 +43,42 @@ class Export(Protocol):
         bits: int = 32,
         calibration: Iterable[Tensor] = (),
         base: Path | None = None,
+        task: Task | None = None,
     ) -> Path:
         """Write `network` to `path` and return `path`.
 
         Args:
-            network: maps images [B, C, H, W] in 0..1 to an `Output`; it is left as it was.
+            network: maps images [B, C, H, W] in 0..1 to an answer, as `Answering` does; it is left as it was.
             path: the file to write; it appears whole or not at all.
             example: [B, C, H, W], any image of the right shape.
             classes: names in label order, written into the file.
             bits: 32 for floats, 8 for integers.
             calibration: image batches [B, C, H, W] in 0..1 whose activations set the integer ranges.
             base: the float file of the same network, where this target has written it already; it may save work.
+            task: what the answers mean, whether images may have any size, and how answers are compared; None: logits
+                of a classifier, for images of the example's size.
         """
         ...
 
 
 class Speech(nn.Module):
-    """A network reduced to what an exporter understands: a tensor in, a tensor out."""
+    """A network reduced to what an exporter understands: a tensor in, a tensor out.
 
-    def __init__(self, network: nn.Module):
+    Args:
+        network: images -> Output.
+        any_size: whether images of any height and width will come; the network then resizes without a look.
+    """
+
+    def __init__(self, network: nn.Module, *, any_size: bool = False):
         super().__init__()
         # A copy, so that moving and freezing it leaves the caller's network where and as it is.
         self.network = deepcopy(network).cpu().float().eval().requires_grad_(False)
+        for part in self.network.modules():
+            if isinstance(part, Network):
+                part.exact = any_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] in 0..1 to logits [B, K]."""
+        """Images [B, C, H, W] in 0..1 to the answer."""
         output: Output = self.network(images)
         return output.pred
 
@@ -107,6 +121,12 @@ def shape(example: Tensor) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def pair(example: Tensor) -> Tensor:
-    """[2, C, H, W] of the example's first image: tracing one image alone would fix B to 1."""
-    return example[:1].detach().to(torch.float32).cpu().expand(2, *shape(example)).contiguous()
+def pair(example: Tensor, *, any_size: bool = False) -> Tensor:
+    """[2, C, H, W] of the example's first image: tracing one image alone would fix B to 1.
+
+    With `any_size` its height and width are changed to two numbers that are neither equal nor the network's own.
+    """
+    one = example[:1].detach().to(torch.float32).cpu()
+    if any_size:
+        one = F.interpolate(one, (one.shape[-2] + 13, one.shape[-1] + 27))
+    return one.expand(2, -1, -1, -1).contiguous()

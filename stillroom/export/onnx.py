@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.export.file import Speech, pair, quiet, require, shape
 from stillroom.files import disk_errors, scratch, temporary
-from stillroom.types import Output
+from stillroom.metrics.agreement import Agreement
+from stillroom.metrics.metric import Metric
+from stillroom.tasks.task import Task
+from stillroom.types import Answers, Output
 
 
 def onnx(
@@ -27,14 +31,15 @@ def onnx(
     calibration: Iterable[Tensor] = (),
     base: Path | None = None,
     method: Literal["best", "minmax", "percentile"] = "best",
-    task: str = "classification",
+    task: Task | None = None,
 ) -> Path:
-    """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output `logits` [B, K].
+    """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output as `_graph.OUTPUTS` says.
 
-    B is free; normalisation and resizing are inside. What 8 bits mean is said in `_int8.quantize`.
+    B is free, and where the task allows it H and W are; normalisation, resizing and the task's last step are inside.
+    What 8 bits mean is said in `_int8.quantize`.
 
     Args:
-        network: maps images to an `Output`; a copy of it is exported, in evaluation mode.
+        network: maps images to an answer; a copy of it is exported, in evaluation mode.
         path: the file to write; it appears whole or not at all.
         example: [B, C, H, W], any image of the right shape.
         classes: names in label order; written into the file with task and input range.
@@ -44,7 +49,7 @@ def onnx(
         method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends, 1 in 100,000
             activations. "best" takes minmax if that file agrees with the float file on 99.5 % of the calibration
             images, else whichever agrees more. The file says which it was.
-        task: written into the file.
+        task: written into the file; None: a classifier's logits.
 
     Raises:
         ValueError: `bits` is neither 32 nor 8, there is nothing to calibrate 8 bits on, or no method of that name.
@@ -56,17 +61,22 @@ def onnx(
     if bits == 8 and not batches:
         raise ValueError("8 bits need calibration images, and there are none")
     require("onnx", "onnx", "onnxscript", "onnxruntime")
+    from stillroom.export import _graph
+
     methods = _methods(method) if bits == 8 else []
     path = Path(path)
     with temporary(path) as draft, scratch(path) as folder:
         try:
             with quiet(), disk_errors(path):
-                source = base or _float(network, folder / "float.onnx", example)
-                facts = {"task": task, "bits": str(bits)}
+                answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
+                source = base or _float(network, folder / "float.onnx", example, answers, any_size)
+                facts = {"bits": str(bits)} | ({"task": type(task).__name__.lower()} if task else {})
                 if bits == 8:
-                    source, chosen = _integers(source, folder, batches, methods)
+                    agreement = partial(task.agreement if task else Agreement, classes=classes)
+                    source, chosen = _integers(source, folder, batches, methods, agreement)
                     facts |= chosen
-                _finish(source, draft, example, classes=classes, facts=facts)
+                described = partial(_graph.describe, classes=classes, answers=answers, any_size=any_size, facts=facts)
+                _finish(source, draft, example, described)
         except Failure:
             raise
         except Exception as problem:
@@ -81,8 +91,8 @@ class Session:
     Attributes:
         path: the file.
         threads: how many it computes with.
-        facts: what the file says of itself: `task`, `classes`, `input`, `output`, `bits`; of an int8 file also
-            `calibration` and `calibration_agreement`; empty for a stranger's file.
+        facts: what the file says of itself: `task`, `answers`, `classes`, `input`, `output`, `bits`; of an int8 file
+            also `calibration` and `calibration_agreement`; empty for a stranger's file.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None):
@@ -118,7 +128,7 @@ class Session:
         return tuple(json.loads(self.facts.get("classes", "[]")))
 
     def __call__(self, images: Tensor) -> Output:
-        """Images [B, C, H, W] in 0..1, on any device, to logits [B, K] on the CPU."""
+        """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU."""
         pixels = images.detach().to("cpu", torch.float32).contiguous().numpy()
         return Output(pred=torch.from_numpy(self._session.run([self._output], {self._input: pixels})[0]))
 
@@ -136,17 +146,20 @@ def load(path: Path, *, threads: int | None = None) -> Session:
     return Session(path, threads=threads)
 
 
-def _float(network: nn.Module, path: Path, example: Tensor) -> Path:
+def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, any_size: bool) -> Path:
+    from stillroom.export import _graph
+
+    free = {0: torch.export.Dim("B")} | ({2: torch.export.Dim("H"), 3: torch.export.Dim("W")} if any_size else {})
     torch.onnx.export(
-        Speech(network),
-        (pair(example),),
+        Speech(network, any_size=any_size),
+        (pair(example, any_size=any_size),),
         path,
         dynamo=True,
         verbose=False,
         external_data=False,
         input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("B")},),
+        output_names=[_graph.OUTPUTS[answers][0]],
+        dynamic_shapes=(free,),
     )
     return path
 
@@ -160,7 +173,7 @@ def _methods(method: str) -> list[str]:
 
 
 def _integers(
-    source: Path, folder: Path, batches: Sequence[Tensor], methods: Sequence[str]
+    source: Path, folder: Path, batches: Sequence[Tensor], methods: Sequence[str], agreement: Callable[[], Metric]
 ) -> tuple[Path, dict[str, str]]:
     """The int8 file, written into `folder`, and what is to be said of how it was made."""
     from stillroom.export import _choice, _int8
@@ -170,11 +183,11 @@ def _integers(
     def make(method: str) -> Path:
         return _int8.quantize(prepared, folder / f"{method}.onnx", batches=batches, method=method)
 
-    chosen = _choice.choose(methods, make, load, source, batches)
+    chosen = _choice.choose(methods, make, load, source, batches, agreement)
     return chosen.path, chosen.facts()
 
 
-def _finish(source: Path, target: Path, example: Tensor, *, classes: tuple[str, ...], facts: dict[str, str]) -> None:
+def _finish(source: Path, target: Path, example: Tensor, describe: Callable[..., None]) -> None:
     """Strip the raw file and sign it."""
     from onnx import checker, load_model, save_model
 
@@ -182,7 +195,7 @@ def _finish(source: Path, target: Path, example: Tensor, *, classes: tuple[str, 
 
     model = load_model(source)
     _graph.slim(model)
-    _graph.describe(model, classes=classes, shape=shape(example), facts=facts)
+    describe(model, shape=shape(example))
     checker.check_model(model)
     save_model(model, target)
 

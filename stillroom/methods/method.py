@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from torch import nn
 
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Answers, Batch, Output, Terms
 
 Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention"]
 """Where in the two networks a method looks, when the recipe names no taps. `pairing` finds the places:
@@ -28,14 +28,21 @@ class Method(nn.Module):
     Attributes:
         weight: the authors' weight of this loss, used where a recipe gives none.
         reads: where it looks.
+        answers: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
         student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of one side is compared
             with the i-th of the other.
     """
 
     weight: ClassVar[float] = 1.0
     reads: ClassVar[Reads] = "pred"
+    answers: ClassVar[tuple[Answers, ...]] = ()
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+
+    @classmethod
+    def teaches(cls, answers: Answers) -> bool:
+        """Whether networks that say `answers` can learn from it: features are features whatever is said at the end."""
+        return answers in (cls.answers or (("classes", "pixels") if cls.reads == "pred" else get_args(Answers)))
 
     def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """Take the taps that were found for it. A method that reads one side only keeps the other empty."""

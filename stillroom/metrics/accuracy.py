@@ -13,7 +13,7 @@ class Accuracy(Metric):
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, right=(), seen=())
 
-    def update(self, output: Output, batch: Batch, teacher: Output | None = None) -> None:
+    def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Count the images and those answered rightly."""
         right = decide(output.pred) == batch.target
         self._add(right=right.sum(), seen=batch.target.new_tensor(len(right)))

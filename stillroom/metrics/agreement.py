@@ -1,6 +1,8 @@
-"""Agreement with the teacher: how often the two name the same class, right or wrong."""
+"""Agreement with a reference: how often the two name the same class, right or wrong."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from stillroom.metrics._figure import Figure, proportion
 from stillroom.metrics.metric import Metric, decide
@@ -8,26 +10,37 @@ from stillroom.types import Batch, Output
 
 
 class Agreement(Metric):
-    """Share of images where argmax_k pred_ik = argmax_k teacher_ik, in 0..1.
+    """Share of images where argmax_k pred_ik = argmax_k reference_ik, in 0..1.
 
-    A row that is not finite agrees with nothing, not even with another of its kind. Batches without a teacher are
-    not counted.
+    A row that is not finite agrees with nothing, not even with another of its kind. Batches without a reference are
+    not counted. The figure also says how far the probabilities are apart: the largest difference over images and
+    classes, and the mean one.
     """
 
     def __init__(self, *, classes: tuple[str, ...]):
-        super().__init__(classes, same=(), seen=())
+        super().__init__(classes, rows=("largest", "mean"), same=(), seen=())
 
-    def update(self, output: Output, batch: Batch, teacher: Output | None = None) -> None:
+    def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Count the images that both have seen, and those on which they agree."""
-        if teacher is None:
+        if reference is None:
             return
-        said, expected = decide(output.pred), decide(teacher.pred).to(output.pred.device)
+        said, expected = decide(output.pred), decide(reference.pred).to(output.pred.device)
+        # Doubles, so that the difference is the answers' and not softmax's; what is no number is as far off as can be.
+        theirs = reference.pred.to(output.pred.device).double().softmax(1)
+        apart = (output.pred.double().softmax(1) - theirs).abs().nan_to_num(nan=1.0)
         self._add(same=((said == expected) & (said >= 0)).sum(), seen=said.new_tensor(len(said)))
+        self._keep(largest=apart.amax(1), mean=apart.mean(1))
 
     def compute(self) -> dict[str, Figure]:
-        """`agreement`, with its interval; nothing when no teacher spoke."""
+        """`agreement`, with its interval; nothing when nobody was compared with."""
         same, seen = int(self._counts["same"]), int(self._counts["seen"])
-        if not seen:
+        largest, mean = self._kept("largest"), self._kept("mean")
+        if not seen or largest is None or mean is None:
             return {}
-        how = "share of images where the most probable class is the teacher's"
-        return {"agreement": proportion(same, seen, how=how)}
+        found = proportion(same, seen, how="share of images where both name the same class")
+        return {
+            "agreement": replace(
+                found,
+                extra={"max_difference": float(largest.max()), "mean_difference": float(mean.sort().values.mean())},
+            )
+        }

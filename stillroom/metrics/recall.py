@@ -13,7 +13,7 @@ class Recall(Metric):
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, right=(len(classes),), seen=(len(classes),))
 
-    def update(self, output: Output, batch: Batch, teacher: Output | None = None) -> None:
+    def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Count each class's images and those of them that were found."""
         found = batch.target[decide(output.pred) == batch.target]
         classes = len(self.classes)

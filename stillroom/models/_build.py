@@ -13,6 +13,7 @@ from stillroom.errors import Failure
 from stillroom.models._weights import fill, load, statistics
 from stillroom.models.network import Facts, Family, Network
 from stillroom.plugins import choices, near, pick
+from stillroom.types import Answers
 
 
 def build(
@@ -24,6 +25,7 @@ def build(
     pretrained: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    answers: Answers = "classes",
     **arguments: Any,
 ) -> Network:
     """A network without, or with the library's own, trained weights.
@@ -37,13 +39,16 @@ def build(
         pretrained: fetch the library's weights, if they are not on this machine.
         mean: of the data's pixels, for models that start from nothing; trained weights bring their own.
         std: as `mean`.
+        answers: what it has to say; a classifier's name stands for its backbone, with the head that is needed.
         **arguments: go to the model as they are.
 
     Raises:
         Failure: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no trained
             weights, SR-M309 one's own code can't be imported, SR-N801 no network.
     """
-    facts = Facts(classes=classes, channels=channels, size=size, pretrained=pretrained, mean=mean, std=std)
+    facts = Facts(
+        classes=classes, channels=channels, size=size, pretrained=pretrained, mean=mean, std=std, answers=answers
+    )
     return find(name).build(name, facts, **arguments)
 
 
@@ -54,10 +59,11 @@ def restore(
     classes: int | None,
     channels: int,
     size: int,
-    head: Literal["keep", "replace"] = "keep",
+    head: Literal["keep", "any", "replace"] = "keep",
     trust: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    answers: Answers = "classes",
     **arguments: Any,
 ) -> Network:
     """A network with the weights of a file.
@@ -71,10 +77,13 @@ def restore(
         classes: K of the data; None: as many as the file has.
         channels: as for `build`.
         size: as for `build`.
-        head: "keep": the file's classifier must have K outputs. "replace": it is left out, and the network's is new.
+        head: "keep": the file's classifier must have K outputs. "any": likewise, but a backbone's file will do for a
+            network around one. "replace": the classifier is left out, and the network's is new.
         trust: `sha256:...` of a pickle that may run its code.
         mean: as for `build`.
         std: as for `build`.
+        answers: as for `build`. The file may be a classifier's where the network is built on its backbone: then the
+            backbone is filled, the file's classifier is left out, and the rest of the network begins with nothing.
         **arguments: as for `build`.
 
     Raises:
@@ -83,7 +92,7 @@ def restore(
     state, said = load(path, trust=trust)
     family = find(name)
     pixels = statistics(said) or ((None, None) if family.states_pixels else (mean, std))
-    facts = Facts(classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1])
+    facts = Facts(classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1], answers=answers)
     network = family.build(name, facts, **arguments)
     theirs = (_outputs(network, state) if classes is None else None) or network.classes
     seen = _channels(network, state)
@@ -133,7 +142,7 @@ def _channels(network: Network, state: dict[str, Tensor]) -> int:
     """How many channels the file's first convolution reads: 1 or 3; else as many as the network's."""
     for name, part in network.module.named_modules():
         if isinstance(part, nn.Conv2d):
-            weight = state.get(f"{name}.weight")
+            weight = state.get(f"{name}.weight", state.get(f"{name.removeprefix(network.prefix)}.weight"))
             if weight is None or weight.ndim != 4 or part.in_channels != network.channels:
                 return network.channels
             return weight.shape[1] if weight.shape[1] in (1, 3) else network.channels

@@ -22,6 +22,14 @@ UNREACHABLE_NAMES = {
     "OfflineModeIsEnabled",
 }
 
+SHAPES: dict[str, tuple[Any, ...]] = {
+    "classes": (1, "K"),
+    "pixels": (1, "K", "h", "w"),
+    "boxes": (1, "A", "K"),
+    "vector": (1, "K"),
+}
+"""What one image gives, by what a network says; of boxes the last is 4 + K, of a vector K is its width."""
+
 LADDER = (32, 64, 96, 128, 160, 192)
 """Sides, in pixels, to which images are enlarged when a model can't take them as small as they are."""
 
@@ -76,7 +84,7 @@ def settled(network: Network, name: str, size: int, *, own: int | None, fixed: b
         fixed: the module takes no other size than `own`.
 
     Raises:
-        Failure: SR-M305 it runs on neither size, or what comes out is not [B, K].
+        Failure: SR-M305 it runs on neither size, or what comes out is not what `network.answers` promises.
     """
     larger = [*(step for step in LADDER if size < step < own), own] if own else []
     sizes = [own] if fixed and own else [size, *larger]
@@ -114,14 +122,16 @@ def _outputs(network: Network, name: str, size: int) -> int:
     finally:
         for module in training:
             module.training = True
-    found = _shape(said)
-    if len(found) != 2 or found[0] != 1 or found[1] < 1:
-        raise Failure("SR-M305", model=name, problem=f"one image gives an output of shape {found}, not (1, K)")
-    if network.classes not in (0, found[1]):
+    found, wanted = _shape(said), SHAPES[network.answers]
+    outputs = found[wanted.index("K")] - 4 * (network.answers == "boxes") if len(found) == len(wanted) else 0
+    if found[:1] != (1,) or outputs < 1:
+        shape = str(wanted).replace("'", "").replace("K", "4 + K" if network.answers == "boxes" else "K")
+        raise Failure("SR-M305", model=name, problem=f"one image gives an output of shape {found}, not {shape}")
+    if network.classes not in (0, outputs):
         raise Failure(
-            "SR-M305", model=name, problem=f"it has {found[1]} outputs, and the data {network.classes} classes"
+            "SR-M305", model=name, problem=f"it has {outputs} outputs, and the data {network.classes} classes"
         )
-    return found[1]
+    return outputs
 
 
 def _shape(said: Any) -> tuple[int, ...]:

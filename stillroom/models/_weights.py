@@ -28,6 +28,9 @@ from stillroom.models._state import Unusable, tensors
 from stillroom.models.network import Network
 
 Metadata = dict[str, str]
+Kept = Literal["keep", "any", "replace"]
+"""What of a file's classifier is wanted, see `fill`."""
+
 TORCH_FILE = (b"PK\x03\x04", b"\x80")
 """How a file of `torch.save` begins: as a zip archive, or, before torch 1.6, as a pickle."""
 
@@ -59,23 +62,28 @@ def load(path: Path | str, *, trust: str | None = None) -> tuple[dict[str, Tenso
     return _safetensors(path, start, size)
 
 
-def fill(
-    network: Network, state: dict[str, Tensor], *, head: Literal["keep", "replace"] = "keep", name: str = "weights"
-) -> None:
+def fill(network: Network, state: dict[str, Tensor], *, head: Kept = "keep", name: str = "weights") -> None:
     """Put a state dict into a network: every name must fit, with its shape.
 
-    Only `num_batches_tracked` may be missing: old files lack these counters, and nothing reads them.
+    Only `num_batches_tracked` may be missing: old files lack these counters, and nothing reads them. A network around a
+    backbone also takes the backbone's own file: its classifier is left out, and what is around the backbone stays new.
 
     Args:
         network: filled in place.
         state: the wrapped module's own names.
-        head: "keep": the classifier is part of it; "replace": the network's own stays as it is.
+        head: "keep": what turns features into answers is part of it; "any": it may be a backbone's file, around which
+            everything stays as it is; "replace": it may, and the network's own classifier stays as it is too.
         name: of the file, for messages.
 
     Raises:
-        Failure: SR-M301 the classifier has another number of outputs; SR-M311 names or shapes do not fit.
+        Failure: SR-M301 the classifier has another number of outputs; SR-M311 names or shapes do not fit; SR-M316 it is
+            a backbone's file.
     """
     own = network.weights()
+    if network.spare and not any(network.prefix and key.startswith(network.prefix) for key in state):
+        if head == "keep" and any(not key.startswith(network.prefix) for key in own):
+            raise Failure("SR-M316", file=name, answers=network.answers)
+        state = _around(network, own, state)
     heads = tuple(f"{part}." for part in network.head)
     if head == "replace":
         state = {key: value for key, value in state.items() if not key.startswith(heads)}
@@ -88,6 +96,13 @@ def fill(
     if problem := _misfit(own, state):
         raise Failure("SR-M311", file=name, problem=problem)
     network.module.load_state_dict(state, strict=True)
+
+
+def _around(network: Network, own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's own file as a file of the network around it."""
+    spare = tuple(f"{name}." for name in network.spare)
+    inside = {network.prefix + key: value for key, value in state.items() if not key.startswith(spare)}
+    return {key: value for key, value in own.items() if not key.startswith(network.prefix)} | inside
 
 
 def statistics(said: Metadata) -> tuple[list[float], list[float]] | None:

@@ -18,6 +18,7 @@ MEANINGS = {
     "channels": ("channels", "in_channels", "in_chans", "num_channels"),
     "size": ("size", "img_size", "image_size"),
     "pretrained": ("pretrained",),
+    "answers": ("answers",),
 }
 """What this program knows about the data -> the parameters it is given as, where the user's code has one of them."""
 
@@ -63,7 +64,9 @@ class Module:
 
 def _wrapped(module: nn.Module, name: str, facts: Facts) -> Network:
     mean, std = facts.mean or IMAGENET[0], facts.std or IMAGENET[1]
-    network = Network(module, classes=facts.classes or 0, channels=facts.channels, mean=mean, std=std)
+    network = Network(
+        module, classes=facts.classes or 0, channels=facts.channels, mean=mean, std=std, answers=facts.answers
+    )
     settled(network, name, facts.size, own=None)
     network.head = last_classifier(module, network.classes)
     return network

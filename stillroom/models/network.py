@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.models._taps import listening
-from stillroom.types import Output
+from stillroom.types import Answers, Output
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's red, green and blue, 0..1."""
@@ -41,11 +41,14 @@ class Facts:
         pretrained: fetch the library's trained weights.
         mean: of the pixels, one number a channel, 0..1; None: the family's own.
         std: as `mean`.
+        answers: what the network has to say; a classifier's name with `boxes` means that backbone with a detector's
+            head. `vector` has no classes: whatever number of outputs the backbone has.
     """
 
     classes: int | None
     channels: int
     size: int
+    answers: Answers = "classes"
     pretrained: bool = False
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
@@ -94,13 +97,21 @@ class Network(nn.Module):
     `weights()` holds the module's own names, which plain timm or torch loads; `metadata()` is what goes beside them.
 
     Args:
-        module: anything that takes [B, C, H, W] and answers with logits [B, K].
-        classes: K.
+        module: anything that takes [B, C, H, W] and says what `answers` promises.
+        classes: K; of a vector its width.
         channels: C that the module takes, 1 or 3.
         size: H = W that the module takes; None: whatever comes.
         mean: of the pixels, C numbers in 0..1; one number stands for all channels.
         std: as `mean`, above 0.
         head: names of the classifiers inside the module, one for nearly all models, two for a distilled DeiT.
+        answers: what the module says.
+        trunk: names of the parts whose features are compared with another network's, where not all of them are: of a
+            detector its backbone and its pyramid, not what turns maps into boxes.
+        prefix: what stands before the names of a backbone that a library knows under its own: "backbone."; "" for none.
+        spare: names of the classifiers that the library's model has and this one has not.
+
+    Attributes:
+        exact: whether images are resized without a look at whether they need it, as an exported program has to.
     """
 
     mean: Tensor
@@ -116,8 +127,14 @@ class Network(nn.Module):
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
         head: tuple[str, ...] = (),
+        answers: Answers = "classes",
+        trunk: tuple[str, ...] = (),
+        prefix: str = "",
+        spare: tuple[str, ...] = (),
     ):
         super().__init__()
+        self.answers, self.trunk, self.prefix, self.spare = answers, trunk, prefix, spare
+        self.exact = False
         self.module, self.classes, self.channels, self.size, self.head = module, classes, channels, size, tuple(head)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
@@ -131,8 +148,8 @@ class Network(nn.Module):
             taps: names out of `tap_names()`; with `:in` behind it, what that part reads.
 
         Returns:
-            logits [B, K], and what each tapped part gave out: a copy, which later in-place steps leave alone, with
-            channels on axis 1 where it is a map. A part that runs several times in one pass gives its last value.
+            the prediction, see `Answers`, and what each tapped part gave out: a copy, which later in-place steps leave
+            alone, with channels on axis 1 where it is a map. A part that runs several times gives its last value.
             Of a network with several heads the logits are the module's own mix of them; in training, when a further
             head is tapped, those of the first.
 
@@ -141,7 +158,7 @@ class Network(nn.Module):
         """
         pixels = self.prepare(images)
         if not taps:
-            return Output(pred=logits(self.module(pixels)))
+            return Output(pred=self._sized(logits(self.module(pixels)), images))
         # Who listens to a second head charges it himself; what the labels charge is then the first head alone.
         apart = self.training and any(name in taps for name in self.head[1:])
         with listening(self.module, (*taps, *self.head[:1]) if apart else taps) as heard:
@@ -150,7 +167,7 @@ class Network(nn.Module):
         for name in taps:
             if name not in heard:
                 raise Failure("SR-M307", tap=name)
-        return Output(pred=pred, taps={name: heard[name] for name in taps})
+        return Output(pred=self._sized(pred, images), taps={name: heard[name] for name in taps})
 
     def prepare(self, images: Tensor) -> Tensor:
         """[B, 1 or 3, H, W] in 0..1 -> [B, C, size, size] as the module wants it.
@@ -161,11 +178,17 @@ class Network(nn.Module):
             raise TypeError(f"images are floating point in 0..1, not {images.dtype}")
         if images.shape[1] == 3 and self.channels == 1:
             images = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-        if self.size is not None and tuple(images.shape[-2:]) != (self.size, self.size):
+        if self.size is not None and (self.exact or tuple(images.shape[-2:]) != (self.size, self.size)):
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         if images.shape[1] == 1 and self.channels == 3:
             images = images.expand(-1, 3, -1, -1)
         return (images.to(self.mean.dtype) - self.mean) / self.std
+
+    def _sized(self, pred: Tensor, images: Tensor) -> Tensor:
+        """Logits for pixels brought to the images' own size, bilinearly; anything else as it is."""
+        if self.answers != "pixels" or (not self.exact and pred.shape[-2:] == images.shape[-2:]):
+            return pred
+        return F.interpolate(pred, (images.shape[-2], images.shape[-1]), mode="bilinear", align_corners=False)
 
     def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the statistics of the pixels. Three numbers for a module that takes grey are averaged."""

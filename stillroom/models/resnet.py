@@ -40,11 +40,25 @@ class Resnet:
             raise Failure("SR-M303", model=name, near=near(name, VARIANTS))
         if facts.pretrained:
             raise Failure("SR-M308", model=name, problem="this family has none to fetch", near="")
+        if facts.answers not in ("classes", "vector"):
+            raise Failure("SR-M315", model=name, answers=facts.answers)
+        headless = facts.answers == "vector"
         with arguments_of(name):
-            shape = {"classes": facts.classes or 10, "channels": facts.channels}
-            module = CifarResNet(depth=VARIANTS[name], **shape, **arguments)
-        mean, std = facts.mean or IMAGENET[0], facts.std or IMAGENET[1]
-        network = Network(module, **shape, mean=mean, std=std, head=("linear",))
+            module = CifarResNet(
+                depth=VARIANTS[name], classes=facts.classes or 10, channels=facts.channels, **arguments
+            )
+        if headless:
+            module.linear = nn.Identity()  # type: ignore[assignment]
+        network = Network(
+            module,
+            classes=0 if headless else facts.classes or 10,
+            channels=facts.channels,
+            mean=facts.mean or IMAGENET[0],
+            std=facts.std or IMAGENET[1],
+            head=("linear",),
+            answers=facts.answers,
+            spare=("linear",) if headless else (),
+        )
         return settled(network, name, facts.size, own=None)
 
 

@@ -5,9 +5,11 @@ With a tag where one wants certain weights: `timm/vit_tiny_patch16_224.augreg_in
 
 from __future__ import annotations
 
+import inspect
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -15,6 +17,7 @@ from urllib.request import getproxies
 from torch import nn
 
 from stillroom.errors import Failure
+from stillroom.models._backbone import Embedder, cut, pyramid
 from stillroom.models._probe import arguments_of, fetching, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.plugins import near
@@ -25,7 +28,9 @@ PREFIX = "timm/"
 class Timm:
     """timm's own arguments pass through: `pad_type = "same"`, `drop_path_rate = 0.1`, `img_size = 64`.
 
-    One argument is this program's: with `distilled = true` a ViT has a distillation token, see `_distilled`.
+    Some arguments are this program's. With `distilled = true` a ViT has a distillation token, see `_distilled`. Where
+    pixels or boxes are asked for, `decoder` names the head that is built on the model's maps, `maps` is how many of
+    them it reads, and the further arguments of `_pixels.segmenter` or `_boxes.detector` belong to that head.
 
     A model of fixed size (most ViTs) keeps its own unless `img_size` is given; others take the data's size.
     Only names of timm's own registry are built: `hf-hub:` and `local-dir:` names fetch a stranger's settings.
@@ -48,31 +53,103 @@ class Timm:
 
     def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """As `Family.build`."""
-        import timm
-
         _known(name, facts.pretrained)
-        apart = arguments.pop("distilled", False)
-        given = arguments | {"in_chans": facts.channels} | ({"num_classes": facts.classes} if facts.classes else {})
-        with fetching(name) if facts.pretrained else arguments_of(name), _hub(facts.pretrained):
-            module = timm.create_model(name.removeprefix(PREFIX), pretrained=facts.pretrained, **given)
-        said = _said(module)
-        if apart:
-            from stillroom.models._distilled import HEADS, distilled
-
-            with arguments_of(name):
-                module, said["classifier"] = distilled(module), HEADS
+        module, said, wears = _MADE[facts.answers](name, facts, arguments)
         mean, std = said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1]
         if not facts.pretrained:
             mean, std = facts.mean or mean, facts.std or std
-        network = Network(
-            module,
-            classes=facts.classes or 0,
-            channels=facts.channels,
-            mean=mean,
-            std=std,
-            head=_heads(module, said.get("classifier")),
-        )
+        network = Network(module, channels=facts.channels, mean=mean, std=std, answers=facts.answers, **wears)
         return settled(network, name, facts.size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size")))
+
+
+Made = tuple[nn.Module, dict[str, Any], dict[str, Any]]
+"""A module, what timm says of the model in it, and what `Network` must be told."""
+
+
+def _classifier(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+    """The model as it is."""
+    given = dict(arguments)
+    apart = given.pop("distilled", False)
+    module = _create(name, facts, given | ({"num_classes": facts.classes} if facts.classes else {}))
+    said = _said(module)
+    if apart:
+        from stillroom.models._distilled import HEADS, distilled
+
+        with arguments_of(name):
+            module, said["classifier"] = distilled(module), HEADS
+    return module, said, {"classes": facts.classes or 0, "head": _heads(module, said.get("classifier"))}
+
+
+def _embedder(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+    """The model without its classifier."""
+    model = _create(name, facts, arguments | {"num_classes": 0})
+    said = _said(model)
+    wears = {"classes": 0, "head": ("vector",), "prefix": "backbone.", "spare": _spare(said)}
+    return Embedder(model), said, wears
+
+
+def _segmenter(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+    """The model's maps, and a head that gives every place its class."""
+    from stillroom.models._pixels import segmenter
+
+    return _around(segmenter, _words(segmenter), ("backbone",), name, facts, arguments)
+
+
+def _detector(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+    """The model's maps, a pyramid of them, and what turns that into boxes."""
+    from stillroom.models._boxes import detector
+
+    def make(model: nn.Module, classes: int, *, maps: int = 3, decoder: str = "fcos", **own: Any) -> nn.Module:
+        return detector(pyramid(model, maps=maps), decoder, replace(facts, classes=classes), **own)
+
+    return _around(make, {"maps"} | _words(detector), ("backbone", "neck"), name, facts, arguments)
+
+
+def _around(
+    make: Callable[..., nn.Module],
+    words: set[str],
+    trunk: tuple[str, ...],
+    name: str,
+    facts: Facts,
+    arguments: dict[str, Any],
+) -> Made:
+    """The model inside of what `make` builds on it, for which the arguments called `words` are."""
+    ours = {word: value for word, value in arguments.items() if word in words}
+    theirs = {word: value for word, value in arguments.items() if word not in words}
+    model = _create(name, facts, theirs | {"num_classes": 0})
+    said, before, classes = _said(model), list(model.state_dict()), facts.classes or 1
+    with arguments_of(name):
+        module = make(model, classes, **ours)
+    wears = {
+        "classes": classes,
+        "head": tuple(getattr(module, "classifiers", ())),
+        "trunk": trunk,
+        "prefix": "backbone.",
+        "spare": (*_spare(said), *cut(before, model)),
+    }
+    return module, said, wears
+
+
+def _words(make: Callable[..., nn.Module]) -> set[str]:
+    """Arguments of the recipe that are meant for a maker of heads, and not for timm."""
+    return set(inspect.signature(make).parameters) - {"model", "backbone", "classes", "facts"}
+
+
+_MADE: dict[str, Callable[[str, Facts, dict[str, Any]], Made]] = {
+    "classes": _classifier,
+    "vector": _embedder,
+    "pixels": _segmenter,
+    "boxes": _detector,
+}
+
+
+def _create(name: str, facts: Facts, arguments: dict[str, Any]) -> nn.Module:
+    import timm
+
+    with fetching(name) if facts.pretrained else arguments_of(name), _hub(facts.pretrained):
+        return timm.create_model(
+            name.removeprefix(PREFIX), pretrained=facts.pretrained, **arguments | {"in_chans": facts.channels}
+        )
 
 
 @contextmanager
@@ -123,6 +200,12 @@ def _heads(module: nn.Module, said: str | Sequence[str] | None) -> tuple[str, ..
     names = (said,) if isinstance(said, str) else tuple(said or ())
     parts = dict(module.named_modules())
     return tuple(name for name in names if name in parts and not isinstance(parts[name], nn.Identity))
+
+
+def _spare(said: dict[str, Any]) -> tuple[str, ...]:
+    """The classifiers that files of the model's weights have and a network without classes has not."""
+    names = said.get("classifier")
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _side(arguments: dict[str, Any], said: dict[str, Any]) -> int | None:

@@ -20,7 +20,7 @@ SIGNS = ("teacher", "baseline", "student", "file")
 
 @dataclass(frozen=True)
 class Point:
-    """One speaker in a chart: its accuracy with both ends, and its cost."""
+    """One speaker in a chart: its headline figure with both ends, and its cost."""
 
     role: str
     label: str
@@ -135,8 +135,8 @@ def _readout(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, say: Callable[
     )
 
 
-def intervals(points: Sequence[Point]) -> Markup:
-    """Accuracy of every speaker as a dot with its 95 % interval, one row each. The axis need not start at 0."""
+def intervals(points: Sequence[Point], *, title: str) -> Markup:
+    """Every speaker's headline figure as a dot with its 95 % interval, a row each. The axis need not start at 0."""
     height = 30.0 + 30 * len(points)
     low = min(point.ends[0] for point in points)
     high = max(point.ends[1] for point in points)
@@ -150,14 +150,19 @@ def intervals(points: Sequence[Point]) -> Markup:
             parts.append(svg.line(x(point.ci95[0]), y, x(point.ci95[1]), y, f"whisker {point.role}"))
         parts.append(svg.mark(point.role, x(point.value), y, point.said))
         parts.append(svg.text(WIDTH, y, percent(point.value), anchor="end", style="label strong number"))
-    said = "Accuracy with 95 % intervals. " + "; ".join(point.said for point in points)
+    said = f"{title} with 95 % intervals. " + "; ".join(point.said for point in points)
     return svg.drawing(WIDTH, height, said, *parts)
 
 
 def scatter(
-    points: Sequence[Point], *, cost: str, say: Callable[[float], str] = plain, tick: Callable[[float], str] = plain
+    points: Sequence[Point],
+    *,
+    title: str,
+    cost: str,
+    say: Callable[[float], str] = plain,
+    tick: Callable[[float], str] = plain,
 ) -> Markup:
-    """Accuracy over what it costs; the best place is the upper left. Costs are logarithmic when a factor of 5 apart."""
+    """The headline figure over its cost; the upper left is best. Costs a factor of 5 apart are logarithmic."""
     height = 262.0
     costs, low = [point.cost for point in points], min(point.ends[0] for point in points)
     high = max(point.ends[1] for point in points)
@@ -184,7 +189,7 @@ def scatter(
                 style=f"label strong halo {point.role}",
             )
         )
-    said = f"Accuracy against {cost}. " + "; ".join(f"{p.said} at {say(p.cost)}" for p in points)
+    said = f"{title} against {cost}. " + "; ".join(f"{p.said} at {say(p.cost)}" for p in points)
     return svg.drawing(WIDTH, height, said, *parts)
 
 
@@ -194,12 +199,13 @@ def far_apart(points: Sequence[Point]) -> bool:
     return min(costs) > 0 and max(costs) > 5 * min(costs)
 
 
-def recalls(rows: Sequence[tuple[str, dict[str, float]]], *, low: float) -> Markup:
-    """Recall by class, one row each with a mark for each of teacher, baseline and student.
+def by_class(rows: Sequence[tuple[str, dict[str, float]]], *, title: str, low: float) -> Markup:
+    """A figure by class, one row each with a mark for each of teacher, baseline and student.
 
     Args:
-        rows: (class name, role -> recall).
-        low: the smallest recall, here and in charts beside this one, so that all have the same axis.
+        rows: (class name, role -> value).
+        title: what the values are, for screen readers.
+        low: the smallest value, here and in charts beside this one, so that all have the same axis.
     """
     height = 26.0 + ROW * len(rows)
     x = svg.Scale(0.0 if low < 0.3 else max(0.0, low - 0.05), 1.0, 112, WIDTH - 14)
@@ -214,7 +220,7 @@ def recalls(rows: Sequence[tuple[str, dict[str, float]]], *, low: float) -> Mark
             if key in found:
                 at = y + 6.5 * (lane - (len(lanes) - 1) / 2)
                 parts.append(svg.mark(key, x(found[key]), at, f"{name}, {key}: {percent(found[key])}", 3.4))
-    said = "Recall by class. " + "; ".join(
+    said = f"{title}. " + "; ".join(
         f"{name}: " + ", ".join(f"{key} {percent(value)}" for key, value in found.items()) for name, found in rows
     )
     return svg.drawing(WIDTH, height, said, *parts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import Failure
+from stillroom.report import about
 from stillroom.report.format import number
 
 ROLES = ("teacher", "baseline", "student")
@@ -16,13 +17,17 @@ ROLES = ("teacher", "baseline", "student")
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure of `metrics.json`: `value` is a finite float, a dict (recall by class), or None."""
+    """One figure of `metrics.json`: `value` is a finite float, a dict (recall by class), or None.
+
+    `max_difference`: of an agreement, how far the two answers that differ most are apart.
+    """
 
     value: Any
     ci95: tuple[float, float] | None = None
     n: int | None = None
     how: str = ""
     stable: bool = True
+    max_difference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Folder:
 
     path: Path
     run: dict[str, Any]
+    about: about.About
     recipe: str
     speakers: tuple[Speaker, ...]
     probe: dict[str, Any]
@@ -73,6 +79,10 @@ class Folder:
         for name in names:
             found = found.get(name) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
+
+    def leads(self, speaker: Speaker | None) -> float | None:
+        """A speaker's headline figure; None where there is none."""
+        return speaker.value(self.about.headline) if speaker else None
 
     @property
     def files(self) -> tuple[Speaker, ...]:
@@ -94,10 +104,11 @@ def read(path: Path) -> Folder:
     """
     if not (path / "run.json").is_file():
         raise Failure("SR-C460", folder=path)
-    recipe = path / "recipe.toml"
+    recipe, run = path / "recipe.toml", _json(path / "run.json")
     return Folder(
         path=path,
-        run=_json(path / "run.json"),
+        run=run,
+        about=about.read(run.get("task")),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
         speakers=_speakers(_json(path / "metrics.json")),
         probe=_json(path / "samples" / "probe.json"),
@@ -115,7 +126,8 @@ def figure(found: Any) -> Measured | None:
     if value is None and not found.get("how"):
         return None
     stable = found.get("stable", True) is not False
-    return Measured(value, _ends(found.get("ci95")), _whole(found.get("n")), str(found.get("how") or ""), stable)
+    how, apart = str(found.get("how") or ""), number(found.get("max_difference"))
+    return Measured(value, _ends(found.get("ci95")), _whole(found.get("n")), how, stable, apart)
 
 
 def digests(folder: Folder) -> list[tuple[str, int, str]]:

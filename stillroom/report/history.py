@@ -48,7 +48,7 @@ class History:
     Attributes:
         terms: name of a raw loss term -> one curve for every stage that has it.
         rates: learning rate, a curve for every stage.
-        accuracy: accuracy on the validation split, a curve for every stage.
+        scores: the headline figure on the validation split, a curve for every stage.
         weights: stage -> group of terms -> the weight it had at the end.
         skipped: stage -> number of steps left out because they were not finite.
         steps: stage -> number of steps seen.
@@ -56,7 +56,7 @@ class History:
 
     terms: dict[str, list[Curve]]
     rates: list[Curve]
-    accuracy: list[Curve]
+    scores: list[Curve]
     weights: dict[str, dict[str, float]]
     skipped: dict[str, int]
     steps: dict[str, int]
@@ -72,7 +72,7 @@ def read(folder: Path) -> History:
     return History(
         terms={name: curves for name, curves in terms.items() if curves},
         rates=_curves({key: stage.rate for key, stage in stages.items()}),
-        accuracy=_accuracy(folder),
+        scores=_scores(folder),
         weights={key: stage.weights for key, stage in stages.items()},
         skipped={key: len(stage.skipped) for key, stage in stages.items() if stage.skipped},
         steps={key: len(stage.rate) for key, stage in stages.items()},
@@ -104,12 +104,12 @@ def _add(stage: Stage, line: dict[str, Any]) -> None:
     (stage.skipped.add if line.get("skipped") is True else stage.skipped.discard)(at)
 
 
-def _accuracy(folder: Path) -> list[Curve]:
+def _scores(folder: Path) -> list[Curve]:
     seen: dict[str, dict[int, float | None]] = {}
     for line in _lines(folder, "evals.jsonl"):
         step = number(line.get("step"))
         if line.get("split") == "val" and step is not None:
-            seen.setdefault(str(line.get("stage")), {})[int(step)] = number(line.get("accuracy", line.get("score")))
+            seen.setdefault(str(line.get("stage")), {})[int(step)] = number(line.get("score", line.get("accuracy")))
     return _curves(seen)
 
 

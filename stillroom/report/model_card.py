@@ -17,6 +17,14 @@ from stillroom.report.folder import Folder
 from stillroom.report.format import duration, whole
 
 NAMED = 20  # classes written out in the text
+OUTPUT = {
+    "classes": "logits `[B, K]`, in the order of `classes`.",
+    "pixels": "logits `[B, K, H, W]`, in the order of `classes`, as large as the images.",
+    "boxes": "of the torch network `[B, A, 4 + K]`, from each of A places a box in shares of the image and a logit for "
+    "each class; of an exported file `[B, M, 6]`: left, top, right and bottom in pixels of the images that it was "
+    "given, score, class, the surest first and duplicates removed. Rows without a box have score 0 and class -1.",
+    "vector": "vectors `[B, D]`; those of an exported file have length 1, so that a product of two is their cosine.",
+}
 
 
 def card(path: Path) -> Path:
@@ -38,6 +46,11 @@ def render(path: Path) -> str:
         .render(
             license=_quoted(found.run.get("license") or found.part("networks", "student").get("licence") or "unknown"),
             library=_quoted(_library(found)),
+            tag=_quoted(found.about.tag),
+            metric=_quoted(found.about.headline),
+            title=found.about.title,
+            agreement=table.agreement(found),
+            further=table.further(found),
             tags=[_quoted(tag) for tag in _tags(found)],
             index=_index(found, name),
             name=name,
@@ -103,11 +116,13 @@ def _quoted(value: Any) -> Markup:
 
 def _library(found: Folder) -> str:
     kind, _, rest = str(found.part("networks", "student").get("network") or "").partition("/")
-    return kind if rest and kind in ("timm", "torchvision") else "stillroom"
+    sorts = found.about.answers == "classes"  # else only the trunk is theirs
+    theirs = rest and sorts and kind in ("timm", "torchvision")
+    return kind if theirs else "stillroom"
 
 
 def _tags(found: Folder) -> list[str]:
-    tags = ["image-classification", "knowledge-distillation", "stillroom"]
+    tags = [found.about.tag, "knowledge-distillation", "stillroom"]
     return list(dict.fromkeys(tags + [file.target for file in found.files] + [_bits(found)])) if found.files else tags
 
 
@@ -117,14 +132,13 @@ def _bits(found: Folder) -> str:
 
 def _index(found: Folder, name: str) -> Markup | None:
     """The `model-index` of the front matter, as JSON, which is YAML."""
-    student = found.speaker("student")
-    accuracy = student.value("accuracy") if student else None
-    if accuracy is None:
+    value = found.leads(found.speaker("student"))
+    if value is None:
         return None
     source = str(found.part("data").get("source") or "images")
-    metric = {"type": "accuracy", "value": round(accuracy, 6), "name": "top-1 accuracy"}
+    metric = {"type": found.about.headline, "value": round(value, 6), "name": found.about.title}
     result = {
-        "task": {"type": "image-classification"},
+        "task": {"type": found.about.tag},
         "dataset": {"type": source, "name": source, "split": "test"},
         "metrics": [metric],
     }
@@ -137,17 +151,19 @@ def _what(found: Folder) -> str:
     taught = f"a {student} that learned from a {teacher}" if teacher else f"a {student}"
     size = f" of {data['size']} × {data['size']} pixels" if data.get("size") else ""
     colour = {1: "grey ", 3: "colour "}.get(data.get("channels", 0), "")
-    return f"An image classifier: {taught}, made by Stillroom. It takes {colour}images{size}."
+    noun = found.about.noun or "network"
+    article = "An" if noun[:1].lower() in "aeiou" else "A"
+    return f"{article} {noun}: {taught}, made by Stillroom. It takes {colour}images{size}."
 
 
 def _use(found: Folder) -> str:
     data = found.part("data")
     source, test = data.get("source") or "its data set", data.get("test")
     seen = f"The figures below come from {test:,} test images of {source}. " if isinstance(test, int) else ""
-    chosen = f"one of {len(found.classes)} classes" if found.classes else "one class"
+    use = found.about.use.replace("{classes}", str(len(found.classes)) if found.classes else "its").rstrip(".")
+    caution = f"{found.about.caution} " if found.about.caution else ""
     return (
-        f"Sorting an image into {chosen}, for images like those of {source} that it was trained on. {seen}"
-        "It always names one of its classes, also for an image that shows none of them. "
+        f"{use or 'What it was trained for'}, for images like those of {source} that it was trained on. {seen}{caution}"
         "Decisions about people, and any use where a wrong answer does harm, need an evaluation of their own."
     )
 
@@ -171,10 +187,8 @@ def _teacher(found: Folder) -> list[str]:
 
 def _input(found: Folder) -> Markup:
     alone = " Exported files normalise and resize for themselves." if found.files else ""
-    return Markup(
-        "Input: float32, 0..1, `[B, C, H, W]`, red-green-blue order where C is 3. "
-        f"Output: logits `[B, K]`, in the order of `classes`.{alone}"
-    )
+    said = OUTPUT.get(found.about.answers, "one tensor.")
+    return Markup(f"Input: float32, 0..1, `[B, C, H, W]`, red-green-blue order where C is 3. Output: {said}{alone}")
 
 
 def _snippets(found: Folder) -> list[tuple[str, Markup]]:

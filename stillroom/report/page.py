@@ -58,11 +58,13 @@ def render(path: Path) -> str:
             state=words.state(found),
             limits=words.limits(found),
             rows=table.rows(found),
+            further=table.further(found),
+            agreement=table.agreement(found),
             overview=_overview(found),
-            curves=_curves(past),
+            curves=_curves(past, found.about.title),
             lessons=words.lessons(found),
-            recall=_recall(found),
-            groups=gallery.groups(found),
+            by_class=_by_class(found),
+            gallery=gallery.hang(found),
             probes=len(found.probe.get("images") or []),
             hows=_hows(found),
             digests=folder.digests(found),
@@ -102,30 +104,33 @@ def _tie(said: str) -> str:
 
 
 def _overview(found: Folder) -> list[Chart]:
-    measured = [speaker for speaker in found.speakers if speaker.value("accuracy") is not None]
+    measured = [speaker for speaker in found.speakers if found.leads(speaker) is not None]
     if not measured:
         return []
-    dots = charts.intervals([_point(speaker) for speaker in measured])
-    drawn = [Chart("Accuracy", dots, "Whiskers are 95 % intervals.")]
+    title = found.about.title
+    dots = charts.intervals([_point(found, speaker) for speaker in measured], title=title)
+    drawn = [Chart(title, dots, "Whiskers are 95 % intervals.")]
     for name, cost, say, tick in (
         ("latency_ms", "ms for one image, median", format.milliseconds, format.plain),
         ("macs", "MACs for one image", format.count, format.count),
     ):
-        points = [_point(speaker, name) for speaker in measured if speaker.value(name) is not None]
+        points = [_point(found, speaker, name) for speaker in measured if speaker.value(name) is not None]
         if len(points) > 1:
             what = "latency" if name == "latency_ms" else "MACs"
             note = "Upper left is better" + ("; logarithmic in cost." if charts.far_apart(points) else ".")
-            drawn.append(Chart(f"Accuracy against {what}", charts.scatter(points, cost=cost, say=say, tick=tick), note))
+            drawing = charts.scatter(points, title=title, cost=cost, say=say, tick=tick)
+            drawn.append(Chart(f"{title} against {what}", drawing, note))
             break
     return drawn
 
 
-def _point(speaker: Speaker, cost: str = "") -> charts.Point:
-    value, spent = speaker.value("accuracy"), speaker.value(cost) if cost else 0.0
-    return charts.Point(speaker.role, speaker.label, value or 0.0, speaker.interval("accuracy"), spent or 0.0)
+def _point(found: Folder, speaker: Speaker, cost: str = "") -> charts.Point:
+    value, spent = found.leads(speaker), speaker.value(cost) if cost else 0.0
+    ends = speaker.interval(found.about.headline)
+    return charts.Point(speaker.role, speaker.label, value or 0.0, ends, spent or 0.0)
 
 
-def _curves(past: history.History) -> list[Chart]:
+def _curves(past: history.History, title: str) -> list[Chart]:
     drawn = []
     for name, curves in past.terms.items():
         group = name.split("/", 1)[0]
@@ -136,21 +141,21 @@ def _curves(past: history.History) -> list[Chart]:
         ]
         note = f"Raw; weight: {', '.join(weights)}." if weights else "Raw, before weights."
         drawn.append(Chart(f"Loss term {name}", charts.lines(curves, title=f"Loss term {name}"), note))
-    if past.accuracy:
-        drawing = charts.lines(past.accuracy, title="Validation accuracy", shares=True)
-        note = f"The axis starts at {format.percent(charts.floor(past.accuracy), 0)}."
-        drawn.insert(0, Chart("Accuracy on validation images", drawing, note))
+    if past.scores:
+        drawing = charts.lines(past.scores, title=f"{title} on validation images", shares=True)
+        note = f"The axis starts at {format.percent(charts.floor(past.scores), 0)}."
+        drawn.insert(0, Chart(f"{title} on validation images", drawing, note))
     if past.rates:
         drawn.append(Chart("Learning rate", charts.lines(past.rates, title="Learning rate", log=False, height=150)))
     return drawn
 
 
-def _recall(found: Folder) -> tuple[list[Chart], str]:
-    tables = {role: _table(found.speaker(role)) for role in ROLES}
+def _by_class(found: Folder) -> tuple[list[Chart], str]:
+    tables = {role: _table(found.speaker(role), found.about.by_class) for role in ROLES}
     tables = {role: values for role, values in tables.items() if values}
     names = list(dict.fromkeys(name for values in tables.values() for name in values))
     rows = [(name, {role: values[name] for role, values in tables.items() if name in values}) for name in names]
-    note = "Share of a class's test images that were recognised."
+    note = found.about.by_class_note
     if len(rows) > MANY:
         rows = sorted(rows, key=_difference)[:WORST]
         gap = "student falls furthest behind the teacher" if "teacher" in tables else "student does worst"
@@ -158,15 +163,16 @@ def _recall(found: Folder) -> tuple[list[Chart], str]:
     half = len(rows) if len(rows) < 8 else (len(rows) + 1) // 2
     parts: list[Sequence[tuple[str, dict[str, float]]]] = [rows[:half], rows[half:]]
     low = min((value for _, values in rows for value in values.values()), default=0.0)
-    return [Chart("", charts.recalls(part, low=low)) for part in parts if part], note
+    title = found.about.by_class_title
+    return [Chart("", charts.by_class(part, title=title, low=low)) for part in parts if part], note
 
 
 def _difference(row: tuple[str, dict[str, float]]) -> float:
     return row[1].get("student", 0.0) - row[1].get("teacher", 0.0)
 
 
-def _table(speaker: Speaker | None) -> dict[str, float]:
-    figure = speaker.figures.get("recall") if speaker else None
+def _table(speaker: Speaker | None, name: str) -> dict[str, float]:
+    figure = speaker.figures.get(name) if speaker else None
     values: dict[str, Any] = figure.value if figure and isinstance(figure.value, dict) else {}
     read = {str(name): format.number(value) for name, value in values.items()}
     return {name: value for name, value in read.items() if value is not None}
@@ -178,5 +184,6 @@ def _hows(found: Folder) -> list[tuple[str, str, str]]:
     for speaker in found.speakers:
         for name, figure in speaker.figures.items():
             if figure.how:
-                seen.setdefault((NAMES.get(name, name.replace("_", " ")), figure.how), []).append(speaker.label)
+                said = found.about.spoken if name == found.about.headline else name.replace("_", " ")
+                seen.setdefault((NAMES.get(name, said), figure.how), []).append(speaker.label)
     return [(name, how, ", ".join(whose)) for (name, how), whose in sorted(seen.items())]

@@ -14,35 +14,57 @@ INLINE = 50  # classes written out; more are read from run.json
 
 
 def student(folder: Folder) -> str:
-    """Code that loads `student.safetensors`: plain timm or torchvision, or `restore` for other networks."""
+    """Code that loads `student.safetensors`: plain timm or torchvision classifiers, or `restore` for other networks."""
     about, arguments = folder.part("networks", "student"), folder.part("networks", "student", "arguments")
-    name, data = about.get("network"), folder.part("data")
-    if not isinstance(name, str) or not name or not folder.classes:
+    name, answers = about.get("network"), folder.about.answers
+    if not isinstance(name, str) or not name or (not folder.classes and answers != "vector"):
         return ""
     header = metadata(folder.path / "student.safetensors")
-    shape = (1, data.get("channels") or 3, data.get("size") or 224, data.get("size") or 224)
+    shape = _shape(folder)
     extra = "".join(f", {key}={value!r}" for key, value in arguments.items() if key.isidentifier())
     kind, _, rest = name.partition("/")
     channels = int(header.get("channels") or shape[1])
-    facts = f"classes={len(folder.classes)}, channels={shape[1]}, size={shape[2]}{extra}"
-    if kind == "timm" and rest and not arguments.get("distilled"):  # timm has no such argument
+    plain = rest and answers == "classes"
+    if plain and kind == "timm" and not arguments.get("distilled"):  # timm has no such argument
         made = f"timm.create_model({rest!r}, num_classes={len(folder.classes)}, in_chans={channels}{extra})"
         lines = ["import timm", *_plain(folder, made, shape, header)]
-    elif kind == "torchvision" and rest:
+    elif plain and kind == "torchvision":
         made = f"torchvision.models.get_model({rest!r}, num_classes={len(folder.classes)}{extra})"
         lines = ["import torchvision", *_plain(folder, made, shape, header)]
     else:
-        lines = [
-            "import torch",
-            "from stillroom.models import restore",
-            "",
-            f"classes = {_classes(folder)}",
-            f'network = restore({name!r}, "student.safetensors", {facts}).eval()',
-            f"images = torch.zeros{shape}  # yours, 0..1",
-            "with torch.inference_mode():",
-            "    shares = network(images).pred.softmax(1)",
-        ]
-    return "\n".join([*_json(folder), *lines, "print(classes[int(shares[0].argmax())], float(shares[0].max()))"])
+        lines = _restored(folder, name, shape, extra)
+    return "\n".join([*_json(folder), *lines])
+
+
+def _restored(folder: Folder, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
+    answers = folder.about.answers
+    classes = None if answers == "vector" else len(folder.classes)  # a vector is as wide as its network makes it
+    said = f", answers={answers!r}" if answers != "classes" else ""
+    facts = f"classes={classes}, channels={shape[1]}, size={shape[2]}{said}{extra}"
+    return [
+        "import torch",
+        "from stillroom.models import restore",
+        "",
+        *_named(folder),
+        f'network = restore({name!r}, "student.safetensors", {facts}).eval()',
+        f"images = torch.zeros{shape}  # yours, 0..1",
+        "with torch.inference_mode():",
+        "    pred = network(images).pred",
+        *TORCH.get(answers, ["print(pred.shape)"]),
+    ]
+
+
+TORCH = {
+    "classes": ["shares = pred.softmax(1)", "print(classes[int(shares[0].argmax())], float(shares[0].max()))"],
+    "pixels": ["mask = pred[0].argmax(0)  # [H, W]", "print({classes[int(k)] for k in mask.unique()})"],
+    "boxes": [
+        "shares, (scores, labels) = pred[0, :, :4], pred[0, :, 4:].sigmoid().max(1)  # duplicates included",
+        "best = int(scores.argmax())",
+        "print(classes[int(labels[best])], float(scores[best]), shares[best].tolist())",
+    ],
+    "vector": ["print(torch.nn.functional.normalize(pred).shape)"],
+}
+"""Kind of answers -> what is done with `pred`."""
 
 
 def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, str]) -> list[str]:
@@ -64,6 +86,7 @@ def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, 
         *([f"images = {call}"] if side.isdigit() and side != str(shape[2]) else []),
         "with torch.inference_mode():",
         "    shares = module((images - mean) / std).softmax(1)",
+        "print(classes[int(shares[0].argmax())], float(shares[0].max()))",
     ]
 
 
@@ -71,21 +94,40 @@ def file(folder: Folder, export: Speaker) -> str:
     """Code that runs one exported ONNX file; "" for other kinds of files."""
     if export.target != "onnx" or not export.path:
         return ""
-    data = folder.part("data")
-    shape = (1, data.get("channels", 3), data.get("size") or 224, data.get("size") or 224)
+    asked, *lines = ONNX.get(folder.about.answers, ONNX[""])
+    batch, channels, *size = _shape(folder)
+    boxes = folder.about.answers == "boxes"  # which are in pixels of the image as it is
+    shape = (2 if folder.about.answers == "vector" else batch, channels, *((480, 640) if boxes else size))
+    any_size = ", of any size" if boxes else ""
     return "\n".join(
         [
             *_json(folder),
             "import numpy as np",
             "import onnxruntime",
             "",
-            f"classes = {_classes(folder)}",
+            *_named(folder),
             f"session = onnxruntime.InferenceSession({export.path!r})",
-            f"images = np.zeros({shape!r}, dtype=np.float32)  # yours, 0..1",
-            "logits = session.run(None, {session.get_inputs()[0].name: images})[0]",
-            "print(classes[int(logits[0].argmax())])",
+            f"images = np.zeros({shape!r}, dtype=np.float32)  # yours{any_size}, 0..1",
+            asked.format("session.run(None, {session.get_inputs()[0].name: images})[0]"),
+            *lines,
         ]
     )
+
+
+ONNX = {
+    "classes": ["logits = {}", "print(classes[int(logits[0].argmax())])"],
+    "pixels": ["mask = {}[0].argmax(0)  # [H, W]", "print({classes[k] for k in np.unique(mask)})"],
+    "boxes": [
+        "boxes = {}[0]",
+        "print(boxes.shape)  # a row each: left, top, right, bottom in pixels of this image, score, class",
+        "for *box, score, label in boxes.tolist():",
+        "    if score >= 0.3:",
+        "        print(classes[int(label)], score, box)",
+    ],
+    "vector": ["one, other = {}", "print(float(one @ other))  # their cosine, for both have length 1"],
+    "": ["print({}.shape)"],
+}
+"""Kind of answers -> what is done with them."""
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -106,7 +148,16 @@ def there(folder: Folder) -> bool:
 
 
 def _json(folder: Folder) -> list[str]:
-    return ["import json", ""] if len(folder.classes) > INLINE else []
+    return ["import json", ""] if len(folder.classes) > INLINE and folder.about.answers != "vector" else []
+
+
+def _named(folder: Folder) -> list[str]:
+    return [] if folder.about.answers == "vector" else [f"classes = {_classes(folder)}"]
+
+
+def _shape(folder: Folder) -> tuple[int, int, int, int]:
+    data = folder.part("data")
+    return (1, data.get("channels") or 3, data.get("size") or 224, data.get("size") or 224)
 
 
 def _classes(folder: Folder) -> str:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stillroom.report.about import titled
 from stillroom.report.folder import Folder, Measured, Speaker
 from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, rate, share, size
 
-COLUMNS = ("Accuracy", "Agreement", "Parameters", "MACs", "Size", "Latency, p50 / p95", "Throughput")
+ELSEWHERE = {"agreement", "parameters", "macs", "bytes", "latency_ms", "latency_p95_ms", "throughput"}
+"""Figures with a column of their own, beside the headline figure."""
+CHECKED = {"gate", "max_difference", "mean_difference", "verified"}
+"""What a file was held to; no figure of how good it is."""
+WIDE = 7  # columns that fit beside the names
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,40 @@ def rows(folder: Folder) -> list[Row]:
     return [_row(speaker, teacher, folder) for speaker in folder.speakers]
 
 
+def further(folder: Folder) -> list[list[Row]]:
+    """The other shares that were measured, as tables of at most `WIDE` columns: a row for whoever has one of them."""
+    skipped = ELSEWHERE | CHECKED | {folder.about.headline, folder.about.by_class}
+    names = dict.fromkeys(name for speaker in folder.speakers for name in speaker.figures if name not in skipped)
+    shares = [name for name in names if all(_share(speaker, name) for speaker in folder.speakers)]
+    parts = [shares[start : start + WIDE] for start in range(0, len(shares), WIDE)]
+    tables = [[_further(speaker, part, folder) for speaker in folder.speakers] for part in parts]
+    return [[row for row in rows if any(cell.text != EMPTY for cell in row.cells)] for rows in tables]
+
+
+def agreement(folder: Folder) -> str:
+    """What agreement means in this run, in a sentence."""
+    if folder.about.right:
+        return "Agreement: share of images with the same first answer."
+    found = [speaker.figures["agreement"].how for speaker in folder.speakers if "agreement" in speaker.figures]
+    how = next((how for how in found if how), "").strip().rstrip(".")
+    return f"Agreement: {how}." if how else "Agreement: how alike two answers to the same images are."
+
+
+def _share(speaker: Speaker, name: str) -> bool:
+    """Whether a speaker's figure, if it has one, is a share; one without a value is."""
+    found = speaker.figures.get(name)
+    value = found.value if found else None
+    return value is None or (isinstance(value, float) and 0 <= value <= 1)
+
+
+def _further(speaker: Speaker, names: list[str], folder: Folder) -> Row:
+    cells = [_figure(titled(name, folder.about), speaker.figures.get(name)) for name in names]
+    return Row(speaker, speaker.label, "", tuple(cells), "")
+
+
 def _row(speaker: Speaker, teacher: Speaker | None, folder: Folder) -> Row:
     cells = (
-        _accuracy(speaker),
+        _figure(folder.about.title, speaker.figures.get(folder.about.headline)),
         _agreement(speaker),
         _cell("Parameters", speaker, "parameters", teacher),
         _cell("MACs", speaker, "macs", teacher),
@@ -75,11 +111,8 @@ def network(folder: Folder, role: str) -> str:
     return f"{name} ({extra})" if name and extra else name
 
 
-def _accuracy(speaker: Speaker) -> Cell:
-    found = speaker.figures.get("accuracy")
-    if found is None:
-        return Cell("Accuracy", EMPTY)
-    return Cell("Accuracy", percent(found.value), _interval(found), _hover(found))
+def _figure(title: str, found: Measured | None) -> Cell:
+    return Cell(title, percent(found.value), _interval(found), _hover(found)) if found else Cell(title, EMPTY)
 
 
 def _agreement(speaker: Speaker) -> Cell:
@@ -87,7 +120,8 @@ def _agreement(speaker: Speaker) -> Cell:
     if found is None:
         return Cell("Agreement", EMPTY)
     with_whom = "with student" if speaker.role == "file" else "with teacher"
-    return Cell("Agreement", percent(found.value), f"{with_whom}", _hover(found, interval(found.ci95)))
+    apart = "" if found.max_difference is None else f"Largest difference {exact(found.max_difference)}"
+    return Cell("Agreement", percent(found.value), with_whom, _hover(found, interval(found.ci95), apart))
 
 
 def _latency(speaker: Speaker) -> Cell:

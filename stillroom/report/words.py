@@ -9,9 +9,9 @@ from stillroom.report.format import divide, interval, percent, points, share, ti
 def headline(folder: Folder) -> str:
     """The first sentence: what is kept of the teacher, at which cost, and what became of the smallest file."""
     student, teacher = folder.speaker("student"), folder.speaker("teacher")
-    if student is None or student.value("accuracy") is None:
-        return "No accuracy of a student was recorded in this run."
-    said = _kept(student, teacher) + _cost(student, teacher)
+    if student is None or folder.leads(student) is None:
+        return f"No {folder.about.spoken} of a student was recorded in this run."
+    said = _kept(folder, student, teacher) + _cost(student, teacher)
     file = _file(folder.files)
     return f"{said}; {file}." if file else f"{said}."
 
@@ -19,17 +19,17 @@ def headline(folder: Folder) -> str:
 def verdict(folder: Folder) -> tuple[str, str]:
     """What teaching added over the same student untaught: ("better" | "worse" | "open" | "unknown", sentence)."""
     student, baseline = folder.speaker("student"), folder.speaker("baseline")
-    taught = student.value("accuracy") if student else None
-    untaught = baseline.value("accuracy") if baseline else None
+    taught, untaught = folder.leads(student), folder.leads(baseline)
     if student is None or taught is None:
         return "unknown", ""
     if baseline is None or untaught is None:
         return "unknown", "No untaught baseline was measured, so this run can't say what the teacher added."
     against = f"{percent(taught)} against {percent(untaught)}"
     if taught == untaught:
-        return "open", f"The same student, untaught, is exactly as accurate ({percent(taught)}): no gain is shown here."
+        good = "accurate" if folder.about.right else "good"
+        return "open", f"The same student, untaught, is exactly as {good} ({percent(taught)}): no gain is shown here."
     gap, side = points(taught - untaught), "above" if taught > untaught else "below"
-    ours, theirs = student.interval("accuracy"), baseline.interval("accuracy")
+    ours, theirs = student.interval(folder.about.headline), baseline.interval(folder.about.headline)
     if ours is None or theirs is None:
         return "open", f"It scores {gap} {side} the same student untaught ({against}); no intervals were recorded."
     if max(ours[0], theirs[0]) <= min(ours[1], theirs[1]):
@@ -74,13 +74,12 @@ def state(folder: Folder) -> str:
 def limits(folder: Folder) -> list[str]:
     """What a reader must not conclude: for the card and for the report's last part."""
     student = folder.speaker("student")
-    accuracy = student.figures.get("accuracy") if student else None
+    found = student.figures.get(folder.about.headline) if student else None
     said = []
-    if accuracy is not None and accuracy.n:
-        end = f" (95 % interval {interval(accuracy.ci95)})" if accuracy.ci95 else ""
-        said.append(
-            f"Accuracy was measured on {accuracy.n:,} test images of one data set{end}; other images may differ."
-        )
+    if found is not None and found.n:
+        end = f" (95 % interval {interval(found.ci95)})" if found.ci95 else ""
+        title = folder.about.title
+        said.append(f"{title} was measured on {found.n:,} test images of one data set{end}; other images may differ.")
     seeds = folder.run.get("seeds")
     if isinstance(seeds, list) and len(seeds) == 1:
         said.append(f"One seed ({seeds[0]}): how much another seed would change the figures was not measured.")
@@ -92,17 +91,18 @@ def limits(folder: Folder) -> list[str]:
     return said
 
 
-def _kept(student: Speaker, teacher: Speaker | None) -> str:
-    ours = student.value("accuracy")
-    theirs = teacher.value("accuracy") if teacher else None
+def _kept(folder: Folder, student: Speaker, teacher: Speaker | None) -> str:
+    ours, theirs, figure = folder.leads(student), folder.leads(teacher), folder.about.spoken
     kept = divide(ours, theirs)
     if teacher is None or ours is None or theirs is None or kept is None:
-        return f"The student reaches {percent(ours)} accuracy"
+        return f"The student reaches {percent(ours)} {figure}"
     if ours < theirs:
-        return f"The student keeps {percent(min(kept, 0.999) if kept > 0.999 else kept)} of the teacher's accuracy"
+        return f"The student keeps {percent(min(kept, 0.999) if kept > 0.999 else kept)} of the teacher's {figure}"
     if ours == theirs:
-        return f"The student is as accurate as its teacher ({percent(ours)})"
-    return f"The student scores above its teacher ({percent(ours)} against {percent(theirs)})"
+        good, of = ("accurate", "") if folder.about.right else ("good", f"{figure} ")
+        return f"The student is as {good} as its teacher ({of}{percent(ours)})"
+    of = "" if folder.about.right else f"{figure} "
+    return f"The student scores above its teacher ({of}{percent(ours)} against {percent(theirs)})"
 
 
 def _cost(student: Speaker, teacher: Speaker | None) -> str:

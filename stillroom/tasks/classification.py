@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.types import Batch, Output, Terms
+from stillroom.metrics.accuracy import Accuracy
+from stillroom.metrics.agreement import Agreement
+from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.recall import Recall
+from stillroom.tasks.task import About
+from stillroom.types import Answers, Batch, Kind, Output, Terms
 
 
 class Classification:
@@ -21,6 +29,26 @@ class Classification:
         smoothing: 0 to below 1. Smoothed teachers teach worse (Müller et al. 2019, https://arxiv.org/abs/1906.02629).
     """
 
+    answers: ClassVar[Answers] = "classes"
+    needs: ClassVar[Kind] = "labels"
+    fit: ClassVar[Literal["none", "head", "all"]] = "head"
+    gates: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
+    tolerance: ClassVar[float] = 0.01
+    taught: ClassVar[bool] = True
+    gallery: ClassVar[tuple[str, ...]] = ()
+    any_size: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        headline="accuracy",
+        title="Accuracy",
+        by_class="recall",
+        by_class_title="Recall by class",
+        by_class_note="Share of a class's test images that were recognised.",
+        noun="image classifier",
+        tag="image-classification",
+        use="Sorting an image into one of {classes} classes",
+        caution="It always names one of its classes, also for an image that shows none of them.",
+    )
+
     def __init__(self, *, smoothing: float = 0.0):
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be at least 0 and below 1, got {smoothing}")
@@ -34,10 +62,38 @@ class Classification:
         """`{"ce": ...}`."""
         return {"ce": F.cross_entropy(output.pred.float(), batch.target, label_smoothing=self.smoothing)}
 
-    def decode(self, output: Output) -> Tensor:
-        """The class of the largest logit, [B]."""
-        return output.pred.argmax(1)
+    def answer(self, output: Output, images: Tensor) -> Output:
+        """The logits as they are."""
+        return output
 
-    def score(self, output: Output, batch: Batch) -> Tensor:
+    def decode(self, answer: Output) -> Tensor:
+        """The class of the largest logit, [B]; -1 where a logit is not finite."""
+        return decide(answer.pred)
+
+    def score(self, answer: Output, batch: Batch) -> Tensor:
         """1 where the largest logit is the label's, else 0."""
-        return (self.decode(output) == batch.target).float()
+        return (self.decode(answer) == batch.target.to(answer.pred.device)).float()
+
+    def same(self, answer: Output, other: Output) -> Tensor:
+        """1 where both name the same class, else 0."""
+        return (self.decode(answer) == self.decode(other)).float()
+
+    def metrics(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> list[Metric]:
+        """Accuracy, and the recall of each class."""
+        return [Accuracy(classes=classes), Recall(classes=classes)]
+
+    def agreement(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> Metric:
+        """Share of images where both name the same class."""
+        return Agreement(classes=classes)
+
+    def chance(self, classes: int) -> float:
+        """1 / K."""
+        return 1 / classes
+
+    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+        """The logits."""
+        return {"logits": answer.pred[row].tolist()}
+
+    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
+        """The label."""
+        return {"class": int(batch.target[row])}

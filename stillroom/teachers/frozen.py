@@ -38,7 +38,10 @@ class Frozen:
     def _mapped(self, output: Output) -> Output:
         if self.map is None:
             return output
-        return replace(output, pred=output.pred[:, self.map.to(output.pred.device)])
+        chosen = self.map.to(output.pred.device)
+        if getattr(self.network, "answers", "classes") == "boxes":  # behind the four sides of the box
+            return replace(output, pred=torch.cat([output.pred[..., :4], output.pred[..., 4 + chosen]], -1))
+        return replace(output, pred=output.pred[:, chosen])
 
 
 def join(outputs: list[Output]) -> Output:

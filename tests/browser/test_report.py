@@ -67,6 +67,29 @@ def test_opens_quietly_and_fits(chromium: Chromium, request: pytest.FixtureReque
     assert chromium.run("document.querySelectorAll('.chart > svg').length") >= 8
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_drawings_open_quietly_and_fit(chromium: Chromium, dense_run: Path, width: int) -> None:
+    chromium.open(report.write(dense_run), width=width)
+    assert chromium.complaints() == []
+    assert {address.split(":")[0] for address in chromium.requests()} <= {"file", "data"}
+    assert chromium.run("document.documentElement.scrollWidth") <= width
+    beyond = "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert chromium.run(f"{beyond}.map(e => e.tagName + '.' + e.getAttribute('class'))") == []
+    panels = "[...document.querySelectorAll('.panel svg[role=img]')].map(e => e.getBoundingClientRect())"
+    assert chromium.run(f"{panels}.every(box => box.width >= 40 && Math.abs(box.width - box.height) < 2)")
+    assert chromium.run(f"{panels}.length") >= 4 * 5
+    shown = "[...document.querySelectorAll('.panel use')].map(e => e.getBBox())"
+    assert chromium.run(f"{shown}.every(box => box.width === 96 && box.height === 96)")  # the shared picture was found
+
+
+def test_a_class_has_one_colour(chromium: Chromium, dense_runs: Path) -> None:
+    """What the legend says is what is drawn."""
+    chromium.open(report.write(dense_runs / "boxes"), width=1280)
+    swatches = "[...document.querySelectorAll('.swatches i')].map(e => getComputedStyle(e).backgroundColor)"
+    drawn = "[...new Set([...document.querySelectorAll('.box')].map(e => getComputedStyle(e).stroke))]"
+    assert sorted(chromium.run(swatches)) == sorted(chromium.run(drawn)) and len(chromium.run(swatches)) == 3
+
+
 def test_shows_its_figures(chromium: Chromium, page: Path) -> None:
     metrics = json.loads((page.parent / "metrics.json").read_text())
     chromium.open(page, width=1280)
@@ -91,7 +114,8 @@ def test_readout_follows_the_pointer(chromium: Chromium, page: Path) -> None:
     assert chromium.run(shown) == "hidden"
 
 
-def test_light_and_dark_have_contrast(chromium: Chromium, page: Path) -> None:
+@pytest.mark.parametrize("which", ["classes", "boxes"])
+def test_light_and_dark_have_contrast(chromium: Chromium, page: Path, dense_runs: Path, which: str) -> None:
     """Text of every role on the page's ground has the 4.5 that WCAG AA asks for."""
     script = """(() => {
       const light = (text) => {
@@ -100,7 +124,9 @@ def test_light_and_dark_have_contrast(chromium: Chromium, page: Path) -> None:
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
       };
       const ground = light(getComputedStyle(document.body).backgroundColor);
-      const names = [".teacher .who", ".baseline .who", ".student .who", ".note", "h1", ".badge.good", "small"];
+      const wanted = [".teacher .who", ".baseline .who", ".student .who", ".note", "h1", ".badge.good", "small"];
+      const drawn = [".panel p", ".panel small", ".swatches"];
+      const names = [...wanted, ...drawn.filter((name) => document.querySelector(name))];
       const found = names.map((name) => {
         const text = light(getComputedStyle(document.querySelector(name)).color);
         return (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
@@ -108,8 +134,9 @@ def test_light_and_dark_have_contrast(chromium: Chromium, page: Path) -> None:
       return [ground, ...found];
     })()"""
     grounds = []
+    file = page if which == "classes" else report.write(dense_runs / which)
     for dark in (False, True):
-        chromium.open(page, width=1280, dark=dark)
+        chromium.open(file, width=1280, dark=dark)
         ground, *contrasts = chromium.run(script)
         grounds.append(ground)
         assert min(contrasts) >= 4.5, contrasts

@@ -3,86 +3,186 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.answers import CLASSES, count, drawn, rows
 
 from stillroom import plugins
 from stillroom.metrics.metric import Metric
-from stillroom.types import Batch, Output
+from stillroom.types import Answers, Batch, Output
 
-CLASSES = ("ant", "bee", "cat")
 NAMES = plugins.choices("metrics")
-LABELS = torch.tensor([0, 1, 2, 2, 1, 0])
-PRED = torch.eye(3)[torch.tensor([0, 1, 2, 1, 1, 2])] * 5
-TEACHER = torch.eye(3)[torch.tensor([0, 1, 2, 2, 0, 2])] * 3
+N = 12
+
+
+GALLERY = range(0, 10_000, 2)
+
+
+def fresh(name: str) -> Metric:
+    """Where images are compared with a gallery, those with an even key are it."""
+    kind = plugins.pick("metrics", name)
+    more = {"gallery": GALLERY} if "gallery" in inspect.signature(kind).parameters else {}
+    return kind(classes=CLASSES, **more)
 
 
 @pytest.fixture(params=NAMES)
 def metric(request: Any) -> Metric:
-    return plugins.pick("metrics", request.param)(classes=CLASSES)
+    return fresh(request.param)
 
 
-def update(metric: Metric, pred: Tensor = PRED, teacher: Tensor | None = TEACHER) -> None:
-    batch = Batch(images=torch.zeros(6, 3, 2, 2), target=LABELS, keys=torch.arange(6))
-    metric.update(Output(pred=pred), batch, None if teacher is None else Output(pred=teacher))
+def parts(metric: Metric, n: int = N, seed: int = 0, **how: Any) -> tuple[Output, Batch, Output]:
+    return drawn(metric.answers, n, seed, **how)
+
+
+def said(metric: Metric) -> dict[str, Any]:
+    return {name: figure.as_dict() for name, figure in metric.compute().items()}
+
+
+def values(metric: Metric) -> list[float]:
+    figures = [figure.value for figure in metric.compute().values()]
+    return [v for value in figures for v in (value.values() if isinstance(value, dict) else [value])]
 
 
 def test_the_folder_is_the_registry() -> None:
-    assert {"accuracy", "agreement", "recall"} <= set(NAMES)
+    assert {"accuracy", "agreement", "recall", "average_precision", "box_agreement"} <= set(NAMES)
 
 
 def test_it_is_a_metric_and_says_what_it_computes(metric: Metric) -> None:
     assert isinstance(metric, Metric)
     assert metric.classes is CLASSES
+    assert metric.answers in get_args(Answers)
     assert importlib.import_module(type(metric).__module__).__doc__
     assert type(metric).__doc__
 
 
 def test_nothing_seen_says_nothing(metric: Metric) -> None:
     assert metric.compute() == {}
+    assert metric.value() == 0
     assert all(count.sum() == 0 for count in metric.state().values())
 
 
 def test_figures_can_be_written(metric: Metric) -> None:
-    update(metric)
+    count(metric, parts(metric), torch.arange(N))
     figures = metric.compute()
     assert figures
     for figure in figures.values():
         written = json.loads(json.dumps(figure.as_dict(), allow_nan=False))
-        assert written["how"] and written["n"] == 6
+        assert written["how"] and written["n"] > 0
 
 
-def test_the_state_keeps_its_names_and_shapes(metric: Metric) -> None:
-    before = {name: (count.shape, count.dtype) for name, count in metric.state().items()}
-    update(metric)
-    assert {name: (count.shape, count.dtype) for name, count in metric.state().items()} == before
-    assert all(dtype == torch.int64 for _, dtype in before.values())
+def test_the_first_figure_is_the_value(metric: Metric) -> None:
+    count(metric, parts(metric), torch.arange(N))
+    first = next(iter(metric.compute().values())).value
+    assert metric.value() == (first if isinstance(first, float) else 0)
+
+
+def test_counts_keep_their_names_and_shapes_and_rows_are_added(metric: Metric) -> None:
+    before = metric.state()
+    assert all(value.dtype == torch.int64 for value in before.values())
+    count(metric, parts(metric), torch.arange(N))
+    once = metric.state()
+    count(metric, parts(metric), torch.arange(N))
+    twice = metric.state()
+    assert set(twice) == set(once)
+    for name in once:
+        if name in before:
+            assert twice[name].shape == before[name].shape and torch.equal(twice[name], 2 * once[name])
+        else:
+            assert torch.equal(twice[name], torch.cat((once[name], once[name])))
 
 
 def test_the_state_is_a_copy(metric: Metric) -> None:
-    update(metric)
+    count(metric, parts(metric), torch.arange(N))
     before = metric.compute()
-    for count in metric.state().values():
-        count.zero_()
+    for value in metric.state().values():
+        value.zero_()
     assert metric.compute() == before
 
 
 def test_it_leaves_what_it_judges_alone(metric: Metric) -> None:
-    pred, teacher = PRED.clone(), TEACHER.clone()
-    update(metric, pred, teacher)
-    assert torch.equal(pred, PRED) and torch.equal(teacher, TEACHER)
+    given_, kept = parts(metric), parts(metric)
+    count(metric, given_, torch.arange(N))
+    metric.compute()
+    assert torch.equal(given_[0].pred, kept[0].pred) and torch.equal(given_[2].pred, kept[2].pred)
+    seen: list[bool] = []
+    flat: list[torch.Tensor] = []
+    kept[1].map(lambda tensor: flat.append(tensor) or tensor)
+    given_[1].map(lambda tensor: seen.append(torch.equal(tensor, flat[len(seen)])) or tensor)
+    assert seen and all(seen)
 
 
-def test_no_teacher_is_no_error(metric: Metric) -> None:
-    update(metric, teacher=None)
+def test_it_is_not_changed_by_what_happens_to_its_input_later(metric: Metric) -> None:
+    """Networks and loaders may use their memory again."""
+    given_ = parts(metric)
+    metric.update(*given_)
+    before = said(metric)
+    given_[0].pred.zero_()
+    given_[2].pred.zero_()
+    given_[1].map(lambda tensor: tensor.zero_())
+    assert said(metric) == before
+
+
+def test_no_reference_is_no_error(metric: Metric) -> None:
+    output, batch, _ = parts(metric)
+    metric.update(output, batch)
     metric.compute()
 
 
 def test_what_is_not_a_number_is_never_right(metric: Metric) -> None:
-    update(metric, torch.full_like(PRED, float("nan")), torch.full_like(PRED, float("nan")))
+    output, batch, _ = parts(metric)
+    nothing = Output(pred=torch.full_like(output.pred, float("nan")))
+    metric.update(nothing, batch, nothing)
+    assert not any(values(metric))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), n=st.integers(1, 24), cut=st.integers(0, 24), size=st.integers(1, 9), ties=st.booleans()
+)
+def test_whole_is_pieces_is_shuffled_is_merged(name: str, seed: int, n: int, cut: int, size: int, ties: bool) -> None:
+    """What several processes have seen, in any order and in batches of any size, is what one has seen."""
+    answers, everything = drawn(fresh(name).answers, n, seed, ties=ties), torch.arange(n)
+    whole = said(count(fresh(name), answers, everything))
+    shuffled = everything[torch.from_numpy(np.random.default_rng(seed).permutation(n))]
+    assert said(count(fresh(name), answers, shuffled, size)) == whole
+    here, there = (count(fresh(name), answers, part, size) for part in (shuffled[:cut], shuffled[cut:]))
+    merged = fresh(name)
+    merged.merge(there.state())
+    merged.merge(here.state())
+    assert said(merged) == whole
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 24))
+def test_shares_lie_between_nothing_and_all_and_within_their_interval(name: str, seed: int, n: int) -> None:
+    metric = count(fresh(name), drawn(fresh(name).answers, n, seed), torch.arange(n))
+    assert all(0 <= value <= 1 for value in values(metric))
     for figure in metric.compute().values():
-        assert not any(figure.value.values() if isinstance(figure.value, dict) else [figure.value])
+        if figure.ci95 is not None:
+            assert 0 <= figure.ci95[0] <= figure.value <= figure.ci95[1] <= 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "agreement" in name or name == "neighbours"])
+def test_everybody_agrees_with_himself(name: str) -> None:
+    output, batch, _ = drawn(fresh(name).answers, 12, 3)
+    metric = fresh(name)
+    metric.update(output, batch, output)
+    figure = metric.compute()["agreement"]
+    assert figure.value == 1
+    assert figure.extra["max_difference"] == figure.extra["mean_difference"] == 0
+
+
+def test_rows_of_images_are_cut_together() -> None:
+    for answers in get_args(Answers):
+        whole, chosen = drawn(answers, 5, 1), torch.tensor([4, 0])
+        output, batch, _ = rows(whole, chosen)
+        assert torch.equal(output.pred, whole[0].pred[[4, 0]]) and torch.equal(batch.keys, whole[1].keys[[4, 0]])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import io
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -62,11 +63,54 @@ def idx(path: Path) -> dict[str, str]:
     return {"path": str(path)}
 
 
+def coco(path: Path) -> dict[str, str]:
+    """The whole image is the box."""
+    write_images(path / "images")
+    content = {
+        "images": [{"id": i, "file_name": f"{i:05}.png", "width": 8, "height": 8} for i in range(N)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 5 + int(DATA.target[i]), "bbox": [0, 0, 8, 8]} for i in range(N)
+        ],
+        "categories": [{"id": 5 + k, "name": str(k)} for k in range(10)],
+    }
+    (path / "all.json").write_text(json.dumps(content))
+    return {"path": str(path)}
+
+
+def voc(path: Path) -> dict[str, str]:
+    write_images(path / "JPEGImages")
+    (path / "Annotations").mkdir()
+    for item in range(N):
+        box = "<xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>8</ymax>"
+        text = f"<object><name>{DATA.target[item]}</name><bndbox>{box}</bndbox></object>"
+        (path / "Annotations" / f"{item:05}.xml").write_text(f"<annotation>{text}</annotation>")
+    return {"path": str(path)}
+
+
+def masks(path: Path) -> dict[str, str]:
+    """All pixels are of the digit's class."""
+    write_images(path / "images")
+    (path / "labels").mkdir()
+    for item in range(N):
+        mask = np.full((8, 8), DATA.target[item], dtype=np.uint8)
+        Image.fromarray(mask).save(path / "labels" / f"{item:05}.png")
+    return {"path": str(path)}
+
+
+def write_images(folder: Path) -> None:
+    folder.mkdir()
+    for item in range(N):
+        (folder / f"{item:05}.png").write_bytes(png(item))
+
+
 FACTORIES: dict[str, Callable[[Path], dict[str, str]]] = {
     "digits": digits,
     "folder": folder,
     "parquet": parquet,
     "idx": idx,
+    "coco": coco,
+    "voc": voc,
+    "masks": masks,
     "auto": folder,
 }
 """Source -> what lays the first 300 digits (or more) out in a folder for it, and the arguments that read them."""
@@ -150,8 +194,22 @@ def test_the_whole_way_to_batches(built):
     data = load(source)
     assert data.size == 8 and look(source, data) == []
     batch = Loader(data.splits["train"], batch=16, seed=0).at(3)
-    for image, label, item in zip(batch.images, batch.target, batch.keys, strict=True):
+    labels = classes_of(data.kind, batch.target)
+    for image, label, item in zip(batch.images, labels, batch.keys, strict=True):
         stored = pixels(source.read(int(item)), channels=1)[:, :, 0]
         assert torch.equal(image[0], torch.from_numpy(stored / np.float32(255)))
         assert source.labels[int(item)] == label
     assert sum(len(b) for b in in_order(data.splits["test"], 50)) == len(data.splits["test"])
+
+
+def classes_of(kind: str, target) -> torch.Tensor:
+    """What the target says each digit is, and that it says so of the whole image."""
+    if kind == "labels":
+        return target
+    if kind == "masks":
+        assert target.shape[1:] == (8, 8) and (target == target[:, :1, :1]).all()
+        return target[:, 0, 0]
+    assert target["labels"].shape[1] == 1 and target["known"].all() and not target["crowd"].any()
+    assert target["boxes"].tolist() == [[[0, 0, 1, 1]]] * len(target["labels"])
+    assert target["size"].tolist() == [[8, 8]] * len(target["labels"])
+    return target["labels"][:, 0]

@@ -1,4 +1,4 @@
-"""Four small pairs of networks, and a method set up between two of them."""
+"""Small pairs of networks of every kind, and a method set up between two of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from kit.targets import drawn_target
 from stillroom.errors import Failure
 from stillroom.lessons import connect
 from stillroom.models import build
@@ -24,24 +25,50 @@ PAIRS = {
     ),
     "cnn from vit": (("resnet8", {}), ("timm/vit_tiny_patch16_224", VIT)),
     "vit from cnn": (("timm/vit_tiny_patch16_224", VIT | {"distilled": True}), ("resnet14", {})),
+    "pixels from pixels": (("timm/test_efficientnet", {}), ("timm/test_resnet", {})),
+    "boxes from boxes": (("timm/test_efficientnet", {}), ("timm/test_resnet", {})),
 }
+CLASSES = 5
+
+
+def answers(pair):
+    """What both networks of a pair say."""
+    first = pair.split()[0]
+    return first if first in ("pixels", "boxes") else "classes"
+
+
+def side(pair):
+    return {"classes": 8, "pixels": 16, "boxes": 32}[answers(pair)]
 
 
 @cache
 def networks(pair):
     torch.manual_seed(0)
-    return tuple(build(name, classes=5, channels=1, size=8, **more) for name, more in PAIRS[pair])
+    how = {"classes": CLASSES, "channels": 1, "size": side(pair), "answers": answers(pair)}
+    return tuple(build(name, **how, **more) for name, more in PAIRS[pair])
 
 
-def batch(images=6):
-    torch.manual_seed(1)
-    return Batch(images=torch.rand(images, 1, 8, 8), target=torch.randint(5, (images,)), keys=torch.arange(images))
+def batch(images=6, pair="cnn from cnn", seed=1):
+    """Images with what is known of them; of a detector's the first is one where nobody has looked."""
+    torch.manual_seed(seed)
+    size = side(pair)
+    seen = torch.rand(images, 1, size, size)
+    target = torch.randint(CLASSES, (images,))
+    if answers(pair) == "pixels":
+        target = torch.randint(-1, CLASSES, (images, size, size))
+    if answers(pair) == "boxes":
+        target = drawn_target(images, 3, CLASSES, seed)
+        target["known"][0] = False
+    return Batch(images=seen, target=target, keys=torch.arange(images))
 
 
 def ready(name, pair):
     """Student, teacher and the method between them; a Failure where it can't work with the two."""
+    kind = pick("methods", name)
+    if not kind.teaches(answers(pair)):
+        raise Failure("SR-M335", method=name, answers=answers(pair), able="others")
     student, network = (copy.deepcopy(one) for one in networks(pair))
-    method, one, teacher = pick("methods", name)(), batch(), Frozen(network)
+    method, one, teacher = kind(), batch(pair=pair), Frozen(network)
     connect(method, survey(student, one.images[:2]), survey(network, one.images[:2]), name=name)
     torch.manual_seed(2)
     student.eval()

@@ -180,7 +180,18 @@ def _probe(folder: Path, says: dict[str, Says], test: np.ndarray, labels: np.nda
         file = f"{row:04d}.png"
         Image.fromarray((pixels.reshape(8, 8) * 255).astype(np.uint8)).save(folder / "samples" / file)
         said = {name: [float(value) for value in rows[row]] for name, rows in logits.items()}
-        images.append({"file": file, "name": f"digits/{row:04d}", "target": int(labels[row]), "logits": said})
+        named = {name: int(np.argmax(rows)) for name, rows in said.items()}
+        images.append(
+            {
+                "file": file,
+                "name": f"digits/{row:04d}",
+                "key": row,
+                "truth": {"class": int(labels[row])},
+                "answers": {name: {"logits": rows} for name, rows in said.items()},
+                "scores": {name: float(label == labels[row]) for name, label in named.items()},
+                "apart": {name: float(named[name] != named["student"]) for name in named if name not in WIDTH},
+            }
+        )
     _json(folder / "samples" / "probe.json", {"classes": CLASSES, "images": images})
 
 

@@ -80,6 +80,7 @@ def stage(folder: Path, one: Learner, config: Training = TRAINING, *, progress: 
             teacher(),
             train_split=data.splits["train"],
             val_split=data.splits["val"],
+            classes=data.classes,
             training=config,
             augment=AUGMENT,
             seed=0,

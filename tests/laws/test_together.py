@@ -7,24 +7,21 @@ import copy
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from kit.pairs import PAIRS, charge, ready, works
+from kit.pairs import PAIRS, batch, charge, ready, works
 
 from stillroom.norms import synchronise
 from stillroom.plugins import choices
 from stillroom.processes import together, total
-from stillroom.types import Batch
 
 IMAGES = 8
 
 
-def batch():
-    torch.manual_seed(5)
-    return Batch(images=torch.rand(IMAGES, 1, 8, 8), target=torch.arange(IMAGES) % 5, keys=torch.arange(IMAGES))
+def whole(pair):
+    return batch(IMAGES, pair, seed=5)
 
 
-def part(rank, world):
-    share = IMAGES // world
-    return list(batch().split(world))[rank] if world > 1 else batch().map(lambda x: x[: share * world])
+def part(pair, rank, world):
+    return list(whole(pair).split(world))[rank] if world > 1 else whole(pair)
 
 
 def gradients(name, pair, rank, world):
@@ -33,7 +30,7 @@ def gradients(name, pair, rank, world):
     student.eval()
     if world > 1:
         synchronise(method)  # as the engine does
-    loss = torch.stack(list(charge(student, teacher, method, part(rank, world)).values())).sum()
+    loss = torch.stack(list(charge(student, teacher, method, part(pair, rank, world)).values())).sum()
     loss.backward()
     grads = [p.grad for p in [*student.parameters(), *method.parameters()] if p.grad is not None]
     flat = torch.cat([grad.flatten() for grad in grads]).double()
@@ -46,7 +43,7 @@ def steady():
         pair = next(pair for pair in PAIRS if not works(name, pair))
         student, teacher, method = ready(name, pair)
         student.eval()
-        again, one = copy.deepcopy(method), batch()
+        again, one = copy.deepcopy(method), whole(pair)
         said = [sum(charge(student, teacher, each, one).values()).item() for each in (method, again)]
         if said[0] == said[1]:
             yield name, pair

@@ -10,7 +10,7 @@ from stillroom.choose import GAP, RULES, Facts, choose
 from stillroom.methods.method import Method
 from stillroom.plugins import pick
 
-PLAIN = Facts(task="classification", student="convolutional", teacher="convolutional", ratio=0.3, labels=True)
+PLAIN = Facts(answers="classes", student="convolutional", teacher="convolutional", ratio=0.3, labels=True)
 
 
 @pytest.mark.parametrize(
@@ -23,10 +23,9 @@ PLAIN = Facts(task="classification", student="convolutional", teacher="convoluti
         ("standard", {"student": "transformer", "teacher": "transformer", "labels": False}, ["hinton"]),
         ("cross-architecture", {"teacher": "transformer"}, ["ofa"]),
         ("cross-architecture", {"student": "transformer", "ratio": 0.01}, ["ofa"]),
-        ("dense", {"task": "segmentation", "teacher": "transformer"}, ["hinton", "mgd"]),
-        ("dense", {"task": "detection", "ratio": 0.01}, ["hinton", "mgd"]),
-        ("no-labels", {"task": "embedding", "labels": False}, ["vkd"]),
-        ("embedding", {"task": "embedding", "teacher": "transformer"}, ["rkd", "sp"]),
+        ("pixels", {"answers": "pixels", "teacher": "transformer"}, ["hinton", "cwd"]),
+        ("boxes", {"answers": "boxes", "ratio": 0.01}, ["pkd", "box_logits"]),
+        ("vectors", {"answers": "vector", "teacher": "transformer"}, ["vkd", "rkd"]),
     ],
 )
 def test_each_branch(situation, changed, methods):

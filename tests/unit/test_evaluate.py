@@ -10,17 +10,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from stillroom.evaluate import at_rest, evaluate
-from stillroom.metrics.accuracy import Accuracy
-from stillroom.metrics.agreement import Agreement
-from stillroom.metrics.metric import Metric
-from stillroom.metrics.recall import Recall
+from stillroom.tasks.classification import Classification
 from stillroom.types import Batch, Output
 
 CLASSES = ("zero", "one", "two")
-
-
-def metrics() -> list[Metric]:
-    return [Accuracy(classes=CLASSES), Recall(classes=CLASSES), Agreement(classes=CLASSES)]
+TASK = Classification()
 
 
 def batches(labels: list[int], size: int = 2) -> Iterator[Batch]:
@@ -41,7 +35,7 @@ def speaker(classes: list[int]) -> object:
 
 def test_figures_by_hand() -> None:
     speakers = {"teacher": speaker([0, 1, 2, 2, 0]), "student": speaker([0, 1, 1, 2, 1])}
-    found = evaluate(speakers, batches([0, 1, 2, 2, 1]), metrics, teacher="teacher")
+    found = evaluate(speakers, batches([0, 1, 2, 2, 1]), TASK, CLASSES, against={"student": "teacher"})
     assert found.figures["teacher"]["accuracy"].value == 4 / 5
     assert found.figures["student"]["accuracy"].value == 4 / 5
     assert found.figures["student"]["agreement"].value == 3 / 5
@@ -49,18 +43,31 @@ def test_figures_by_hand() -> None:
     assert found.figures["student"]["accuracy"].n == 5
 
 
-def test_the_teacher_is_not_compared_with_itself() -> None:
-    found = evaluate({"teacher": speaker([0, 1])}, batches([0, 1]), metrics, teacher="teacher")
-    assert "agreement" not in found.figures["teacher"]
+def test_who_is_compared_with_nobody_has_no_agreement() -> None:
+    found = evaluate({"teacher": speaker([0, 1]), "student": speaker([0, 0])}, batches([0, 1]), TASK, CLASSES)
+    assert "agreement" not in found.figures["teacher"] and "agreement" not in found.figures["student"]
 
 
 def test_answers_stay_paired_with_their_images() -> None:
-    found = evaluate({"a": speaker([0, 2, 1]), "b": speaker([1, 1, 1])}, batches([0, 1, 2]), metrics, logits=["b"])
+    found = evaluate({"a": speaker([0, 2, 1]), "b": speaker([1, 1, 1])}, batches([0, 1, 2]), TASK, CLASSES)
     assert found.predictions["a"].tolist() == [0, 2, 1]
     assert found.predictions["b"].tolist() == [1, 1, 1]
-    assert found.targets.tolist() == [0, 1, 2]
+    assert found.scores["a"].tolist() == [1, 0, 0]
+    assert found.targets is not None and found.targets.tolist() == [0, 1, 2]
     assert found.keys.tolist() == [1000, 1001, 1002]
-    assert {name: logits.tolist() for name, logits in found.logits.items()} == {"b": [[0, 4, 0]] * 3}
+
+
+def test_the_gallery_is_shown_and_not_kept() -> None:
+    shown: list[int] = []
+
+    class Watching(Classification):
+        def metrics(self, classes, gallery=()):  # type: ignore[no-untyped-def]
+            shown.extend(gallery)
+            return super().metrics(classes)
+
+    found = evaluate({"a": speaker([0, 1, 2, 0])}, batches([0, 1, 2, 1]), Watching(), CLASSES, gallery={1000, 1001})
+    assert found.keys.tolist() == [1002, 1003] and found.predictions["a"].tolist() == [2, 0]
+    assert found.figures["a"]["accuracy"].n == 4 and shown == [1000, 1001]
 
 
 def test_every_batch_is_read_once_however_many_listen() -> None:
@@ -71,7 +78,7 @@ def test_every_batch_is_read_once_however_many_listen() -> None:
             read.append(number)
             yield batch
 
-    evaluate({name: speaker([0] * 4) for name in "abc"}, counted(), metrics)
+    evaluate({name: speaker([0] * 4) for name in "abc"}, counted(), TASK, CLASSES)
     assert read == [0, 1]
 
 
@@ -80,7 +87,8 @@ def test_kept_samples_come_with_their_batch() -> None:
     evaluate(
         {"a": speaker([0, 2, 1]), "b": speaker([1, 1, 1])},
         batches([0, 1, 2]),
-        metrics,
+        TASK,
+        CLASSES,
         keep=lambda name, batch, output: kept.append((name, len(batch), output.pred.argmax(1).tolist())),
     )
     assert kept == [("a", 2, [0, 2]), ("b", 2, [1, 1]), ("a", 1, [1]), ("b", 1, [1])]
@@ -90,7 +98,7 @@ def test_what_is_not_a_number_is_no_answer() -> None:
     def silent(images: Tensor) -> Output:
         return Output(pred=torch.full((len(images), 3), float("nan")))
 
-    found = evaluate({"silent": silent}, batches([0, 0]), metrics)
+    found = evaluate({"silent": silent}, batches([0, 0]), TASK, CLASSES)
     assert found.predictions["silent"].tolist() == [-1, -1]
     assert found.figures["silent"]["accuracy"].value == 0
 
@@ -112,24 +120,33 @@ def test_a_network_is_judged_at_rest_and_left_as_it_was() -> None:
     network = Small()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     whole = [Batch(images=images, target=labels, keys=torch.arange(200))]
-    found = evaluate({"student": network}, whole, lambda: [Accuracy(classes=tuple("0123456789"))], logits=["student"])
+    said: list[Tensor] = []
+    found = evaluate(
+        {"student": network},
+        whole,
+        TASK,
+        tuple("0123456789"),
+        keep=lambda name, batch, answer: said.append(answer.pred),
+    )
     assert network.training and network.norm.training and not network.drop.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with torch.no_grad():
         expected = network.eval()(images).pred
-    assert torch.equal(found.logits["student"], expected)
+    assert torch.equal(said[0], expected)
     assert found.figures["student"]["accuracy"].value == (expected.argmax(1) == labels).double().mean().item()
 
 
 def test_its_answers_are_ordinary_tensors() -> None:
-    found = evaluate(
+    said: list[Tensor] = []
+    evaluate(
         {"student": Small()},
         [Batch(images=torch.rand(2, 1, 8, 8), target=torch.tensor([0, 1]), keys=torch.arange(2))],
-        lambda: [],
-        logits=["student"],
+        TASK,
+        tuple("0123456789"),
+        keep=lambda name, batch, answer: said.append(answer.pred),
     )
     weight = torch.ones(10, requires_grad=True)
-    (found.logits["student"] * weight).sum().backward()  # refused for tensors of inference mode
+    (said[0] * weight).sum().backward()  # refused for tensors of inference mode
     assert weight.grad is not None
 
 
@@ -141,12 +158,12 @@ def test_modes_come_back_after_an_error() -> None:
     assert network.training and not network.drop.training
 
 
-@pytest.mark.parametrize("wrong", [{"teacher": "tutor"}, {"logits": ["tutor"]}])
-def test_unknown_speakers_are_refused(wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize("wrong", [{"a": "tutor"}, {"tutor": "a"}])
+def test_unknown_speakers_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="'tutor' is none of the speakers: a"):
-        evaluate({"a": speaker([0])}, batches([0]), metrics, **wrong)
+        evaluate({"a": speaker([0])}, batches([0]), TASK, CLASSES, against=wrong)
 
 
 def test_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="no image"):
-        evaluate({"a": speaker([0])}, [], metrics)
+        evaluate({"a": speaker([0])}, [], TASK, CLASSES)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from stillroom.errors import Exit, Failure
 from stillroom.export import _choice, _graph, file
 from stillroom.export.onnx import load, onnx
+from stillroom.metrics.agreement import Agreement
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.types import Output
@@ -113,7 +115,7 @@ def test_the_file_says_what_it_is(made: Any) -> None:
     for path, bits in ((made.floats, "32"), (made.integers, "8")):
         session = load(path)
         assert session.classes == CLASSES
-        assert (session.facts["task"], session.facts["bits"]) == ("classification", bits)
+        assert (session.facts["answers"], session.facts["bits"]) == ("classes", bits) and "task" not in session.facts
         assert "0..1" in session.facts["input"] and "[B, 1, 8, 8], grey" in session.facts["input"]
         graph = library.load(path).graph
         assert [value.name for value in graph.input] == ["images"]
@@ -273,7 +275,7 @@ def test_percentiles_win_where_one_value_would_spoil_the_range(tmp_path: Path) -
     found = {method: session.facts["calibration_agreement"] for method, session in said.items()}
     assert [said[method].facts["calibration"] for method in said] == ["minmax", "percentile", "percentile"]
     assert float(found["minmax"].split()[0]) < 0.8 < 0.95 < float(found["best"].split()[0])
-    assert found["best"] == found["percentile"] and "of 256 calibration images" in found["best"]
+    assert found["best"] == found["percentile"] and "on 256 calibration images" in found["best"]
     with torch.no_grad():
         expected = network(digits_of_32(300, 500)).pred.argmax(1)
     assert (said["best"](digits_of_32(300, 500)).pred.argmax(1) == expected).double().mean() > 0.95
@@ -283,14 +285,14 @@ def test_an_integer_file_says_how_it_was_calibrated_and_a_float_file_does_not(ma
     floats, integers = load(made.floats), load(made.integers)
     images = torch.cat(made.calibration)
     agree = int((floats(images).pred.argmax(1) == integers(images).pred.argmax(1)).sum())
-    share = f"{agree / 300:.4f} ({agree} of 300 calibration images, against the float file)"
+    share = f"{agree / 300:.4f} (with the float file, on 300 calibration images)"
     assert integers.facts["calibration"] in ("minmax", "percentile")
     assert integers.facts["calibration_agreement"] == share
     assert not {"calibration", "calibration_agreement"} & set(floats.facts)
 
 
 def trial(method: str, agree: int, apart: float) -> _choice.Trial:
-    return _choice.Trial(method=method, path=Path(method), agree=agree, apart=apart, n=256)
+    return _choice.Trial(method=method, path=Path(method), agreement=agree / 256, apart=apart, n=256)
 
 
 @pytest.mark.parametrize(
@@ -322,8 +324,14 @@ def test_the_search_ends_when_a_file_is_good_enough(wrong: int, tried: list[str]
         return lambda rows: Output(pred=answers[rows])
 
     batches = torch.arange(256).split(100)
-    chosen = _choice.choose(["minmax", "percentile"], make, open_, Path("floats"), batches)
-    assert (made, chosen.method, chosen.agree, chosen.n) == (tried, "minmax", 256 - wrong, 256)  # NaN never agrees
+    agreement = partial(Agreement, classes=())
+    chosen = _choice.choose(["minmax", "percentile"], make, open_, Path("floats"), batches, agreement)
+    assert (made, chosen.method, chosen.agreement, chosen.n) == (
+        tried,
+        "minmax",
+        1 - wrong / 256,
+        256,
+    )  # NaN never agrees
 
 
 def test_threads_are_pinned(made: Any) -> None:
@@ -352,8 +360,25 @@ def test_delicate_sums_and_products_stay_in_floats() -> None:
 
 def test_classes_of_any_script_survive(tmp_path: Path) -> None:
     model = helper.make_model(helper.make_graph([], "g", [], []))
-    _graph.describe(model, classes=("猫", 'Hündchen, "klein"'), shape=(3, 4, 5), facts={"task": "x", "bits": "32"})
+    shown = {"classes": ("猫", 'Hündchen, "klein"'), "shape": (3, 4, 5), "answers": "boxes"}
+    _graph.describe(model, **shown, any_size=False, facts={"task": "x", "bits": "32"})
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(facts["classes"]) == ["猫", 'Hündchen, "klein"']
     assert (facts["task"], facts["bits"]) == ("x", "32")
     assert facts["input"] == "images: float32 [B, 3, 4, 5], RGB, 0..1; normalisation is inside"
+    assert facts["answers"] == "boxes" and facts["output"].startswith("boxes: float32 [B, M, 6]: left, top")
+    _graph.describe(model, **shown, any_size=True, facts={})
+    assert "[B, 3, H, W]" in {entry.key: entry.value for entry in model.metadata_props}["input"]
+
+
+def test_what_turns_numbers_into_boxes_stays_in_floats() -> None:
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["images", "w"], ["a"], name="stem"),
+        node("Relu", ["a"], ["b"], name="between"),
+        node("Conv", ["b", "w"], ["c"], name="head"),
+        node("Exp", ["c"], ["d"], name="sides"),
+        node("Concat", ["d", "c"], ["boxes"], name="joined"),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    assert _graph.ending(model) == ["sides", "joined"]

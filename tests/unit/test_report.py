@@ -117,7 +117,9 @@ def test_files_outside_of_the_folder_are_not_read(run_copy: Path, tmp_path: Path
         change(
             run_copy / "samples" / "probe.json", lambda p, name=name: [image.update(file=name) for image in p["images"]]
         )
-        assert all(not picture.source for group in gallery.groups(folders.read(run_copy)) for picture in group.pictures)
+        assert all(
+            not picture.source for group in gallery.hang(folders.read(run_copy)).groups for picture in group.pictures
+        )
     change(run_copy / "metrics.json", lambda m: m["exports"][0].update(path="../secret.png"))
     assert "secret.png" not in [name for name, _, _ in folders.digests(folders.read(run_copy))]
 
@@ -132,7 +134,10 @@ def test_what_is_not_finite_is_shown_as_missing(run_copy: Path, value: str) -> N
         metrics["student"]["recall"]["value"]["3"] = "SPOILT"
 
     change(run_copy / "metrics.json", spoil)
-    change(run_copy / "samples" / "probe.json", lambda p: p["images"][0]["logits"].update(student=["SPOILT"] * 10))
+    change(
+        run_copy / "samples" / "probe.json",
+        lambda p: p["images"][0]["answers"].update(student={"logits": ["SPOILT"] * 10}),
+    )
     for file in (run_copy / "metrics.json", run_copy / "samples" / "probe.json"):
         file.write_text(file.read_text().replace('"SPOILT"', value))
     with (run_copy / "steps.jsonl").open("a") as stream:

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stillroom import report
-from stillroom.report import charts, format, gallery, history, svg
+from stillroom.report import charts, format, gallery, history, probe, svg
 from stillroom.report import folder as folders
 
 pytest_plugins = ["kit.fixtures"]
@@ -26,9 +26,9 @@ pytest_plugins = ["kit.fixtures"]
 def test_softmax_matches_numpy_and_refuses_what_is_no_logit() -> None:
     logits = [1000.0, 998.5, -1000.0]
     exact = np.exp(np.array(logits) - 1000)
-    assert gallery.softmax(logits) == pytest.approx(exact / exact.sum(), rel=1e-12)
+    assert probe.softmax(logits) == pytest.approx(exact / exact.sum(), rel=1e-12)
     for wrong in (None, [], [1.0, math.nan], [1.0, None], ["1"], 3.0):
-        assert gallery.softmax(wrong) is None
+        assert probe.softmax(wrong) is None
 
 
 @pytest.mark.parametrize(
@@ -130,17 +130,18 @@ def test_many_classes_show_the_worst(run_copy: Path) -> None:
 
 def test_gallery_agrees_with_a_count_from_the_logits(made_run: Path) -> None:
     images = json.loads((made_run / "samples" / "probe.json").read_text())["images"]
-    target = np.array([image["target"] for image in images])
-    says = {key: np.array([image["logits"][key] for image in images]).argmax(1) for key in images[0]["logits"]}
+    target = np.array([image["truth"]["class"] for image in images])
+    speakers = images[0]["answers"]
+    says = {key: np.array([image["answers"][key]["logits"] for image in images]).argmax(1) for key in speakers}
     right = {key: answers == target for key, answers in says.items()}
     expected = {
         "Teacher right, student wrong": (right["teacher"] & ~right["student"]).sum(),
         "Student right, teacher wrong": (right["student"] & ~right["teacher"]).sum(),
         "Student right, untaught baseline wrong": (right["student"] & ~right["baseline"]).sum(),
-        "int8 ONNX file differs from the float file": (says["onnx-8"] != says["onnx-32"]).sum(),
+        "int8 ONNX file differs from the student": (says["onnx-8"] != says["student"]).sum(),
     }
-    assert {group.title: group.total for group in gallery.groups(folders.read(made_run))} == expected
-    for group in gallery.groups(folders.read(made_run))[:1]:
+    assert {group.title: group.total for group in gallery.hang(folders.read(made_run)).groups} == expected
+    for group in gallery.hang(folders.read(made_run)).groups[:1]:
         for picture in group.pictures:
             teacher, student = picture.opinions
             assert teacher.top[0].right and not student.top[0].right
@@ -148,22 +149,22 @@ def test_gallery_agrees_with_a_count_from_the_logits(made_run: Path) -> None:
 
 
 def test_thumbnails_are_the_images_themselves(made_run: Path) -> None:
-    probe = {image["name"]: image for image in json.loads((made_run / "samples" / "probe.json").read_text())["images"]}
-    groups = gallery.groups(folders.read(made_run))
+    kept = {image["name"]: image for image in json.loads((made_run / "samples" / "probe.json").read_text())["images"]}
+    groups = gallery.hang(folders.read(made_run)).groups
     pictures = [picture for group in groups for picture in group.pictures]
     assert pictures
     originals = {row.tobytes() for row in (load_digits().data / 16 * 255).astype(np.float32).astype(np.uint8)}
     for picture in pictures:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.source.split(",")[1]))))
         assert pixels.tobytes() in originals
-        assert picture.true == str(probe[picture.name]["target"])
+        assert picture.true == str(kept[picture.name]["truth"]["class"])
 
 
 @pytest.mark.parametrize("key", ["accuracy", "score"])
 def test_validation_curve_reads_only_the_validation_split(tmp_path: Path, key: str) -> None:
     lines = [{"stage": "student", "step": step, "split": split, key: value} for step, split, value in EVALS]
     (tmp_path / "evals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (curve,) = history.read(tmp_path).accuracy
+    (curve,) = history.read(tmp_path).scores
     assert [(bucket.step, bucket.mean) for bucket in curve.buckets] == [(10, 0.5), (20, 0.75)]
 
 

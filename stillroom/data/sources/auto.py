@@ -1,4 +1,4 @@
-"""Whatever is at a path: class folders, parquet files or the MNIST family's files, told apart by looking."""
+"""Whatever is at a path, told apart by looking: class folders, parquet or idx files, COCO or VOC boxes, masks."""
 
 from __future__ import annotations
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.decode import SUFFIXES
+from stillroom.data.sources._splits import SPLITS
 from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
 from stillroom.errors import Failure
-
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class Folder:

@@ -6,7 +6,9 @@ tells which split the publisher made), and it reads an image when asked for that
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from os.path import commonpath, realpath
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -22,18 +24,48 @@ Numbers = NDArray[np.int64]
 PEEKED = 100
 
 
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """What somebody noted about one image: M boxes, as they were written, whatever may be wrong with them.
+
+    Attributes:
+        boxes: [M, 4] float64, left, top, right, bottom in pixels; 0 is the left or upper edge of the first pixel.
+        labels: [M] int64, indices into the classes; whatever lies outside 0..K-1 is of no known class.
+        crowd: [M] bool, a box around a group that nobody told apart: neither an object to be found nor background.
+        size: height and width of the picture that the pixels are counted in.
+        known: whether somebody has looked for objects; without, nothing follows from there being no box.
+    """
+
+    boxes: NDArray[np.float64]
+    labels: Numbers
+    crowd: NDArray[np.bool_]
+    size: tuple[int, int]
+    known: bool = True
+
+
 @runtime_checkable
 class Source(Protocol):
-    """N labelled images.
+    """N images, and what is known of them.
 
     Attributes:
         classes: the K class names, in the order of the labels.
         channels: 1 where all images are grey, else 3.
-        labels: [N] numbers, indices into `classes`; whatever lies outside 0..K-1 is found by `inspect`.
+        labels: [N] numbers, indices into `classes`; whatever lies outside 0..K-1 is found by `inspect`. Of kinds other
+            than labels: by what splits are shared out equally, e.g. the rarest class in the image, -1 for none.
         splits: any of "train", "val", "test" -> item numbers; empty where the publisher made no split.
 
-    A source that is made from a path also has `fits(path) -> bool` (static, and true only when nothing but this kind
-    can be meant), by which `data=PATH` finds it.
+    A source of another kind than labels has besides:
+
+        kind: "boxes" or "masks", see `stillroom.types.Kind`.
+        boxes(item) -> Boxes: of kind boxes.
+        mask(item) -> bytes or NDArray: of kind masks; an encoded grey or palette image, or numbers [H, W].
+        values: [256] int64, of kind masks: the class that each number in a mask stands for, -1 for void, -2 for nothing
+            known; without it a number is the class itself and 255 is void.
+        further: the last so many items are for training only and in no split (0 where it is left out).
+        without: names of images of which nothing is known, and which were therefore left out.
+
+    A source that is made from a path also has `fits(path) -> bool` (static), by which `data=PATH` finds it: true only
+    when nothing but this kind can be meant, class folders aside, which are what remains.
     """
 
     classes: tuple[str, ...]
@@ -52,6 +84,13 @@ class Source(Protocol):
             Failure: SR-D102 missing, SR-D104 not permitted.
         """
         ...
+
+
+def content(raw: bytes | NDArray[np.uint8]) -> bytes:
+    """sha256 of a file, or of pixels and their shape."""
+    if isinstance(raw, bytes):
+        return hashlib.sha256(raw).digest()
+    return hashlib.sha256(str(raw.shape).encode() + np.ascontiguousarray(raw).tobytes()).digest()
 
 
 def existing(path: str) -> Path:

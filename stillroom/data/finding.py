@@ -1,0 +1,40 @@
+"""One thing that is wrong with a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stillroom.errors import Failure
+
+SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        severity: an "error" stops a run, a "warning" is told.
+        failure: code, what, why, effect and fix.
+    """
+
+    severity: Literal["error", "warning"]
+    failure: Failure
+
+    @property
+    def code(self) -> str:
+        """`SR-D110`, say."""
+        return self.failure.code
+
+
+def warning(code: str, **values: Any) -> Finding:
+    """A finding that stops nothing."""
+    return Finding(severity="warning", failure=Failure(code, **values))
+
+
+def examples(names: Sequence[str], *, between: str = "; ") -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return between.join(names[:SHOWN]) + more

@@ -1,0 +1,69 @@
+"""Image files that a list names: read below one folder, links that lead out of it refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from stillroom.data.decode import SUFFIXES
+from stillroom.data.sources.source import existing, inside, printable, read_file
+from stillroom.errors import Failure
+
+
+class Files:
+    """Some files, by number.
+
+    Args:
+        paths: whole paths, in order.
+        roots: for each the folder that it must not leave, real; None: it may lie anywhere.
+
+    Raises:
+        Failure: SR-S201, a file lies, every link followed, outside of its folder.
+    """
+
+    def __init__(self, paths: Sequence[str], roots: Sequence[str | None]):
+        for path, root in zip(paths, roots, strict=True):
+            if root is not None:
+                inside(path, root=root, shown=printable(path))
+        self._paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def name(self, item: int) -> str:
+        """The path."""
+        return printable(self._paths[item])
+
+    def read(self, item: int) -> bytes:
+        """The file's bytes."""
+        return read_file(self._paths[item], name=self.name(item))
+
+
+def folder_at(path: str, *, below: str) -> str:
+    """A folder that an argument names, absolute or below the data's own.
+
+    Raises:
+        Failure: SR-D101 it isn't there, SR-D109 it is a file.
+    """
+    found = existing(os.path.join(below, os.path.expanduser(path)))
+    if not found.is_dir():
+        raise Failure("SR-D109", path=printable(str(found)), why="it is a file, not a folder")
+    return str(found)
+
+
+def images_below(folder: str) -> list[str]:
+    """Paths of all image files in a folder and its folders, sorted; hidden ones left out."""
+    return sorted(_walk(folder, lambda name: os.path.splitext(name)[1].lower() in SUFFIXES))
+
+
+def images_by_stem(folder: str) -> dict[str, str]:
+    """Name without suffix -> path of the image files right in a folder."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")]
+    return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in images}
+
+
+def _walk(folder: str, wanted: Callable[[str], bool]) -> Iterable[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(parent, name) for name in names if wanted(name) and not name.startswith("."))

@@ -1,0 +1,35 @@
+"""Predictions of two detectors that speak of the same places."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from stillroom.errors import Failure
+from stillroom.methods.method import Method
+from stillroom.processes import total
+from stillroom.types import Output
+
+
+def alike(method: Method, student: Output, teacher: Output) -> None:
+    """For `setup`: both must offer a box at equally many places.
+
+    Raises:
+        Failure: SR-M336 they don't.
+    """
+    ours, theirs = student.pred.shape[1], teacher.pred.shape[1]
+    if ours != theirs:
+        raise Failure("SR-M336", method=type(method).__name__, student=ours, theirs=theirs)
+
+
+def confidence(teacher: Tensor) -> Tensor:
+    """How sure each place is that it shows anything: the greatest score of its classes, [B, A, 4 + K] -> [B, A]."""
+    return teacher[..., 4:].sigmoid().amax(2)
+
+
+def shared(sum_: Tensor, confident: Tensor) -> Tensor:
+    """sum_ / max(1, sum of `confident`), over all processes: about what one object costs.
+
+    The label loss counts in the same way, so that weights can be compared. Each process charges the whole of what all
+    of them hold, so that the mean of their gradients is that of one process.
+    """
+    return total(sum_) / total(confident.sum()).clamp_min(1)

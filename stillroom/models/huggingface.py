@@ -1,0 +1,195 @@
+"""Models of Hugging Face's transformers: `huggingface/PekingU/rtdetr_r18vd`, `huggingface/FOLDER`, `huggingface/vit`.
+
+Needs the package transformers (`pip install 'stillroom[hub]'`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from stillroom.errors import Failure
+from stillroom.models._hub import answering, heads, trunk
+from stillroom.models._hub_source import PREFIX, Source, changed, find, pixels, side
+from stillroom.models._probe import arguments_of, fetching, settled
+from stillroom.models.network import IMAGENET, Facts, Network
+from stillroom.types import Answers
+
+CLASSES = {
+    "classes": "AutoModelForImageClassification",
+    "pixels": "AutoModelForSemanticSegmentation",
+    "boxes": "AutoModelForObjectDetection",
+    "vector": "AutoModel",
+}
+"""What a network says -> transformers' class for it."""
+
+SIDES = {"classes": 224, "pixels": 512, "boxes": 640, "vector": 224}
+"""The size that is tried last where neither the model nor its folder names one."""
+
+ELSEWHERE = {"timm_wrapper"}
+"""Kinds that fetch a further model by a name in their settings: `timm/NAME` builds those."""
+
+
+class Huggingface:
+    """What follows `huggingface/` is a folder with config.json, a model of the hub, or a kind of model.
+
+    A folder is never looked for anywhere else. A kind (`rt_detr`, `segformer`, `dinov2`: transformers' `model_type`)
+    has no trained weights. Arguments change the model's settings, a table some of the settings inside it:
+    `num_queries = 50`, `backbone_config = {depths = [1, 1, 1, 1]}`. Only safetensors are read, and no code that comes
+    with a model runs. Pixels are normalised as preprocessor_config.json says, and as ImageNet's where there is none.
+    Trained weights come with their folder (`weights = "pretrained"`), for transformers renames what it reads; a file of
+    weights alone has to be one that this program saved.
+
+    classes, pixels: the logits. A head of another K is new, and so is what the file of weights lacks.
+    boxes: detectors in the manner of DETR. Where there is a softmax over K classes and "no object" (DETR, YOLOS, Table
+        Transformer), a class's probability p becomes the logit log(p / (1 - p)). No auxiliary or denoising loss is
+        charged: only the last layer's answer is seen, so what an RT-DETR chooses its queries by is not trained.
+    vector: the model's pooled output, else its first token where it has a summary token, else the mean. The dense layer
+        on top of ViT's and DeiT's first token is left out: few files of weights hold it.
+    """
+
+    example = "huggingface/textnet"
+    states_pixels = True
+
+    def knows(self, name: str) -> bool:
+        """As `Family.knows`."""
+        return name.startswith(PREFIX)
+
+    def names(self, like: str = "") -> list[str]:
+        """As `Family.names`: of the models only the kinds, for the hub can't be listed here."""
+        if not like:
+            return [f"{PREFIX}NAME"]
+        try:
+            from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES as ALIKE
+
+            found = set(ALIKE).union(*(_kinds(answers) for answers in ("classes", "pixels", "boxes"))) - ELSEWHERE
+        except ImportError:
+            return []
+        return [PREFIX + kind for kind in sorted(found) if like in PREFIX + kind]
+
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+        """As `Family.build`. Further failures: SR-M350 no transformers, SR-M351 no such model, SR-M352 wrong kind."""
+        with ExitStack() as stack:
+            stack.enter_context(_quiet(name))
+            source = find(name)
+            if not source.local:
+                from stillroom.models.timm import _hub
+
+                stack.enter_context(_hub(True))
+            base = _settings(source, facts)
+            if base.model_type not in _kinds(facts.answers):
+                kinds = ", ".join(sorted(_kinds(facts.answers))) if facts.answers != "vector" else "vit, dinov2, resnet"
+                raise Failure("SR-M352", model=name, kind=base.model_type, answers=facts.answers, kinds=kinds)
+            with arguments_of(name):
+                config = changed(base, arguments)
+                if facts.classes and facts.answers != "vector":
+                    config.num_labels = facts.classes
+            said = pixels(source)
+            model = _trained(source, config, facts) if facts.pretrained else _new(source, config, facts.answers)
+        return _network(model.train(), source, said, facts)
+
+
+def _settings(source: Source, facts: Facts) -> Any:
+    """The model's own settings; of one that reads text too, those of its half for images."""
+    from transformers import AutoConfig
+
+    if source.kind:
+        if facts.pretrained:
+            raise Failure("SR-M308", model=source.name, problem="a kind of model has no weights of its own", near="")
+        config = AutoConfig.for_model(source.where)
+        if facts.classes is None and facts.answers == "classes":
+            config.num_labels = 1000  # as every family's classifiers have that are not told otherwise
+    else:
+        with fetching(source.name):
+            config = AutoConfig.from_pretrained(source.where, local_files_only=source.local, trust_remote_code=False)
+    return getattr(config, "vision_config", config) if facts.answers == "vector" else config
+
+
+def _new(source: Source, config: Any, answers: Answers) -> Any:
+    import transformers
+
+    with arguments_of(source.name):
+        return getattr(transformers, CLASSES[answers]).from_config(config, dtype=torch.float32)
+
+
+def _trained(source: Source, config: Any, facts: Facts) -> Any:
+    """The model with its weights. What has K rows may be new, and nothing else may be of another shape."""
+    import transformers
+
+    with fetching(source.name):
+        model, told = getattr(transformers, CLASSES[facts.answers]).from_pretrained(
+            source.where,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=source.local,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    strange = [f"{key} is {tuple(theirs)}, not {tuple(own)}" for key, theirs, own in told["mismatched_keys"]
+               if own[0] not in (config.num_labels, config.num_labels + 1)]  # fmt: skip
+    names = dict(model.named_parameters())
+    lacking = [key for key in told["missing_keys"] if key in names]
+    if strange or 2 * len(lacking) > len(names):
+        problem = strange[0] if strange else f"the file lacks {len(lacking)} of {len(names)} weights: {lacking[0]}, ..."
+        raise Failure("SR-M308", model=source.name, problem=problem, near="")
+    return model
+
+
+def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts) -> Network:
+    mean, std = (said.get(f"image_{word}") or own for word, own in zip(("mean", "std"), IMAGENET, strict=True))
+    if said.get("do_normalize") is False:
+        mean, std = (0.0,), (1.0,)
+    if not facts.pretrained:
+        mean, std = facts.mean or mean, facts.std or std
+    config = model.config
+    inner = getattr(config, "backbone_config", None)
+    classes = 0 if facts.answers == "vector" else facts.classes or 0
+    network = Network(
+        answering(model, facts.answers, mirrored=bool(said.get("do_flip_channel_order"))),
+        classes=classes,
+        channels=getattr(config, "num_channels", None) or getattr(inner, "num_channels", None) or 3,
+        mean=mean,
+        std=std,
+        answers=facts.answers,
+        trunk=trunk(model) if facts.answers == "boxes" else (),
+    )
+    settled(network, source.name, facts.size, own=side(config, said) or SIDES[facts.answers])
+    network.head = heads(model, facts.answers, network.classes)
+    return network
+
+
+def _kinds(answers: Answers) -> set[str]:
+    """Values of `model_type` that can say this."""
+    from transformers.models.auto import modeling_auto
+
+    tables: dict[str, Mapping[str, Any]] = {
+        "classes": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        "pixels": modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+        "boxes": modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
+        "vector": modeling_auto.MODEL_MAPPING_NAMES,
+    }
+    return set(tables[answers]) - ELSEWHERE
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without its progress bars and its remarks on new heads, which are wanted here. SR-M350 where it is missing."""
+    try:
+        from transformers.utils import logging as said
+    except ImportError as problem:
+        raise Failure("SR-M350", model=name) from problem
+    before, bars = said.get_verbosity(), said.is_progress_bar_enabled()
+    try:
+        said.set_verbosity(logging.CRITICAL)
+        said.disable_progress_bar()
+        yield
+    finally:
+        said.set_verbosity(before)
+        if bars:
+            said.enable_progress_bar()

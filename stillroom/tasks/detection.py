@@ -1,0 +1,173 @@
+"""Boxes around objects, a class each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from stillroom.boxes import Assign, clip, detection_loss, in_pixels, suppress
+from stillroom.metrics.average_precision import AveragePrecision
+from stillroom.metrics.box_agreement import BoxAgreement, compared
+from stillroom.metrics.metric import Metric
+from stillroom.tasks.task import About
+from stillroom.types import Answers, Batch, Kind, Output, Terms
+
+SEEN = 0.1
+"""Least score that counts when single images are compared; what a detector says below it is hardly an answer."""
+
+
+def best_boxes(
+    pred: Tensor, height: int, width: int, *, iou: float, most: int, least: float, candidates: int
+) -> Tensor:
+    """The places worth hearing, each with its surest classes, and of what overlaps only the surest.
+
+    The `candidates` largest scores of all places and classes go through `suppress`, class by class; of what is left the
+    first `most` are given. Only operations of fixed shape, so that it exports with height and width left open.
+
+    Args:
+        pred: [B, A, 4 + K], see `types.Answers`.
+        height: of the images, in pixels.
+        width: likewise.
+        iou: greatest overlap of two boxes of one class.
+        most: boxes to give.
+        least: scores below it are none.
+        candidates: scores to look at.
+
+    Returns:
+        [B, min(most, A), 6] float32: left, top, right, bottom in pixels, score in 0..1, class; by falling score. Rows
+        that are not needed have score 0, class -1 and a box of zeros. A score that is not finite is none.
+    """
+    places, classes = pred.shape[1], pred.shape[2] - 4
+    sides, logits = pred.float().split((4, classes), -1)
+    scores, at = logits.sigmoid().nan_to_num(0.0).flatten(1).topk(min(max(candidates, most), places * classes))
+    named = at % classes
+    boxes = clip(sides.gather(1, (at // classes)[..., None].expand(-1, -1, 4)))
+    scores = torch.where(suppress(boxes, named, iou) & (scores >= least), scores, torch.zeros_like(scores))
+    scores, first = scores.topk(min(most, places))
+    there = scores > 0
+    boxes = in_pixels(boxes.gather(1, first[..., None].expand(-1, -1, 4)), height, width)
+    named = torch.where(there, named.gather(1, first), torch.full_like(first, -1)).to(scores.dtype)
+    rows = torch.cat((boxes * there[..., None].to(boxes.dtype), scores[..., None], named[..., None]), -1)
+    return rows
+
+
+class Detection:
+    """Scores and sides of boxes [B, A, 4 + K] with known boxes, see `boxes.detection_loss`.
+
+    Args:
+        assign: "many": several places learn each box, and the answer keeps the surest of those that overlap: for
+            convolutional detectors. "one": one place each, for queries of a transformer.
+        iou: 0 to 1; greatest overlap of two boxes of one class in an answer. 1 suppresses none.
+        most: at least 1; boxes in an answer.
+        least: 0 to 1; smallest score in an answer.
+        candidates: at least 1; scores that are looked at before boxes are suppressed. Time grows with its
+            square.
+    """
+
+    answers: ClassVar[Answers] = "boxes"
+    needs: ClassVar[Kind] = "boxes"
+    fit: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave neck and head new
+    gates: ClassVar[Mapping[int, float]] = {32: 0.98, 8: 0.85}
+    tolerance: ClassVar[float] = 0.02
+    taught: ClassVar[bool] = True
+    gallery: ClassVar[tuple[str, ...]] = ()
+    any_size: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        headline="map",
+        title="mAP",
+        by_class="ap",
+        by_class_title="AP by class",
+        by_class_note="COCO's average precision of a class, over ten thresholds of IoU.",
+        noun="object detector",
+        tag="object-detection",
+        use="Finding objects of {classes} classes, with a box around each",
+        caution="A score is no probability; choose the threshold on images of your own.",
+    )
+
+    def __init__(
+        self,
+        *,
+        assign: Assign = "many",
+        iou: float = 0.6,
+        most: int = 100,
+        least: float = 0.01,
+        candidates: int = 300,
+    ):
+        if assign not in get_args(Assign):
+            raise ValueError(f"assign must be one of {', '.join(get_args(Assign))}, got {assign}")
+        for name, share in (("iou", iou), ("least", least)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be 0 to 1, got {share}")
+        for name, count in (("most", most), ("candidates", candidates)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        self.assign, self.iou, self.most, self.least, self.candidates = assign, iou, most, least, candidates
+
+    def outputs(self, classes: int) -> int:
+        """One score a class."""
+        return classes
+
+    def loss(self, output: Output, batch: Batch) -> Terms:
+        """`{"score": ..., "box": ...}`, of one place a box also `corners`."""
+        return detection_loss(output.pred, batch.target, assign=self.assign)
+
+    def answer(self, output: Output, images: Tensor) -> Output:
+        """[B, M, 6] in pixels of the images, see `best_boxes`."""
+        bounds = {"iou": self.iou, "most": self.most, "least": self.least, "candidates": self.candidates}
+        return Output(pred=best_boxes(output.pred, images.shape[-2], images.shape[-1], **bounds))  # type: ignore[arg-type]
+
+    def decode(self, answer: Output) -> Tensor:
+        """The answer itself, [B, M, 6]."""
+        return answer.pred
+
+    def score(self, answer: Output, batch: Batch) -> Tensor:
+        """How alike the answer is to the truth, where every box has score 1; see `box_agreement.compared`.
+
+        Rows of score below 0.1 are left out, so that an empty image answered by a whisper is right. 1 for an image of
+        which nobody knows the boxes; crowds are no boxes here.
+        """
+        target = {name: value.to(answer.pred.device) for name, value in batch.target.items()}
+        real = (target["labels"] >= 0) & ~target["crowd"]
+        boxes = in_pixels(target["boxes"].float(), batch.images.shape[-2], batch.images.shape[-1])
+        truth = torch.cat((boxes, real[..., None], torch.where(real, target["labels"], -1)[..., None]), -1)
+        found = compared(_seen(answer.pred), truth).agreement
+        return found.masked_fill(~target["known"].to(found.device), 1).float().to(answer.pred.device)
+
+    def same(self, answer: Output, other: Output) -> Tensor:
+        """How alike both are, rows of score below 0.1 left out; see `box_agreement.compared`."""
+        return compared(_seen(answer.pred), _seen(other.pred)).agreement.float().to(answer.pred.device)
+
+    def metrics(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> list[Metric]:
+        """COCO's average precision, over all and by class."""
+        return [AveragePrecision(classes=classes)]
+
+    def agreement(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> Metric:
+        """How alike the boxes are that both find."""
+        return BoxAgreement(classes=classes)
+
+    def chance(self, classes: int) -> float:
+        """0: nobody finds a box by guessing."""
+        return 0.0
+
+    def sketch(self, answer: Output, row: int, images: Tensor | None = None) -> Mapping[str, Any]:
+        """The boxes, in shares of the images; without these in pixels, as the answer has them."""
+        rows = answer.pred[row][answer.pred[row, :, 5] >= 0].double().cpu()
+        height, width = images.shape[-2:] if images is not None else (1, 1)
+        shares = rows[:, :4] / rows.new_tensor([width, height, width, height])
+        return {"boxes": torch.cat((shares, rows[:, 5:], rows[:, 4:5]), -1).tolist()}
+
+    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
+        """The boxes, each of score 1; crowds too."""
+        boxes, labels = batch.target["boxes"][row].double().cpu(), batch.target["labels"][row].cpu()
+        named = labels[:, None].double()
+        rows = torch.cat((boxes, named, torch.ones_like(named)), -1)
+        return {"boxes": rows[labels >= 0].tolist()}
+
+
+def _seen(rows: Tensor) -> Tensor:
+    """The answer with its faint rows made none."""
+    faint = rows[..., 4:5] < SEEN
+    return torch.where(faint, rows.new_tensor([0.0, 0, 0, 0, 0, -1]), rows)

@@ -1,0 +1,56 @@
+"""Images, boxes and sources of boxes made up for a test, right or wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stillroom.data.sources.source import Boxes
+
+
+def picture(*files: Path, size: tuple[int, int] = (64, 64)) -> None:
+    """Images of one colour."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (5, 99, 7)).save(file)
+
+
+class Listed:
+    """Photographs of noise, 40 wide and 20 high, with any boxes."""
+
+    kind = "boxes"
+    channels = 3
+    splits = None
+
+    def __init__(self, *boxes: Boxes, classes=("a", "b")):
+        self.noted, self.classes = boxes, classes
+        count = len(boxes)
+        self.labels = np.array([int(b.labels[0]) if len(b.labels) else -1 for b in boxes], dtype=np.int64)
+        third = max(1, count // 3)
+        self.splits = {
+            "train": np.arange(count - 2 * third),
+            "val": np.arange(count - 2 * third, count - third),
+            "test": np.arange(count - third, count),
+        }
+
+    def name(self, item):
+        return f"photo {item}"
+
+    def read(self, item):
+        return np.random.default_rng(item).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+
+    def boxes(self, item):
+        return self.noted[item]
+
+
+def noted(*boxes, labels=None, crowd=None, size=(20, 40), known=True) -> Boxes:
+    count = len(boxes)
+    return Boxes(
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        labels=np.array(labels if labels is not None else [0] * count, dtype=np.int64),
+        crowd=np.array(crowd if crowd is not None else [False] * count, dtype=bool),
+        size=size,
+        known=known,
+    )
