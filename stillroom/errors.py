@@ -523,7 +523,7 @@ MODELS: dict[str, Entry] = {
     "SR-M303": Entry(
         Exit.MODEL,
         "no model called {model!r}{near}",
-        "a model is a built-in name, timm/NAME, torchvision/NAME or package.module:Name",
+        "a model is a built-in name, timm/NAME, torchvision/NAME, huggingface/NAME or package.module:Name",
         "nothing was started",
         "`stillroom list students` names the built-in ones and searches the libraries",
     ),

@@ -206,13 +206,14 @@ def resolved(recipe: Recipe) -> Recipe:
     """The recipe with what follows from the rest of it written out.
 
     A teacher's weights, unless they are said: a library's network (`timm/...`, `torchvision/...`) comes pretrained, any
-    other begins with nothing. How far it is fitted, unless it is said: a pretrained network knows other classes, so its
-    head is fitted; a file is the user's own and is left as it is; a network without weights is trained whole.
+    other begins with nothing. How far it is fitted, unless it is said: a pretrained network as far as the task is used
+    to (a classifier's head, a detector as a whole, an embedding not at all); a file is the user's own and is left as it
+    is; a network without weights is trained whole.
     """
     teacher = recipe.teacher
     library = "/" in teacher.network.partition(":")[0]
     weights = teacher.weights or ("pretrained" if library else "none")
-    fits: dict[str, Literal["head", "all"]] = {"pretrained": "head", "none": "all"}
+    fits: dict[str, Fit] = {"pretrained": pick("tasks", recipe.task.name).fit, "none": "all"}
     teacher = dataclasses.replace(teacher, weights=weights, fit=teacher.fit or fits.get(weights, "none"))
     return dataclasses.replace(recipe, teacher=teacher)
 

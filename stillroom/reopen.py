@@ -66,11 +66,9 @@ class Finished:
     @cached_property
     def data(self) -> Dataset:
         """The images it was done with. A relative path begins where the run was started, wherever one is now."""
-        section, path = self.recipe.data, self.recipe.data.arguments.get("path")
-        began = self.run.info.get("directory")
-        if began and path and not Path(path).exists():
-            section = replace(section, arguments=section.arguments | {"path": str(Path(began) / path)})
-        return assemble.load_data(section)
+        section = self.recipe.data
+        paths = {key: self._there(value) for key, value in section.arguments.items() if isinstance(value, str)}
+        return assemble.load_data(replace(section, arguments=section.arguments | paths))
 
     @cached_property
     def task(self) -> Task:
@@ -89,6 +87,7 @@ class Finished:
     def network(self, name: str) -> Network:
         """The network of a stage: "teacher", "baseline" or "student"."""
         section = self.recipe.teacher if name == "teacher" else self.recipe.student
+        section = replace(section, weights=self._there(section.weights or "none"))
         network = assemble.make_network(section, self.data, self.task, self._pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was taken as it is has left no file
@@ -190,6 +189,11 @@ class Finished:
         """Write `report.html` and the model card again; the report's path."""
         report.card(self.folder)
         return report.write(self.folder)
+
+    def _there(self, path: str) -> str:
+        """A path as the run meant it, which may have begun elsewhere; a word that is no such path as it is."""
+        meant = Path(self.run.info.get("directory") or ".") / path
+        return str(meant) if not Path(path).exists() and meant.exists() else path
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -41,7 +41,8 @@ def priors(generator: Any, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
     if isinstance(generator, AnchorGenerator):  # its forward keeps tensors in itself, which a traced program may not
         boxes = torch.cat(generator.grid_anchors(grids, [[height // h, width // w] for h, w in grids]))
     else:
-        boxes = generator(ImageList(images, [(height, width)]), list(maps))[0]
+        corners = [one[:1, :1].float() for one in maps]  # it computes in the maps' own precision, which may be half
+        boxes = generator(ImageList(images, [(height, width)]), corners)[0]
     return boxes.to(images.device, torch.float32)
 
 

@@ -24,9 +24,9 @@ class Embedding:
     metrics and by nothing else: -1 stands for an image that has none, and images without any label at all still have
     the figure `agreement`.
 
-    The gate of int8 files is loose because the nearest of several near images is a close call: of MobileNetV2's 1280
-    features of 120 photos of flowers, whose nearest of 350 others was sought, 85 % kept theirs in int8 (87 % with ranges
-    by percentiles), while `knn` went from 0.80 to 0.78 (0.79). The float file kept all of them.
+    The gate of int8 files is loose because the nearest of several near images is a close call. Of MobileNetV2's 1280
+    features of 120 photos of flowers, whose nearest of 350 others was sought, 85 % kept theirs in int8 (87 % with
+    ranges by percentiles), while `knn` went from 0.80 to 0.78 (0.79). The float file kept all of them.
 
     Args:
         k: neighbours that vote in `knn`, at least 1.

@@ -18,10 +18,10 @@ from stillroom.types import Batch, Output
 CLASSES = ("ant", "bee", "cat")
 SIDE = 16
 PRED = {
-    "classes": lambda images: torch.randn(images, 3),
-    "pixels": lambda images: torch.randn(images, 3, SIDE, SIDE),
-    "boxes": lambda images: drawn_pred(images, 40, 3),
-    "vector": lambda images: torch.randn(images, 5),
+    "classes": lambda images, seed: torch.randn(images, 3),
+    "pixels": lambda images, seed: torch.randn(images, 3, SIDE, SIDE),
+    "boxes": lambda images, seed: drawn_pred(images, 40, 3, seed=seed),
+    "vector": lambda images, seed: torch.randn(images, 5),
 }
 TARGET = {
     "labels": lambda images: torch.arange(images) % 3,
@@ -41,7 +41,7 @@ def task(request):
 
 def output(task, images=6, seed=0):
     torch.manual_seed(seed)
-    return Output(pred=PRED[task.answers](images))
+    return Output(pred=PRED[task.answers](images, seed))
 
 
 def batch(task, images=6, targets=TARGET):

@@ -58,6 +58,18 @@ def test_every_parameter_learns(decoder):
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
+def test_half_precision_moves_no_place(decoder):
+    """Zeros in the head: the boxes are the priors, exactly, whatever the network computes in."""
+    network, images = made(decoder).eval(), torch.rand(1, 3, 200, 200)
+    for value in network.decoder.regression_head.parameters():
+        nn.init.zeros_(value)
+    full = network(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(images)
+    assert half.dtype == torch.float32 and torch.equal(half[..., :4], full[..., :4])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_names_of_the_parts_and_of_the_classifiers(decoder):
     network = made(decoder, classes=5)
     assert [name for name, _ in network.named_children()] == ["backbone", "neck", "decoder"]

@@ -20,7 +20,7 @@ def test_three_strings_are_a_whole_recipe():
     found = recipe.check(LEAST)
     assert found.data.source == "digits" and found.teacher.network == "resnet20" and found.student.network == "resnet8"
     assert found.methods == (Method(name="hinton"),) and found.baseline and found.seeds == (0,)
-    assert [one.bits for one in found.export] == [32, 8] and [one.gate for one in found.export] == [0.995, 0.98]
+    assert [one.bits for one in found.export] == [32, 8] and [one.agreement for one in found.export] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -146,3 +146,16 @@ def test_a_weight_has_a_schedule():
     assert (found.methods[0].weight, found.methods[0].warmup, found.methods[0].decay) == (2, 0.1, 0.5)
     with pytest.raises(Failure, match=r"methods\[0\].warmup"):
         recipe.check(LEAST | {"methods": [{"name": "hinton", "warmup": 1.5}]})
+
+
+@pytest.mark.parametrize(
+    ("task", "fit"), [("classification", "head"), ("segmentation", "all"), ("detection", "all"), ("embedding", "none")]
+)
+def test_the_task_says_how_far_a_pretrained_teacher_is_fitted(task, fit):
+    found = recipe.check(LEAST | {"teacher": "timm/convnext_base", "task": task})
+    assert (found.teacher.weights, found.teacher.fit) == ("pretrained", fit)
+
+
+def test_a_teacher_that_no_label_can_teach_needs_weights():
+    with pytest.raises(Failure, match="teacher.fit: must be 'none', for labels teach nothing in embedding"):
+        recipe.check(LEAST | {"task": "embedding"})

@@ -75,6 +75,16 @@ def test_a_batch_holds_each_image_s_mask(tmp_path, memory_gb):
                 assert np.array_equal(mask.numpy(), np.where(scene.mask == 255, -1, scene.mask.astype(int)))
 
 
+@pytest.mark.parametrize("size", [48, 100])
+def test_a_mask_of_another_size_takes_the_nearest_pixels(tmp_path, size):
+    split = load(source("masks", tmp_path), size=size).splits["train"]
+    _, masks, items = split.take(np.arange(4))
+    at = np.floor((np.arange(size) + 0.5) * 64 / size).astype(int)
+    for mask, item in zip(masks.numpy(), items.tolist(), strict=True):
+        stored = MADE[Path(split.name_of(item)).stem].mask.astype(int)[at][:, at]
+        assert np.array_equal(mask, np.where(stored == 255, -1, stored))
+
+
 @pytest.mark.parametrize("kind", ["coco", "masks"])
 def test_memory_or_not_is_the_same_and_batch_n_is_a_function_of_n(tmp_path, kind):
     made = source(kind, tmp_path)

@@ -161,7 +161,7 @@ class Written:
 
     def take(self, rows):
         pixels = (self.labels[rows].float() / 9 * 255).round().to(torch.uint8)
-        return pixels.view(-1, 1, 1, 1).expand(-1, 1, 4, 4), self.labels[rows].numpy(), rows
+        return pixels.view(-1, 1, 1, 1).expand(-1, 1, 4, 4), self.labels[rows], rows
 
 
 def knowing(order=None, mean=(0.0,), std=(1.0,)):

@@ -7,22 +7,20 @@ category_id, bbox, iscrowd) and `categories` (id, name); `bbox` is left, top, wi
 from __future__ import annotations
 
 import codecs
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stillroom.data.sources._coco_json import categories, notes_of, read, refuse, text_of
 from stillroom.data.sources._files import Files, folder_at, images_below
 from stillroom.data.sources._noted import Note, Noted
 from stillroom.data.sources._splits import ORDER, SPLITS
-from stillroom.data.sources.source import Boxes, existing, peek_channels, printable, read_file
+from stillroom.data.sources.source import Boxes, existing, peek_channels, printable
 from stillroom.errors import Failure
 
 SNIFFED = 2**16
-LONGEST = 2**31
 BESIDE = ("", "images", "JPEGImages", "{split}", "{split}2017", "{split}2014", "images/{split}", "images/{split}2017")
 
 
@@ -62,16 +60,16 @@ class Coco:
         files = {found: ""} if found.is_file() else _jsons(found)
         if not files:
             raise Failure("SR-D109", path=printable(path), why="there is no json file with COCO's keys in it")
-        read = {file: _read(file) for file in files}
-        categories = _categories(read)
-        self.classes = tuple(categories.values())
-        places = {number: place for place, number in enumerate(categories)}
+        contents = {file: read(file) for file in files}
+        names = categories(contents)
+        self.classes = tuple(names.values())
+        places = {number: place for place, number in enumerate(names)}
         below = str(found if found.is_dir() else found.parent)
         notes: list[Note] = []
         roots: list[str] = []
-        for file, content in read.items():
+        for file, content in contents.items():
             folder = folder_at(images, below=below) if images else _images_of(file, files[file], content)
-            notes += _notes(file, content, folder=folder, split=files[file], places=places)
+            notes += notes_of(file, content, folder=folder, split=files[file], places=places)
             roots += [os.path.realpath(folder)] * (len(notes) - len(roots))
         if not notes:
             raise Failure("SR-D108", path=printable(path), why="the list of images is empty")
@@ -143,40 +141,12 @@ def _split_of(file: Path, root: Path) -> str:
     return ""
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The file's content, its outline checked."""
-    try:
-        content = json.loads(read_file(str(file), name=printable(str(file))))
-    except (ValueError, RecursionError) as problem:
-        raise _refuse(file, f"it is not json: {problem}") from problem
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise _refuse(file, f"there is no list called {key!r} in it")
-        if not all(isinstance(entry, dict) for entry in content[key]):
-            raise _refuse(file, f"an entry of {key!r} is not an object")
-    return content
-
-
-def _categories(read: Mapping[Path, dict[str, Any]]) -> dict[int, str]:
-    """Category id -> name, in the order of the ids."""
-    names: dict[int, str] = {}
-    for file, content in read.items():
-        for category in content["categories"]:
-            number = _number(file, category, "id", "category")
-            name = str(category.get("name", number)).encode(errors="backslashreplace").decode()
-            if names.setdefault(number, name) != name:
-                raise _refuse(file, f"category {number} is {name!r} here and {names[number]!r} in another file")
-    if not names:
-        raise _refuse(next(iter(read)), "there are no categories in it")
-    return dict(sorted(names.items()))
-
-
 def _images_of(file: Path, split: str, content: dict[str, Any]) -> str:
     """The folder beside the file that holds its first image."""
     parents = (file.parent, file.parent.parent) if file.parent.name.lower() == "annotations" else (file.parent,)
     stems = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"], "": [file.stem]}[split]
     folders = [parent / place.format(split=stem) for parent in parents for place in BESIDE for stem in stems]
-    names = [_text(file, entry, "file_name") for entry in content["images"]]
+    names = [text_of(file, entry, "file_name") for entry in content["images"]]
     if not names:
         return str(file.parent)
     for name in names[:20]:  # the first may be the one that is missing
@@ -184,78 +154,6 @@ def _images_of(file: Path, split: str, content: dict[str, Any]) -> str:
             if (folder / name).is_file():
                 return str(folder)
     tried = ", ".join(dict.fromkeys(str(folder.relative_to(parents[-1])) for folder in folders))
-    raise _refuse(
+    raise refuse(
         file, f"{printable(names[0])!r} is in none of the folders beside it ({tried}); name it with data.images"
     )
-
-
-def _notes(file: Path, content: dict[str, Any], *, folder: str, split: str, places: dict[int, int]) -> list[Note]:
-    found: dict[int, list[tuple[list[float], int, bool]]] = {}
-    for entry in content["images"]:
-        number = _number(file, entry, "id", "image")
-        if number in found:
-            raise _refuse(file, f"image {number} is there twice")
-        found[number] = []
-    for entry in content["annotations"]:
-        number = _number(file, entry, "image_id", "annotation")
-        if number not in found:
-            raise _refuse(file, f"annotation {entry.get('id')} is of image {number}, which is not listed")
-        label = places.get(_number(file, entry, "category_id", "annotation"), -1)
-        found[number].append((_box(file, entry), label, bool(entry.get("iscrowd", 0))))
-    notes = []
-    for entry in content["images"]:
-        boxes = found[entry["id"]]
-        notes.append(
-            Note(
-                path=os.path.join(folder, _text(file, entry, "file_name")),
-                split=split,
-                boxes=np.array([box for box, _, _ in boxes], dtype=np.float64).reshape(-1, 4),
-                labels=np.array([label for _, label, _ in boxes], dtype=np.int64),
-                crowd=np.array([crowd for _, _, crowd in boxes], dtype=bool),
-                size=_size(entry),
-            )
-        )
-    return notes
-
-
-def _box(file: Path, entry: dict[str, Any]) -> list[float]:
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        raise _refuse(file, f"annotation {entry.get('id')} has no bbox of four numbers")
-    try:
-        left, top, width, height = (float(value) for value in box)
-    except OverflowError as problem:  # json's whole numbers have no end
-        raise _refuse(file, f"annotation {entry.get('id')}: {problem}") from problem
-    return [left, top, left + width, top + height]
-
-
-def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
-    sides = (entry.get("height"), entry.get("width"))
-    return sides if all(type(side) is int and 0 < side < LONGEST for side in sides) else None  # type: ignore[return-value]
-
-
-def _number(file: Path, entry: dict[str, Any], key: str, what: str) -> int:
-    value = entry.get(key)
-    if type(value) is not int:
-        raise _refuse(file, f"{what} {entry.get('id')} has {value!r} as its {key}, which is no whole number")
-    return value
-
-
-def _text(file: Path, entry: dict[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value or "\0" in value or not _is_text(value):
-        raise _refuse(file, f"image {entry.get('id')} has no {key}")
-    return value
-
-
-def _is_text(value: str) -> bool:
-    """Whether it can be written: json may hold halves of letters."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse(file: Path, why: str) -> Failure:
-    return Failure("SR-D120", path=printable(str(file)), why=why)

@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn.functional import grid_sample
 
 from stillroom.data.decode import numbers
@@ -70,8 +69,8 @@ class MaskTargets:
         mask = self._read(item)
         if not _same_aspect(mask.shape, shape):
             raise self._mismatch(item, mask.shape, shape)
-        picture = Image.fromarray(self._stored[mask])
-        return np.asarray(picture.resize((size, size), Image.Resampling.NEAREST))[None]
+        rows, columns = (_nearest(side, size) for side in mask.shape)
+        return self._stored[mask[rows][:, columns]][None]
 
     def take(self, items: Numbers, planes: Planes) -> Target:
         """The masks."""
@@ -184,6 +183,14 @@ def _values(source: Source) -> Numbers:
     values[len(source.classes) :] = VOID - 1
     values[STORED_VOID] = VOID
     return values
+
+
+def _nearest(side: int, size: int) -> Numbers:
+    """[size] for each of `size` pixels the one of `side` in which its middle lies; the later one where that is a line.
+
+    In whole numbers: Pillow adds up fractions, and then it is rounding that decides which of two it is.
+    """
+    return (2 * np.arange(size) + 1) * side // (2 * size)
 
 
 def _same_aspect(mask: tuple[int, ...], image: tuple[int, ...]) -> bool:
