@@ -36,7 +36,7 @@ from stillroom.engine import Engine
 from stillroom.learn import score
 from stillroom.learner import Learner
 from stillroom.models.network import Network
-from stillroom.plugins import choices
+from stillroom.plugins import choices, pick
 from stillroom.recipe import Training
 from stillroom.state import State
 from stillroom.tasks.classification import Classification
@@ -118,8 +118,8 @@ def asked(args: argparse.Namespace, setting: str, method: str) -> recipe.Recipe:
 
 def networks(one: recipe.Recipe, data: Dataset, seed: int) -> tuple[Network, Frozen]:
     pixels = assemble.pixels_of(data.splits["train"])
-    student = assemble.make_network(one.student, data, pixels, seed=seed)
-    teacher = assemble.make_network(one.teacher, data, pixels, seed=0)
+    student = assemble.make_network(one.student, data, Classification(), pixels, seed=seed)
+    teacher = assemble.make_network(one.teacher, data, Classification(), pixels, seed=0)
     if one.teacher.fit == "all":
         taught_here(teacher, data)
     return student, Frozen(teacher)
@@ -169,7 +169,8 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
 
 def names(setting: str) -> list[str]:
     """What the setting compares, the untaught student first."""
-    everywhere = [name for name in choices("methods") if name not in VIT_ONLY]
+    able = [name for name in choices("methods") if pick("methods", name).teaches("classes")]
+    everywhere = [name for name in able if name not in VIT_ONLY]
     return [UNTAUGHT, *(VIT_METHODS if setting == "vit" else [*everywhere, *VARIANTS])]
 
 
@@ -217,10 +218,15 @@ def facts(args: argparse.Namespace, data: Dataset) -> dict:
 
 
 def main_cost(args: argparse.Namespace) -> None:
-    """Rounds of a few steps of every method in turn, each a ratio to Hinton's of the same round."""
-    data, found = load(args), {}
+    """Rounds of a few steps of every method in turn, each a ratio to Hinton's of the same round.
+
+    With `--methods`, of those and Hinton's alone; the other rows of an earlier call stay.
+    """
+    data, file = load(args), RESULTS / "methods-cost.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if args.methods else {}
     for setting in args.settings:
-        steps = {name: stepper(args, data, setting, name) for name in names(setting) if name not in VARIANTS}
+        wanted = ["hinton", *args.methods] if args.methods else names(setting)
+        steps = {name: stepper(args, data, setting, name) for name in wanted if name not in VARIANTS}
         for step in steps.values():
             step()
         ratios: dict[str, list[float]] = {name: [] for name in steps}
@@ -228,9 +234,9 @@ def main_cost(args: argparse.Namespace) -> None:
             spent = {name: clocked(step) for name, step in steps.items()}
             for name in steps:
                 ratios[name].append(round(spent[name] / spent["hinton"], 4))
-        found[setting] = ratios
+        found[setting] = ratios | found.get(setting, {})  # an earlier row stays with the rounds that it was one of
     said = {"machine": machine.hardware(torch.device("cpu"), 1), "rounds": args.rounds}
-    write(RESULTS / "methods-cost.json", said | found)
+    write(file, found | said)
 
 
 def main_memory(args: argparse.Namespace) -> None:

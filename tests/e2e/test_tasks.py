@@ -23,7 +23,7 @@ QUICK = [
     "train.batch=8",
     "train.precision=float32",
     "teacher.train.precision=float32",
-    "export=[{bits = 32}, {bits = 8, agreement = 0.0}]",  # eight steps make close calls; the float file is held to its gate
+    "export=[{bits = 32}, {bits = 8, agreement = 0.0}]",  # eight steps leave close calls; the float file has its gate
 ]
 HEADLINES = {"segmentation": "miou", "detection": "map", "embedding": "knn"}
 OUTPUTS = {"segmentation": "logits", "detection": "boxes", "embedding": "vector"}

@@ -157,5 +157,5 @@ def test_the_task_says_how_far_a_pretrained_teacher_is_fitted(task, fit):
 
 
 def test_a_teacher_that_no_label_can_teach_needs_weights():
-    with pytest.raises(Failure, match="teacher.fit: must be 'none', for labels teach nothing in embedding"):
+    with pytest.raises(Failure, match=r"teacher\.fit: must be 'none', for labels teach nothing in embedding"):
         recipe.check(LEAST | {"task": "embedding"})
