@@ -89,8 +89,10 @@ def giou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def _overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = torch.maximum(boxes, others), torch.minimum(boxes, others)
-    common = area(torch.cat((low[..., :2], high[..., 2:]), -1))
+    # Side by side, not as [..., 4]: of all pairs of 300 boxes that is less than half the time.
+    (left, top, right, bottom), (l, t, r, b) = boxes.unbind(-1), others.unbind(-1)
+    width, height = torch.minimum(right, r) - torch.maximum(left, l), torch.minimum(bottom, b) - torch.maximum(top, t)
+    common = width.clamp(min=0) * height.clamp(min=0)
     union = area(boxes) + area(others) - common
     return common / union.clamp(min=EPSILON), union
 
