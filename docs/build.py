@@ -151,7 +151,8 @@ stillroom check digits methods=auto
 The order follows published evidence more than our own: on ImageNet a strong teacher's raw probabilities made
 MobileNetV2 worse (73.6 to 71.7 %) where DIST helped (74.4 %, Huang et al. 2022), and on CIFAR-100 a ResNet-50's
 features cost a MobileNetV2 as much as six points (64.6 to 58.6 % with attention transfer, 63.2 % with FitNet, Tian et
-al. 2020), while logits helped it (67.4 %). What our own benchmark says, under a short budget, is in
+al. 2020), while logits helped it (67.4 %). The first three rows rest on our own trials ([log](LOG.md)), which are
+small: hundreds of images, minutes of training. What our own benchmark says, under a short budget, is in
 [results](method-results.md); it is no proof of these rows. The student untaught is trained beside it in every run for
 that reason.
 

@@ -64,23 +64,22 @@ RULES = (
     Rule(
         "boxes",
         lambda f: f.answers == "boxes",
-        (Method(name="pkd"), Method(name="box_logits")),
-        "detectors differ in size more than in meaning: features are compared without their mean and scale, and scores "
-        "where the teacher is sure",
+        (Method(name="pkd", weight=0.5),),
+        "detectors differ in size more than in meaning, and their places need not be the same: features of all levels "
+        "are compared, without their mean and scale",
     ),
     Rule(
         "pixels",
         lambda f: f.answers == "pixels",
-        (Method(name="hinton"), Method(name="cwd")),
-        "pixels speak of places, and where a channel is strong says more than how strong: predictions, and channels as "
-        "distributions over places",
+        (Method(name="hinton", arguments={"temperature": 1.0}), Method(name="fitnet")),
+        "pixels are many, so their predictions need no softening, and a hint half-way brings a small network on sooner",
     ),
     Rule(
         "vectors",
         lambda f: f.answers == "vector",
-        (Method(name="vkd"), Method(name="rkd")),
-        "an embedding is used by its distances: the teacher's vectors are the lesson, an orthogonal projector leaves "
-        "the work to the student, and relations hold whatever the widths",
+        (Method(name="cosine"), Method(name="rkd", weight=0.02)),
+        "an embedding is used by its distances: the teacher's vectors are the lesson, and relations between images hold "
+        "whatever the widths",
     ),
     Rule(
         "vit-to-vit",

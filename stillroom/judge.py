@@ -71,7 +71,7 @@ def judge(
     """
     speakers = dict(networks) | {made.name: made.load() for made in files}
     collected = Samples(speakers, task)
-    compared = [name for name in task.gallery if name not in splits] if splits == ("test",) else []
+    compared = [name for name in task.gallery if name not in splits]
     rows = {name: spaced(len(data.splits[name]), GALLERY) for name in compared}
     result = evaluate(
         speakers,

@@ -9,12 +9,11 @@ import time
 
 import pytest
 from kit.command import QUICK, start, stillroom
+from kit.resume import STAGES, assert_equal_runs, wait_for_steps
 from kit.training import same
 from safetensors.torch import load_file
 
 from stillroom.run import read_stream
-
-STAGES = ("teacher", "baseline", "student")
 
 
 @pytest.fixture(scope="module")
@@ -23,27 +22,6 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     stillroom("run", *QUICK, cwd=folder)
     return folder / "runs" / "digits"
-
-
-def wait_for_steps(folder, count, process):
-    """Until the run has logged so many steps."""
-    deadline = time.monotonic() + 120
-    while len(list(read_stream(folder, "steps.jsonl"))) < count:
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
-
-
-def assert_equal_runs(one, two):
-    for stage in STAGES:
-        assert same(load_file(one / f"{stage}.safetensors"), load_file(two / f"{stage}.safetensors")), stage
-    for name in ("steps.jsonl", "evals.jsonl"):
-        lines = [list(read_stream(folder, name)) for folder in (one, two)]
-        for line in (*lines[0], *lines[1]):
-            line.pop("seconds", None)
-            line.pop("wait", None)
-        assert lines[0] == lines[1]
-    predictions = [load_file(folder / "samples" / "predictions.safetensors") for folder in (one, two)]
-    assert same(*predictions)
 
 
 def test_killed_again_and_again_is_uninterrupted(whole, tmp_path):

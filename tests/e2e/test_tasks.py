@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from kit.command import stillroom
+from kit.command import start, stillroom
 from kit.images import digit_folders
+from kit.resume import assert_equal_runs, wait_for_steps
 from kit.scenes import coco_scenes, mask_scenes
 from safetensors.torch import load_file, save_file
 
@@ -45,6 +47,7 @@ def words(task, folder):
         nets += ["teacher.decoder=fcos", "student.decoder=fcos", "teacher.width=16", "student.width=8"]
     if task == "embedding":
         digit_folders(folder / "scenes", each=8, side=32)
+        torch.manual_seed(0)
         module = build("timm/test_resnet", classes=10, channels=3, size=32).module
         save_file(module.state_dict(), folder / "teacher.safetensors")
         return [*nets, "data=scenes/", "data.channels=3", "teacher.weights=teacher.safetensors", *QUICK]
@@ -134,3 +137,22 @@ def test_a_method_of_other_predictions_is_refused(tmp_path):
     nets = ["teacher=timm/test_resnet", "teacher.weights=none", "student=timm/test_resnet"]
     told = stillroom("check", "data=scenes/", "task=detection", *nets, "methods=hinton", cwd=tmp_path, code=2)
     assert "SR-M335" in told.stderr and "box_logits" in told.stderr
+
+
+@pytest.mark.parametrize(
+    "task", ["detection", *(pytest.param(one, marks=pytest.mark.slow) for one in ("embedding", "segmentation"))]
+)
+def test_killed_and_resumed_is_uninterrupted(task, tmp_path):
+    """Boxes, masks and metrics that keep rows come through a kill as labels do: bit for bit."""
+    folders = tmp_path / "whole", tmp_path / "killed"
+    for folder in folders:
+        folder.mkdir()
+        often = ["train.checkpoint_seconds=0", "teacher.train.checkpoint_seconds=0"]
+        said = ["run", *words(task, folder), *often, "export=[]"]
+        if folder.name == "killed":
+            process = start(*said, cwd=folder)
+            wait_for_steps(folder / "runs" / task, 5, process)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        stillroom(*said, cwd=folder)
+    assert_equal_runs(*(folder / "runs" / task for folder in folders))
