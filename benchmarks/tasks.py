@@ -22,7 +22,7 @@ TIMES = {"latency_ms", "latency_p95_ms", "throughput"}
 def main() -> None:
     """Put the rows of the given folders in the place of earlier rows of the same recipes."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
-    new = [row(seed) for folder in sys.argv[1:] for seed in sorted(Path(folder).glob("seed-*"))]
+    new = [row(file.parent) for folder in sys.argv[1:] for file in sorted(Path(folder).glob("seed-*/metrics.json"))]
     names = {one["recipe"] for one in new}
     rows = sorted([one for one in kept if one["recipe"] not in names] + new, key=lambda r: (r["recipe"], r["seed"]))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

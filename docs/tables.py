@@ -164,7 +164,17 @@ The *gain* is the student's over the same student with the same seed and no teac
 of its mean (paired, Student's t with two degrees of freedom, so wide). Where labels teach nothing, *untaught*
 is the student as it was before training: a random network. Figures of the files are from their own runtime.
 
-{machine}
+{machine} One thread a training, two or three trainings and other work side by side, so the minutes are upper bounds.
+
+```text
+stillroom run bccd-detection 'seeds=[0,1,2]' data.source=coco data.path=bccd \\
+    teacher.weights=mobilenetv2_100_same.tf2_in1k.fp16.safetensors teacher.pad_type=same
+stillroom run camvid-segmentation 'seeds=[0,1,2]' data.path=camvid \\
+    teacher.weights=mobilenetv2_100_same.tf2_in1k.fp16.safetensors teacher.pad_type=same
+stillroom run flowers-embedding 'seeds=[0,1,2]' data.path=flowers224 \\
+    teacher.weights=deit_tiny_patch16_224.in1k.fp16.safetensors
+python benchmarks/tasks.py runs/bccd-detection runs/camvid-segmentation runs/flowers-embedding
+```
 """
 
 
