@@ -167,7 +167,7 @@ is the student as it was before training: a random network. Figures of the files
 {machine} One thread a training, two or three trainings and other work side by side, so the minutes are upper bounds.
 
 ```text
-stillroom run bccd-detection 'seeds=[0,1,2]' data.source=coco data.path=bccd \\
+stillroom run bccd-detection 'seeds=[0,1,2]' data.path=bccd \\
     teacher.weights=mobilenetv2_100_same.tf2_in1k.fp16.safetensors teacher.pad_type=same
 stillroom run camvid-segmentation 'seeds=[0,1,2]' data.path=camvid \\
     teacher.weights=mobilenetv2_100_same.tf2_in1k.fp16.safetensors teacher.pad_type=same

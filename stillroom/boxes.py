@@ -90,8 +90,9 @@ def giou(boxes: Tensor, others: Tensor) -> Tensor:
 
 def _overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     # Side by side, not as [..., 4]: of all pairs of 300 boxes that is less than half the time.
-    (left, top, right, bottom), (l, t, r, b) = boxes.unbind(-1), others.unbind(-1)
-    width, height = torch.minimum(right, r) - torch.maximum(left, l), torch.minimum(bottom, b) - torch.maximum(top, t)
+    ours, theirs = boxes.unbind(-1), others.unbind(-1)
+    width = torch.minimum(ours[2], theirs[2]) - torch.maximum(ours[0], theirs[0])
+    height = torch.minimum(ours[3], theirs[3]) - torch.maximum(ours[1], theirs[1])
     common = width.clamp(min=0) * height.clamp(min=0)
     union = area(boxes) + area(others) - common
     return common / union.clamp(min=EPSILON), union

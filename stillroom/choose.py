@@ -78,8 +78,8 @@ RULES = (
         "vectors",
         lambda f: f.answers == "vector",
         (Method(name="cosine"), Method(name="rkd", weight=0.02)),
-        "an embedding is used by its distances: the teacher's vectors are the lesson, and relations between images hold "
-        "whatever the widths",
+        "an embedding is used by its distances: the teacher's vectors are the lesson, and relations between images "
+        "hold whatever the widths",
     ),
     Rule(
         "vit-to-vit",

@@ -27,6 +27,8 @@ def examine(folder: Path = Path()) -> dict[str, str]:
         "disk": f"{free:.0f} GB free here" + ("" if free > 5 else "; checkpoints of large networks may not fit"),
         "onnx": _runtime("onnxruntime", "pip install 'onnxruntime>=1.23'"),
         "parquet": _runtime("pyarrow", "pip install 'pyarrow>=20'"),
+        "average precision": _runtime("faster_coco_eval", "pip install 'stillroom[detect]'"),
+        "huggingface/NAME": _runtime("transformers", "pip install 'stillroom[hub]'"),
         "torchvision": _torchvision(),
     }
 

@@ -31,7 +31,7 @@ def build(
     """A network without, or with the library's own, trained weights.
 
     Args:
-        name: `resnet20`, `timm/NAME`, `torchvision/NAME` or `package.module:Name`.
+        name: `resnet20`, `timm/NAME`, `torchvision/NAME`, `huggingface/NAME` or `package.module:Name`.
         classes: K. With `pretrained`, another K than the trained one means a new, untrained head. None: as many as
             the model has by itself, so that a trained head stays.
         channels: of the data, 1 or 3.
