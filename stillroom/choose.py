@@ -71,8 +71,9 @@ RULES = (
     Rule(
         "pixels",
         lambda f: f.answers == "pixels",
-        (Method(name="hinton", arguments={"temperature": 1.0}), Method(name="fitnet")),
-        "pixels are many, so their predictions need no softening, and a hint half-way brings a small network on sooner",
+        (Method(name="hinton", arguments={"temperature": 1.0}), Method(name="cwd", arguments={"of": "logits"})),
+        "pixels are many, so their predictions need no softening; beside each pixel's class, where in the image each "
+        "class is likely",
     ),
     Rule(
         "vectors",

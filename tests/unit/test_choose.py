@@ -23,7 +23,7 @@ PLAIN = Facts(answers="classes", student="convolutional", teacher="convolutional
         ("standard", {"student": "transformer", "teacher": "transformer", "labels": False}, ["hinton"]),
         ("cross-architecture", {"teacher": "transformer"}, ["ofa"]),
         ("cross-architecture", {"student": "transformer", "ratio": 0.01}, ["ofa"]),
-        ("pixels", {"answers": "pixels", "teacher": "transformer"}, ["hinton", "fitnet"]),
+        ("pixels", {"answers": "pixels", "teacher": "transformer"}, ["hinton", "cwd"]),
         ("boxes", {"answers": "boxes", "ratio": 0.01}, ["pkd"]),
         ("vectors", {"answers": "vector", "teacher": "transformer"}, ["cosine", "rkd"]),
     ],
