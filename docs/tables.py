@@ -137,6 +137,8 @@ def _interval(values: list[float], *, sign: bool = False) -> str:
 
 def _verdict(gain: list[float]) -> str:
     middle, half = mean(gain), _half(gain)
+    if middle == half == 0:
+        return "the same"
     if abs(middle) > half:
         return "**loses**" if middle < 0 else "helps"
     return "loses, within the noise" if middle < 0 else "helps, within the noise"
@@ -197,8 +199,8 @@ def _task(name: str, rows: list[dict[str, Any]]) -> str:
     lines = [
         f"## {name}\n",
         f"`{first['student']}` ({100 * macs[0] / macs[1]:.1f} % of the MACs) from `{first['teacher']}`, by "
-        f"{' + '.join(first['methods'])}; {n} test images; {min(minutes):.0f} to {max(minutes):.0f} minutes a seed, "
-        "everything included.\n",
+        f"{' + '.join(first['methods'])}; {n} test images; at most {max(minutes):.1f} minutes a seed, everything "
+        "included.\n",
         "| figure | teacher | untaught | student | gain | verdict |",
         "|---|---:|---:|---:|---:|---|",
     ]
