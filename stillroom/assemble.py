@@ -32,9 +32,17 @@ class Pixels:
     std: tuple[float, ...]
 
 
-def load_data(section: recipe.Data, *, report: Path | None = None) -> Dataset:
-    """The images that a recipe's `[data]` names. `report` is the folder for the list of unreadable ones."""
+def load_data(section: recipe.Data, *, report: Path | None = None, channels: int | None = None) -> Dataset:
+    """The images that a recipe's `[data]` names.
+
+    Args:
+        section: source, size and shares.
+        report: folder for the list of unreadable images.
+        channels: 1 or 3, whatever the images themselves have; None: as the source says.
+    """
     source = pick("data/sources", section.source)(**section.arguments)
+    if channels is not None:
+        source.channels = channels
     return dataset.load(
         source,
         size=section.size,

@@ -177,9 +177,11 @@ class Finished:
         return {name: judge.plain(figures) for name, figures in times.items()}
 
     def _other(self, path: str) -> Dataset:
-        """Images elsewhere, cut to the run's size."""
-        section = recipe.Data(source="auto", size=self.data.size, arguments={"path": path})
-        data = assemble.load_data(section)
+        """Images elsewhere, brought to the run's size and colours."""
+        # Labels may come from any kind of source; boxes and masks are looked for where the run's own were.
+        source = "auto" if self.data.kind == "labels" else self.recipe.data.source
+        section = recipe.Data(source=source, size=self.data.size, arguments={"path": path})
+        data = assemble.load_data(section, channels=self.data.channels)
         assemble.matched(self.task, data)
         if data.classes != self.data.classes:
             raise Failure("SR-M312", path=path, theirs=len(data.classes), classes=len(self.data.classes))

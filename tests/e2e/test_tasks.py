@@ -97,6 +97,19 @@ def test_a_finished_run_opens_and_is_judged_again(done):
     assert len(saved["key"]) == len(saved["student.score"]) == len(finished.data.splits["test"])
 
 
+def test_a_finished_run_is_judged_on_other_images(done, tmp_path):
+    task, folder = done
+    if task == "segmentation":
+        mask_scenes(tmp_path / "other", images=12, seed=1)
+    elif task == "detection":
+        coco_scenes(tmp_path / "other", images=12, seed=1)
+    else:
+        digit_folders(tmp_path / "other", each=4, side=32)
+    found = sr.open(folder).evaluate(str(tmp_path / "other"))
+    assert 0 <= found["student"][HEADLINES[task]]["value"] <= 1
+    assert found["student"][HEADLINES[task]]["n"] == (40 if task == "embedding" else 12)
+
+
 def test_the_file_answers_as_the_network_does_at_any_size(done):
     """Trained on squares of one size; asked about images twice as wide as high."""
     task, folder = done

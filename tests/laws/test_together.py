@@ -56,6 +56,7 @@ def process(rank, world, file, names, found):
         grads, loss = gradients(name, pair, rank, world)
         if rank == 0:
             torch.save((grads, loss), f"{found}/{name}.pt")
+    dist.barrier()  # one that leaves while the other still talks to it takes it down
     dist.destroy_process_group()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx as library
 import pytest
 import torch
+from kit.verdict import verify
 from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -16,21 +17,11 @@ from stillroom.errors import Exit
 from stillroom.export._verify import Verification, settle
 from stillroom.export.onnx import load, onnx
 from stillroom.metrics._figure import Figure, wilson
-from stillroom.metrics.agreement import Agreement
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
-from stillroom.types import Batch, Output
 
 LOG = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]]).log()
 OTHER = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4], [0.6, 0.3, 0.1]]).log()
-
-
-def verify(reference: Tensor, candidate: Tensor, **limits: float) -> Verification:
-    """The verdict on a classifier's answers."""
-    metric = Agreement(classes=("a", "b", "c"))
-    batch = Batch(images=torch.zeros(len(candidate), 1, 1, 1), target=None, keys=torch.arange(len(candidate)))
-    metric.update(Output(pred=candidate), batch, Output(pred=reference))
-    return Verification(figure=metric.compute()["agreement"], **limits)
 
 
 def test_values_by_hand() -> None:
