@@ -62,13 +62,14 @@ def make_task(section: recipe.Task) -> Task:
 
 
 def matched(task: Task, data: Dataset) -> Task:
-    """The task, if the data knows what it needs.
+    """The task, if the data knows what it needs, and its metrics can be had.
 
     Raises:
-        Failure: SR-D118 it does not.
+        Failure: SR-D118 it does not; SR-X710 a metric's package is missing, said before anything is trained.
     """
     if task.needs != data.kind:
         raise Failure("SR-D118", task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+    task.metrics(data.classes)
     return task
 
 

@@ -145,6 +145,19 @@ def test_labels_of_another_kind_are_refused(tmp_path):
     assert "SR-D118 the task detection needs boxes, and the source knows masks" in told.stderr
 
 
+def test_a_missing_package_is_named_before_anything_is_trained(tmp_path):
+    coco_scenes(tmp_path / "scenes", images=12)
+    (tmp_path / "hide").mkdir()
+    hidden = (
+        "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if 'coco' in n else f(n, *a)"
+    )
+    (tmp_path / "hide" / "sitecustomize.py").write_text(hidden)
+    nets = ["teacher=timm/test_resnet", "teacher.weights=none", "student=timm/test_resnet", "name=bare"]
+    told = stillroom("run", "data=scenes/", "task=detection", *nets, cwd=tmp_path, code=4, PYTHONPATH="hide")
+    assert "SR-X710" in told.stderr and "pip install 'stillroom[detect]'" in told.stderr
+    assert not list((tmp_path / "runs" / "bare").glob("checkpoints/*"))
+
+
 def test_a_method_of_other_predictions_is_refused(tmp_path):
     coco_scenes(tmp_path / "scenes", images=12)
     nets = ["teacher=timm/test_resnet", "teacher.weights=none", "student=timm/test_resnet"]
