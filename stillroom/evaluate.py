@@ -51,11 +51,11 @@ class _Tally:
         for metric in self.metrics:
             metric.update(answer, batch, reference)
 
-    def keep(self, answer: Output, batch: Batch) -> None:
+    def keep(self, answer: Output, score: Tensor) -> None:
         decoded = self.task.decode(answer)
         if decoded[0].numel() <= SMALL:
             self.predictions.append(decoded)
-        self.scores.append(self.task.score(answer, batch).float())
+        self.scores.append(score)
 
     def figures(self) -> dict[str, Figure]:
         return {name: figure for metric in self.metrics for name, figure in metric.compute().items()}
@@ -69,7 +69,7 @@ def evaluate(
     *,
     against: Mapping[str, str] | None = None,
     gallery: Collection[int] = (),
-    keep: Callable[[str, Batch, Output], None] | None = None,
+    keep: Callable[[str, Batch, Output, Tensor], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Evaluation:
     """Show every batch to every speaker, once, and count.
@@ -82,7 +82,8 @@ def evaluate(
         against: speaker -> the speaker that it is compared with, mostly the teacher.
         gallery: keys of images that are only compared with: metrics see them, nothing is kept of them. A batch is of
             the gallery or not.
-        keep: called with (speaker, batch, answer) after each batch, all on the CPU, for instance to save samples.
+        keep: called with (speaker, batch, answer, its score [B]) after each batch, all on the CPU, for instance to save
+            samples.
         device: where the images are shown.
 
     Raises:
@@ -107,9 +108,10 @@ def evaluate(
             targets.append(batch.target)
             keys.append(batch.keys)
             for name, answer in answers.items():
-                tallies[name].keep(answer, batch)
+                score = task.score(answer, batch).float()
+                tallies[name].keep(answer, score)
                 if keep:
-                    keep(name, batch, answer)
+                    keep(name, batch, answer, score)
     if not keys:
         raise ValueError("there is no image to evaluate on")
     plain = all(isinstance(target, Tensor) and target.ndim == 1 for target in targets)

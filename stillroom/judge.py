@@ -23,7 +23,7 @@ from stillroom.plugins import module
 from stillroom.samples import Samples
 from stillroom.tasks.task import Task
 
-BATCHED = 32  # images at a time when test images are shown
+SHOWN = 32  # images at a time when test images are shown
 BATCH = 32  # images at a time when throughput is measured
 GALLERY = 10_000  # images of a split, at most, that others are compared with
 
@@ -76,8 +76,8 @@ def judge(
     result = evaluate(
         speakers,
         chain(
-            chain.from_iterable(in_order(data.splits[name], BATCHED, rows=rows[name]) for name in compared),
-            chain.from_iterable(in_order(data.splits[name], BATCHED) for name in splits),
+            chain.from_iterable(in_order(data.splits[name], SHOWN, rows=rows[name]) for name in compared),
+            chain.from_iterable(in_order(data.splits[name], SHOWN) for name in splits),
         ),
         task,
         data.classes,

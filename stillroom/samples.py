@@ -34,23 +34,23 @@ class Samples:
 
     Args:
         speakers: names of all networks and files, whose answers come one after the other for each batch.
-        task: says how right an answer is, how alike two are, and what of them is drawn.
+        task: says how alike two answers are, and what of them is drawn.
     """
 
     def __init__(self, speakers: Collection[str], task: Task):
         self._awaited, self._task = set(speakers), task
         self._heard: dict[str, Output] = {}
+        self._scores: dict[str, Tensor] = {}
         self._first = 0  # place of the batch's first image in the pass
         self._best: dict[str, list[tuple[float, int]]] = {}  # kind -> (-gap, place), the best first
         self._kept: dict[int, dict[str, Any]] = {}  # place -> what will be written
 
-    def keep(self, name: str, batch: Batch, answer: Output) -> None:
-        """One speaker's answers to one batch; when all have spoken, the telling images are kept."""
-        self._heard[name] = answer
+    def keep(self, name: str, batch: Batch, answer: Output, score: Tensor) -> None:
+        """One speaker's answers to one batch and how right they are; when all have spoken, telling images are kept."""
+        self._heard[name], self._scores[name] = answer, score.cpu()
         if set(self._heard) != self._awaited:
             return
-        scores = {name: self._task.score(heard, batch).float().cpu() for name, heard in self._heard.items()}
-        apart = self._apart()
+        scores, apart = self._scores, self._apart()
         for kind, gaps in _gaps(scores, apart).items():
             # Rounded, so that what differs by rounding only counts as equal, and the earlier image stays.
             gaps = gaps.nan_to_num(nan=0.0).double().round(decimals=6)
@@ -61,7 +61,7 @@ class Samples:
         for place in sorted(place for place in wanted if place >= self._first):
             self._add(place, batch, scores, apart)
         self._first += len(batch)
-        self._heard = {}
+        self._heard, self._scores = {}, {}
 
     def write(self, folder: Path, classes: tuple[str, ...], name: Callable[[int], str]) -> None:
         """`folder/0000.png ...` and `folder/probe.json`.

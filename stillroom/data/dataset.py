@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.decode import MAX_PIXELS, header
+from stillroom.data.random import spaced
 from stillroom.data.sources.source import Numbers, Source, content
 from stillroom.data.splits import complete
 from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
@@ -116,7 +117,7 @@ def load(
     ledger = Ledger(total=total, max_bad=max_bad, report=report)
     survey = _Survey(source, max_pixels=max_pixels)
     visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
-    survey.look(visible[np.unique(np.linspace(0, len(visible) - 1, num=min(SURVEYED, len(visible))).astype(int))])
+    survey.look(visible[spaced(len(visible), SURVEYED)])
     side = size or survey.size()
     memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
     if memory:

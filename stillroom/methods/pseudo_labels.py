@@ -7,14 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stillroom.boxes import clip, detection_loss, suppress
+from stillroom.boxes import Assign, clip, detection_loss, suppress
 from stillroom.methods._checks import one_of
 from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
 Of = Literal["unlabelled", "all"]
-Assign = Literal["many", "one"]
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stillroom.metrics._figure import Figure, proportion
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric, apart, decide
 from stillroom.types import Batch, Output
 
 
@@ -25,11 +25,9 @@ class Agreement(Metric):
         if reference is None:
             return
         said, expected = decide(output.pred), decide(reference.pred).to(output.pred.device)
-        # Doubles, so that the difference is the answers' and not softmax's; what is no number is as far off as can be.
-        theirs = reference.pred.to(output.pred.device).double().softmax(1)
-        apart = (output.pred.double().softmax(1) - theirs).abs().nan_to_num(nan=1.0)
+        difference = apart(output.pred, reference.pred)
         self._add(same=((said == expected) & (said >= 0)).sum(), seen=said.new_tensor(len(said)))
-        self._keep(largest=apart.amax(1), mean=apart.mean(1))
+        self._keep(largest=difference.amax(1), mean=difference.mean(1))
 
     def compute(self) -> dict[str, Figure]:
         """`agreement`, with its interval; nothing when nobody was compared with."""

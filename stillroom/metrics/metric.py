@@ -79,6 +79,15 @@ class Metric:
         return torch.cat(parts) if parts else None
 
 
+def apart(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How far two sides' probabilities differ, |softmax(ours) - softmax(theirs)|: [B, K, ...] -> the same, in 0..1.
+
+    In doubles, so that the difference is the answers' and not softmax's; what is no number is as far off as can be.
+    """
+    expected = theirs.to(ours.device).double().softmax(1)
+    return (ours.double().softmax(1) - expected).abs().nan_to_num(nan=1.0)
+
+
 def decide(pred: Tensor) -> Tensor:
     """The class each row stands for: the greatest logit, or -1 where a logit is not finite.
 

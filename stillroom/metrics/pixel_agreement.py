@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stillroom.metrics._figure import Figure
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric, apart, decide
 from stillroom.metrics.overlap import tally
 from stillroom.types import Answers, Batch, Output
 
@@ -42,8 +42,9 @@ class PixelAgreement(Metric):
             return
         said, expected = decide(output.pred), decide(reference.pred).to(output.pred.device)
         size = torch.full((len(said),), said[0].numel() if len(said) else 0)
-        apart = [_apart(ours, theirs) for ours, theirs in zip(output.pred, reference.pred, strict=True)]
-        largest, mean = torch.tensor(apart, dtype=torch.float64).view(-1, 2).unbind(1)
+        # One by one: doubles of a whole batch of pixels would fill the memory.
+        found = [_furthest(ours, theirs) for ours, theirs in zip(output.pred, reference.pred, strict=True)]
+        largest, mean = torch.tensor(found, dtype=torch.float64).view(-1, 2).unbind(1)
         same = ((said == expected) & (said >= 0)).sum((1, 2)).cpu()
         self._keep(
             same=torch.stack((same, size), 1),
@@ -74,11 +75,7 @@ class PixelAgreement(Metric):
         }
 
 
-def _apart(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
-    """The largest and the mean difference of probabilities of one image [K, H, W].
-
-    In doubles, so that the difference is the answers' and not softmax's; what is no number is as far off as can be.
-    """
-    expected = theirs.to(ours.device).double().softmax(0)
-    apart = (ours.double().softmax(0) - expected).abs().nan_to_num(nan=1.0)
-    return float(apart.max()), float(apart.mean())
+def _furthest(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
+    """The largest and the mean difference of probabilities of one image [K, H, W]."""
+    difference = apart(ours[None], theirs[None])
+    return float(difference.max()), float(difference.mean())

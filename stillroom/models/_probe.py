@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import nn
@@ -56,6 +58,30 @@ def fetching(name: str) -> Iterator[None]:
         if offline(problem):
             raise Failure("SR-N801", file=f"the trained weights of {name}", problem=_line(problem)) from problem
         raise Failure("SR-M308", model=name, problem=_line(problem), near="") from problem
+
+
+@contextmanager
+def hub(wanted: bool) -> Iterator[None]:
+    """Tell the Hugging Face library that there is no network where its host has no address.
+
+    It would find out by itself, in five attempts that take most of a minute; and offline it looks into its cache first.
+    """
+    import huggingface_hub.constants as constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if wanted and not before and not getproxies():  # a proxy may know addresses that this machine does not
+            constants.HF_HUB_OFFLINE = not _resolves(urlsplit(constants.ENDPOINT).hostname)
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _resolves(host: str | None) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 def offline(problem: BaseException | None) -> bool:

@@ -15,7 +15,7 @@ import torch
 from stillroom.errors import Failure
 from stillroom.models._hub import answering, heads, trunk
 from stillroom.models._hub_source import PREFIX, Source, changed, find, pixels, side
-from stillroom.models._probe import arguments_of, fetching, settled
+from stillroom.models._probe import arguments_of, fetching, hub, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.types import Answers
 
@@ -77,9 +77,7 @@ class Huggingface:
             stack.enter_context(_quiet(name))
             source = find(name)
             if not source.local:
-                from stillroom.models.timm import _hub
-
-                stack.enter_context(_hub(True))
+                stack.enter_context(hub(True))
             base = _settings(source, facts)
             if base.model_type not in _kinds(facts.answers):
                 kinds = ", ".join(sorted(_kinds(facts.answers))) if facts.answers != "vector" else "vit, dinov2, resnet"
@@ -145,8 +143,6 @@ def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts) 
     mean, std = (said.get(f"image_{word}") or own for word, own in zip(("mean", "std"), IMAGENET, strict=True))
     if said.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
-    if not facts.pretrained:
-        mean, std = facts.mean or mean, facts.std or std
     config = model.config
     inner = getattr(config, "backbone_config", None)
     classes = 0 if facts.answers == "vector" else facts.classes or 0
@@ -154,8 +150,7 @@ def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts) 
         answering(model, facts.answers, mirrored=bool(said.get("do_flip_channel_order"))),
         classes=classes,
         channels=getattr(config, "num_channels", None) or getattr(inner, "num_channels", None) or 3,
-        mean=mean,
-        std=std,
+        **facts.pixels(mean, std),
         answers=facts.answers,
         trunk=trunk(model) if facts.answers == "boxes" else (),
     )

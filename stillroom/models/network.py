@@ -53,6 +53,12 @@ class Facts:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
+    def pixels(self, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+        """`mean` and `std` for `Network`: the library's, as given; the data's where training begins with nothing."""
+        if self.pretrained:
+            return {"mean": mean, "std": std}
+        return {"mean": self.mean or mean, "std": self.std or std}
+
 
 class Family(Protocol):
     """What the class in a family's file offers. It is made without arguments and holds no state.

@@ -6,19 +6,15 @@ With a tag where one wants certain weights: `timm/vit_tiny_patch16_224.augreg_in
 from __future__ import annotations
 
 import inspect
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from torch import nn
 
 from stillroom.errors import Failure
 from stillroom.models._backbone import Embedder, cut, pyramid
-from stillroom.models._probe import arguments_of, fetching, settled
+from stillroom.models._probe import arguments_of, fetching, hub, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.plugins import near
 
@@ -55,10 +51,8 @@ class Timm:
         """As `Family.build`."""
         _known(name, facts.pretrained)
         module, said, wears = _MADE[facts.answers](name, facts, arguments)
-        mean, std = said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1]
-        if not facts.pretrained:
-            mean, std = facts.mean or mean, facts.std or std
-        network = Network(module, channels=facts.channels, mean=mean, std=std, answers=facts.answers, **wears)
+        pixels = facts.pixels(said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1])
+        network = Network(module, channels=facts.channels, answers=facts.answers, **pixels, **wears)
         return settled(network, name, facts.size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size")))
 
 
@@ -146,34 +140,10 @@ _MADE: dict[str, Callable[[str, Facts, dict[str, Any]], Made]] = {
 def _create(name: str, facts: Facts, arguments: dict[str, Any]) -> nn.Module:
     import timm
 
-    with fetching(name) if facts.pretrained else arguments_of(name), _hub(facts.pretrained):
+    with fetching(name) if facts.pretrained else arguments_of(name), hub(facts.pretrained):
         return timm.create_model(
             name.removeprefix(PREFIX), pretrained=facts.pretrained, **arguments | {"in_chans": facts.channels}
         )
-
-
-@contextmanager
-def _hub(wanted: bool) -> Iterator[None]:
-    """Tell the Hugging Face library that there is no network where its host has no address.
-
-    It would find out by itself, in five attempts that take most of a minute; and offline it looks into its cache first.
-    """
-    import huggingface_hub.constants as constants
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        if wanted and not before and not getproxies():  # a proxy may know addresses that this machine does not
-            constants.HF_HUB_OFFLINE = not _resolves(urlsplit(constants.ENDPOINT).hostname)
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _resolves(host: str | None) -> bool:
-    try:
-        return bool(socket.getaddrinfo(host, None))
-    except OSError:
-        return False
 
 
 def _known(name: str, pretrained: bool) -> None:
@@ -197,15 +167,17 @@ def _said(module: Any) -> dict[str, Any]:
 
 def _heads(module: nn.Module, said: str | Sequence[str] | None) -> tuple[str, ...]:
     """The classifiers that the settings name and this model has: a plain DeiT has no `head_dist`."""
-    names = (said,) if isinstance(said, str) else tuple(said or ())
     parts = dict(module.named_modules())
-    return tuple(name for name in names if name in parts and not isinstance(parts[name], nn.Identity))
+    return tuple(name for name in _names(said) if name in parts and not isinstance(parts[name], nn.Identity))
 
 
 def _spare(said: dict[str, Any]) -> tuple[str, ...]:
     """The classifiers that files of the model's weights have and a network without classes has not."""
-    names = said.get("classifier")
-    return (names,) if isinstance(names, str) else tuple(names or ())
+    return _names(said.get("classifier"))
+
+
+def _names(said: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (said,) if isinstance(said, str) else tuple(said or ())
 
 
 def _side(arguments: dict[str, Any], said: dict[str, Any]) -> int | None:

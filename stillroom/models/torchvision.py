@@ -189,9 +189,7 @@ def _pixels(said: Any, facts: Facts) -> dict[str, Any]:
     """Mean and standard deviation: the library's, but the data's where training begins with nothing."""
     mean = getattr(said, "mean", None) or getattr(said, "image_mean", None) or IMAGENET[0]
     std = getattr(said, "std", None) or getattr(said, "image_std", None) or IMAGENET[1]
-    if not facts.pretrained:
-        mean, std = facts.mean or mean, facts.std or std
-    return {"mean": mean, "std": std}
+    return facts.pixels(mean, std)
 
 
 def _sized(network: Network, module: Any, name: str, facts: Facts, trained: Any) -> Network:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from kit.scenes import CLASSES, coco_scenes, mask_scenes, voc_scenes
+from stillroom.data.sources.coco import Coco
+from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.source import Boxes
+from stillroom.data.sources.voc import Voc
+from stillroom.errors import Failure
 
 
 def picture(*files: Path, size: tuple[int, int] = (64, 64)) -> None:
@@ -54,3 +60,37 @@ def noted(*boxes, labels=None, crowd=None, size=(20, 40), known=True) -> Boxes:
         size=size,
         known=known,
     )
+
+
+def source(kind: str, root: Path):
+    """A source of scenes: "coco", "voc" or "masks"."""
+    if kind == "masks":
+        return Masks(path=str(mask_scenes(root)))
+    return Coco(path=str(coco_scenes(root))) if kind == "coco" else Voc(path=str(voc_scenes(root)), classes=CLASSES)
+
+
+def codes(findings) -> list[str]:
+    """The codes of what was found, in order."""
+    return [finding.code for finding in findings]
+
+
+def only(findings, code: str) -> Failure:
+    """The one finding of that code."""
+    (found,) = [finding for finding in findings if finding.code == code]
+    return found.failure
+
+
+def code(call) -> str:
+    """The code that a call is refused with."""
+    return _refused(call).code
+
+
+def why(call) -> str:
+    """Why a call is refused."""
+    return _refused(call).why
+
+
+def _refused(call) -> Failure:
+    with pytest.raises(Failure) as caught:
+        call()
+    return caught.value

@@ -6,24 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kit.annotations import code
 from kit.scenes import CLASSES, coco_scenes, scenes, split_of, voc_scenes
 
 from stillroom.data.guess import guess
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.voc import Voc
 from stillroom.errors import Failure
-
-
-def code(call) -> str:
-    with pytest.raises(Failure) as caught:
-        call()
-    return caught.value.code
-
-
-def why(call) -> str:
-    with pytest.raises(Failure) as caught:
-        call()
-    return caught.value.why
 
 
 def item(source, name: str) -> int:

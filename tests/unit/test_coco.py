@@ -6,24 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from kit.annotations import picture
+from kit.annotations import code, picture, why
 from kit.scenes import coco_scenes
 
 from stillroom.data.guess import guess
 from stillroom.data.sources.coco import Coco
-from stillroom.errors import Failure
-
-
-def code(call) -> str:
-    with pytest.raises(Failure) as caught:
-        call()
-    return caught.value.code
-
-
-def why(call) -> str:
-    with pytest.raises(Failure) as caught:
-        call()
-    return caught.value.why
 
 
 def write(

@@ -89,7 +89,7 @@ def test_kept_samples_come_with_their_batch() -> None:
         batches([0, 1, 2]),
         TASK,
         CLASSES,
-        keep=lambda name, batch, output: kept.append((name, len(batch), output.pred.argmax(1).tolist())),
+        keep=lambda name, batch, output, score: kept.append((name, len(batch), output.pred.argmax(1).tolist())),
     )
     assert kept == [("a", 2, [0, 2]), ("b", 2, [1, 1]), ("a", 1, [1]), ("b", 1, [1])]
 
@@ -126,7 +126,7 @@ def test_a_network_is_judged_at_rest_and_left_as_it_was() -> None:
         whole,
         TASK,
         tuple("0123456789"),
-        keep=lambda name, batch, answer: said.append(answer.pred),
+        keep=lambda name, batch, answer, score: said.append(answer.pred),
     )
     assert network.training and network.norm.training and not network.drop.training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -143,7 +143,7 @@ def test_its_answers_are_ordinary_tensors() -> None:
         [Batch(images=torch.rand(2, 1, 8, 8), target=torch.tensor([0, 1]), keys=torch.arange(2))],
         TASK,
         tuple("0123456789"),
-        keep=lambda name, batch, answer: said.append(answer.pred),
+        keep=lambda name, batch, answer, score: said.append(answer.pred),
     )
     weight = torch.ones(10, requires_grad=True)
     (said[0] * weight).sum().backward()  # refused for tensors of inference mode

@@ -21,6 +21,11 @@ from stillroom.types import Batch, Output
 NAMES = ("teacher", "baseline", "student", "onnx-32", "onnx-8")
 
 
+def keep(samples: Samples, task: Any, name: str, batch: Batch, answer: Output) -> None:
+    """As `evaluate` hands it over."""
+    samples.keep(name, batch, answer, task.score(answer, batch).float())
+
+
 def shown(
     folder: Path, task: Any, answers: dict[str, Tensor], target: Tensor, *, side: int = 8, batch: int = 32
 ) -> list[dict[str, Any]]:
@@ -31,7 +36,7 @@ def shown(
         rows = slice(start, start + batch)
         part = Batch(images=levels[rows], target=target[rows], keys=torch.arange(len(target))[rows] + 1000)
         for name, pred in answers.items():
-            samples.keep(name, part, Output(pred=pred[rows]))
+            keep(samples, task, name, part, Output(pred=pred[rows]))
     samples.write(folder, ("a", "b", "c"), lambda key: f"image {key}")
     found: list[dict[str, Any]] = json.loads((folder / "probe.json").read_text())["images"]
     return found
@@ -137,9 +142,10 @@ def test_boxes_are_written_in_shares_of_an_image_that_is_no_square(tmp_path: Pat
         def truth(self, batch: Batch, row: int) -> dict[str, Any]:
             return {"boxes": [[0.25, 0.5, 1.0, 0.75, 2, 1.0]]}
 
-    samples = Samples(["student"], Pixels())
+    task = Pixels()
+    samples = Samples(["student"], task)
     batch = Batch(images=torch.rand((1, 3, 40, 80)), target=torch.zeros(1).long(), keys=torch.zeros(1).long())
-    samples.keep("student", batch, Output(pred=torch.rand((1, 3))))
+    keep(samples, task, "student", batch, Output(pred=torch.rand((1, 3))))
     samples.write(tmp_path, ("a", "b", "c"), str)
     (image,) = json.loads((tmp_path / "probe.json").read_text())["images"]
     assert image["answers"]["student"] == {"boxes": [[0.125, 0.5, 0.5, 0.75, 2, 0.75]]}
@@ -172,9 +178,10 @@ def test_thumbnails_are_never_larger_than_need_be(size: tuple[int, int], dense: 
 
 
 def test_an_image_that_comes_twice_is_kept_once(tmp_path: Path) -> None:
-    samples = Samples(["student"], Given())
+    task = Given()
+    samples = Samples(["student"], task)
     batch = Batch(images=torch.rand((3, 1, 8, 8)), target=torch.zeros(3).long(), keys=torch.tensor([5, 6, 5]))
     for _ in range(2):
-        samples.keep("student", batch, Output(pred=torch.rand((3, 2))))
+        keep(samples, task, "student", batch, Output(pred=torch.rand((3, 2))))
     samples.write(tmp_path, ("a",), str)
     assert [image["key"] for image in json.loads((tmp_path / "probe.json").read_text())["images"]] == [5, 6]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kit.annotations import Listed, noted
-from kit.scenes import CLASSES, coco_scenes, mask_scenes, scenes, split_of, voc_scenes
+from kit.annotations import Listed, codes, noted, only, source
+from kit.scenes import coco_scenes, mask_scenes, scenes, split_of, voc_scenes
 from PIL import Image
 
 from stillroom.data.dataset import load
@@ -23,21 +23,6 @@ from stillroom.recipe import Augment
 
 MADE = {scene.name: scene for scene in scenes()}
 POLICY = Augment(flip=True, shift=0.1, zoom=0.2, rotate=10)
-
-
-def source(kind: str, root: Path):
-    if kind == "masks":
-        return Masks(path=str(mask_scenes(root)))
-    return Coco(path=str(coco_scenes(root))) if kind == "coco" else Voc(path=str(voc_scenes(root)), classes=CLASSES)
-
-
-def codes(findings) -> list[str]:
-    return [finding.code for finding in findings]
-
-
-def only(findings, code: str) -> Failure:
-    (found,) = [finding for finding in findings if finding.code == code]
-    return found.failure
 
 
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])

@@ -6,24 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kit.annotations import picture
+from kit.annotations import code, picture, why
 from kit.scenes import voc_scenes
 from PIL import Image
 
 from stillroom.data.sources.voc import Voc
-from stillroom.errors import Failure
-
-
-def code(call) -> str:
-    with pytest.raises(Failure) as caught:
-        call()
-    return caught.value.code
-
-
-def why(call) -> str:
-    with pytest.raises(Failure) as caught:
-        call()
-    return caught.value.why
 
 
 def xml(root: Path, name: str, *objects: str, size="<size><width>64</width><height>48</height></size>") -> None:

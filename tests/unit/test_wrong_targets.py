@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit.annotations import Listed, noted
-from kit.scenes import CLASSES, coco_scenes, mask_scenes, voc_scenes
+from kit.annotations import Listed, codes, noted, only, source
+from kit.scenes import coco_scenes, mask_scenes
 from PIL import Image
 
 from stillroom.data.dataset import load
@@ -16,22 +16,6 @@ from stillroom.data.loader import in_order
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.voc import Voc
-from stillroom.errors import Failure
-
-
-def source(kind: str, root: Path):
-    if kind == "masks":
-        return Masks(path=str(mask_scenes(root)))
-    return Coco(path=str(coco_scenes(root))) if kind == "coco" else Voc(path=str(voc_scenes(root)), classes=CLASSES)
-
-
-def codes(findings) -> list[str]:
-    return [finding.code for finding in findings]
-
-
-def only(findings, code: str) -> Failure:
-    (found,) = [finding for finding in findings if finding.code == code]
-    return found.failure
 
 
 @pytest.mark.parametrize("kind", ["coco", "voc", "masks"])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stillroom.data.decode import upright_size
-from stillroom.data.sources._files import Files
+from stillroom.data.sources._files import Files, folder_at, images_below
 from stillroom.data.sources._splits import ORDER
 from stillroom.data.sources._strata import rarest
 from stillroom.data.sources.source import Boxes, Numbers
+from stillroom.types import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +38,44 @@ class Note:
 
 
 class Noted:
-    """Images with boxes, and images nobody looked at: what the sources of boxes have in common.
+    """Images with boxes, and images nobody looked at: what the sources of boxes have in common."""
 
-    Args:
-        notes: the images of which boxes are known.
-        files: all images, the noted ones first.
-        classes: K.
-    """
+    kind: Kind = "boxes"
 
-    def __init__(self, notes: list[Note], files: Files, classes: int):
-        self._notes, self._files = notes, files
-        self.further = len(files) - len(notes)
+    def name(self, item: int) -> str:
+        """The image's path."""
+        return self._files.name(item)
+
+    def read(self, item: int) -> bytes:
+        """The image file's bytes."""
+        return self._files.read(item)
+
+    def _hold(
+        self,
+        notes: list[Note],
+        roots: Sequence[str],
+        *,
+        classes: int,
+        below: str,
+        unlabelled: str | None,
+        allow_outside: bool,
+    ) -> None:
+        """Take in what a source has found.
+
+        Args:
+            notes: the images of which boxes are known.
+            roots: for each the folder that it must not leave, real.
+            classes: K.
+            below: the data's own folder.
+            unlabelled: a folder of further images.
+            allow_outside: whether links may lead out of the folders.
+        """
+        folder = folder_at(unlabelled, below=below) if unlabelled else None
+        further = images_below(folder) if folder else []
+        bounds = [*roots, *([os.path.realpath(folder)] * len(further) if folder else [])]
+        paths = [note.path for note in notes] + further
+        self._known, self._files = notes, Files(paths, [None] * len(paths) if allow_outside else bounds)
+        self.further = len(further)
         strata = rarest([note.labels for note in notes], classes)
         self.labels: Numbers = np.concatenate([strata, np.full(self.further, -1, dtype=np.int64)])
         names = np.array([note.split for note in notes], dtype=object)
@@ -59,11 +89,11 @@ class Noted:
         Raises:
             Failure: no size is declared and the image can't be read.
         """
-        if item >= len(self._notes):
+        if item >= len(self._known):
             size = self._measured(item)
             none = np.empty(0, dtype=np.int64)
             return Boxes(boxes=np.empty((0, 4)), labels=none, crowd=none.astype(bool), size=size, known=False)
-        note = self._notes[item]
+        note = self._known[item]
         size = note.size or self._measured(item)
         return Boxes(boxes=note.boxes, labels=note.labels, crowd=note.crowd, size=size)
 

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.sources._coco_json import categories, notes_of, read, refuse, text_of
-from stillroom.data.sources._files import Files, folder_at, images_below
+from stillroom.data.sources._files import folder_at
 from stillroom.data.sources._noted import Note, Noted
 from stillroom.data.sources._splits import ORDER, SPLITS
-from stillroom.data.sources.source import Boxes, existing, peek_channels, printable
+from stillroom.data.sources.source import existing, peek_channels, printable
 from stillroom.errors import Failure
 
 SNIFFED = 2**16
 BESIDE = ("", "images", "JPEGImages", "{split}", "{split}2017", "{split}2014", "images/{split}", "images/{split}2017")
 
 
-class Coco:
+class Coco(Noted):
     """Images with boxes, listed in json files.
 
     Which split a file is for is told by its name, or else its folder's: `train`, `val` (`valid`, `validation`) or
@@ -43,8 +43,6 @@ class Coco:
         Failure: SR-D101 no such file or folder, SR-D108 no images, SR-D109 no json, SR-D120 it is not what COCO's
             format asks for, SR-S201 an image lies outside.
     """
-
-    kind = "boxes"
 
     def __init__(
         self,
@@ -73,34 +71,20 @@ class Coco:
             roots += [os.path.realpath(folder)] * (len(notes) - len(roots))
         if not notes:
             raise Failure("SR-D108", path=printable(path), why="the list of images is empty")
-        self._add_files(notes, roots, below)
+        self._hold(
+            notes,
+            roots,
+            classes=len(self.classes),
+            below=below,
+            unlabelled=unlabelled,
+            allow_outside=allow_outside,
+        )
         self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(notes))))
-
-    def _add_files(self, notes: list[Note], roots: list[str], below: str) -> None:
-        folder = folder_at(self.unlabelled, below=below) if self.unlabelled else None
-        further = images_below(folder) if folder else []
-        roots += [os.path.realpath(folder)] * len(further) if folder else []
-        paths = [note.path for note in notes] + further
-        self._files = Files(paths, [None] * len(paths) if self.allow_outside else roots)
-        self._noted = Noted(notes, self._files, len(self.classes))
-        self.labels, self.splits, self.further = self._noted.labels, self._noted.splits, self._noted.further
 
     @staticmethod
     def fits(path: Path) -> bool:
         """Whether it is such a file, or a folder with some."""
         return bool(_jsons(path))
-
-    def name(self, item: int) -> str:
-        """The image's path."""
-        return self._files.name(item)
-
-    def read(self, item: int) -> bytes:
-        """The image file's bytes."""
-        return self._files.read(item)
-
-    def boxes(self, item: int) -> Boxes:
-        """The image's boxes."""
-        return self._noted.boxes(item)
 
 
 def _jsons(path: Path) -> dict[Path, str]:

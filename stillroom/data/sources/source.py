@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillroom.data.decode import header
+from stillroom.data.random import spaced
 from stillroom.errors import Failure
 from stillroom.plugins import near
 
@@ -141,7 +142,7 @@ def inside(path: str, *, root: str, shown: str) -> None:
 def peek_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbers) -> int:
     """1 if a hundred images spread over `items` are all grey, else 3. Unreadable ones don't count."""
     seen = set()
-    for item in items[np.unique(np.linspace(0, len(items) - 1, num=min(PEEKED, len(items))).astype(int))]:
+    for item in items[spaced(len(items), PEEKED)]:
         try:
             seen.add(header(read(int(item)))[2])
         except Failure:

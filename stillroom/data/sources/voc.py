@@ -13,17 +13,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from stillroom.data.sources._files import Files, folder_at, images_below, images_by_stem
+from stillroom.data.sources._files import Files, images_by_stem
 from stillroom.data.sources._noted import Note, Noted
 from stillroom.data.sources._splits import ORDER
-from stillroom.data.sources.source import Boxes, existing, peek_channels, printable, read_file
+from stillroom.data.sources.source import existing, peek_channels, printable, read_file
 from stillroom.errors import Failure
 from stillroom.plugins import near
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Voc:
+class Voc(Noted):
     """Images with boxes, one xml file each.
 
     Where there are lists of splits, only what they name is read; an image without its xml file is left out and told.
@@ -49,8 +49,6 @@ class Voc:
             should be, SR-S201 a link leads outside.
     """
 
-    kind = "boxes"
-
     def __init__(
         self,
         *,
@@ -74,25 +72,20 @@ class Voc:
         notes = self._notes(root)
         names = classes or sorted({name for _, objects in notes for name, _, _ in objects})
         self.classes = tuple(printable(name) for name in names)
-        self._add_files(root, [_noted(note, objects, list(names)) for note, objects in notes])
+        self._hold(
+            [_noted(note, objects, list(names)) for note, objects in notes],
+            [os.path.realpath(root)] * len(notes),
+            classes=len(self.classes),
+            below=root,
+            unlabelled=unlabelled,
+            allow_outside=allow_outside,
+        )
         self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(notes))))
 
     @staticmethod
     def fits(path: Path) -> bool:
         """Whether there are Annotations with xml files, and JPEGImages."""
         return (path / "JPEGImages").is_dir() and any((path / "Annotations").glob("*.xml"))
-
-    def name(self, item: int) -> str:
-        """The image's path."""
-        return self._files.name(item)
-
-    def read(self, item: int) -> bytes:
-        """The image file's bytes."""
-        return self._files.read(item)
-
-    def boxes(self, item: int) -> Boxes:
-        """The image's boxes."""
-        return self._noted.boxes(item)
 
     def _notes(self, root: str) -> list[tuple[Note, list[_Object]]]:
         """Each image with what its xml file says, class names still as text."""
@@ -118,15 +111,6 @@ class Voc:
         if not notes:
             raise Failure("SR-D108", path=printable(self.path), why="no image has an xml file in Annotations")
         return notes
-
-    def _add_files(self, root: str, notes: list[Note]) -> None:
-        folder = folder_at(self.unlabelled, below=root) if self.unlabelled else None
-        further = images_below(folder) if folder else []
-        roots = [os.path.realpath(root)] * len(notes) + [os.path.realpath(folder or root)] * len(further)
-        paths = [note.path for note in notes] + further
-        self._files = Files(paths, [None] * len(paths) if self.allow_outside else list(roots))
-        self._noted = Noted(notes, self._files, len(self.classes))
-        self.labels, self.splits, self.further = self._noted.labels, self._noted.splits, self._noted.further
 
 
 _Object = tuple[str, list[float], bool]
