@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillroom import assemble, lessons, machine, recipe
+from stillroom import assemble, lessons, machine, recipe, sections
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import Loader, in_order
@@ -37,7 +37,7 @@ from stillroom.learn import score
 from stillroom.learner import Learner
 from stillroom.models.network import Network
 from stillroom.plugins import choices, pick
-from stillroom.recipe import Training
+from stillroom.sections import Training
 from stillroom.state import State
 from stillroom.tasks.classification import Classification
 from stillroom.teachers.frozen import Frozen
@@ -101,7 +101,7 @@ class Remembered:
         """Nothing."""
 
 
-def asked(args: argparse.Namespace, setting: str, method: str) -> recipe.Recipe:
+def asked(args: argparse.Namespace, setting: str, method: str) -> sections.Recipe:
     """The recipe of one training."""
     sides = {side: dict(section) for side, section in SETTINGS[setting].items()}
     if setting == "cnn":
@@ -116,7 +116,7 @@ def asked(args: argparse.Namespace, setting: str, method: str) -> recipe.Recipe:
     return recipe.check(raw | sides)
 
 
-def networks(one: recipe.Recipe, data: Dataset, seed: int) -> tuple[Network, Frozen]:
+def networks(one: sections.Recipe, data: Dataset, seed: int) -> tuple[Network, Frozen]:
     pixels = assemble.pixels_of(data.splits["train"])
     student = assemble.make_network(one.student, data, Classification(), pixels, seed=seed)
     teacher = assemble.make_network(one.teacher, data, Classification(), pixels, seed=0)

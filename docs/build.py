@@ -24,7 +24,7 @@ from typing import Any
 
 import annotated_types as at
 
-from stillroom import choose, errors, recipe
+from stillroom import choose, errors, recipe, sections
 from stillroom.data import decode
 from stillroom.plugins import choices, module, pick
 
@@ -63,15 +63,16 @@ EXITS = {
 }
 
 SECTIONS: list[tuple[str, str, type]] = [
-    ("the top of the file", "", recipe.Recipe),
-    ("[data]", "data", recipe.Data),
-    ("[teacher]", "teacher", recipe.Teacher),
-    ("[student]", "student", recipe.Student),
-    ("[[methods]]", "methods.0", recipe.Method),
-    ("[task]", "task", recipe.Task),
-    ("[train]", "train", recipe.Training),
-    ("[augment]", "augment", recipe.Augment),
-    ("[[export]]", "export.0", recipe.Export),
+    ("the top of the file", "", sections.Recipe),
+    ("[data]", "data", sections.Data),
+    ("[teacher]", "teacher", sections.Teacher),
+    ("[student]", "student", sections.Student),
+    ("[[methods]]", "methods.0", sections.Method),
+    ("[task]", "task", sections.Task),
+    ("[train]", "train", sections.Training),
+    ("[augment]", "augment", sections.Augment),
+    ("[cache]", "cache", sections.Cache),
+    ("[[export]]", "export.0", sections.Export),
 ]
 
 RECIPES = """\
@@ -194,9 +195,9 @@ def recipes() -> str:
     for title, path, kind in SECTIONS:
         parts.append(f"## {title if path == '' else f'`{title}`'}\n\n{inspect.getdoc(kind)}\n")
         parts.append(_keys(kind, path) + "\n")
-        if kind is recipe.Data:
+        if kind is sections.Data:
             parts += [_plugin("data/sources", "source", name) for name in choices("data/sources") if name != "auto"]
-        if kind is recipe.Task:
+        if kind is sections.Task:
             parts += [_plugin("tasks", "name", name) for name in choices("tasks")]
     parts.append("What each method takes besides is on the page [methods](methods.md).\n")
     parts.append("## The built-in recipes\n")

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from stillroom.errors import Failure
     from stillroom.methods.method import Method
     from stillroom.models.network import Network
-    from stillroom.recipe import Recipe
     from stillroom.reopen import Finished
+    from stillroom.sections import Recipe
     from stillroom.types import Batch, Output
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from stillroom import pipeline, recipe
 from stillroom.engine import Engine, Signals
-from stillroom.recipe import Recipe
 from stillroom.reopen import Finished
+from stillroom.sections import Recipe
 from stillroom.train import Step
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stillroom import models, recipe
+from stillroom import models, sections
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset, Split
 from stillroom.data.random import spaced
@@ -32,7 +32,7 @@ class Pixels:
     std: tuple[float, ...]
 
 
-def load_data(section: recipe.Data, *, report: Path | None = None, channels: int | None = None) -> Dataset:
+def load_data(section: sections.Data, *, report: Path | None = None, channels: int | None = None) -> Dataset:
     """The images that a recipe's `[data]` names.
 
     Args:
@@ -55,7 +55,7 @@ def load_data(section: recipe.Data, *, report: Path | None = None, channels: int
     )
 
 
-def make_task(section: recipe.Task) -> Task:
+def make_task(section: sections.Task) -> Task:
     """The task of `[task]`."""
     task: Task = pick("tasks", section.name)(**section.arguments)
     return task
@@ -81,7 +81,7 @@ def pixels_of(split: Split) -> Pixels:
 
 
 def make_network(
-    section: recipe.Teacher | recipe.Student, data: Dataset, task: Task, pixels: Pixels, *, seed: int
+    section: sections.Teacher | sections.Student, data: Dataset, task: Task, pixels: Pixels, *, seed: int
 ) -> Network:
     """The network of `[teacher]` or `[student]`, before anything is trained.
 
@@ -107,7 +107,7 @@ def make_network(
             section.network,
             str(section.weights),
             classes=classes,
-            head=HEADS["head" if isinstance(section, recipe.Student) else fit],
+            head=HEADS["head" if isinstance(section, sections.Student) else fit],
             trust=section.trust,
             **common,
             **section.arguments,

@@ -17,7 +17,7 @@ from stillroom.learner import Learner
 from stillroom.lessons import Lessons
 from stillroom.methods.method import Method
 from stillroom.models.network import Network
-from stillroom.recipe import Recipe
+from stillroom.sections import Recipe
 from stillroom.state import State
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen

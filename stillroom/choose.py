@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stillroom.recipe import Method
+from stillroom.sections import Method
 from stillroom.types import Answers
 
 GAP = 0.1  # share of the teacher's MACs up to which a student counts as far behind it

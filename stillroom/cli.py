@@ -15,8 +15,8 @@ import click
 from stillroom import __version__
 
 if TYPE_CHECKING:
-    from stillroom.recipe import Recipe
     from stillroom.run import Run
+    from stillroom.sections import Recipe
 
 KINDS = {
     "sources": "data/sources",

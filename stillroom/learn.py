@@ -20,8 +20,8 @@ from stillroom.data.loader import Loader, in_order
 from stillroom.engine import Engine, Signals, precision_for
 from stillroom.errors import Exit, Failure, Stopped
 from stillroom.learner import Learner
-from stillroom.recipe import Augment, Training
 from stillroom.run import Run
+from stillroom.sections import Augment, Training
 from stillroom.state import State
 from stillroom.tasks.task import Task
 from stillroom.teachers.teacher import Teacher

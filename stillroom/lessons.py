@@ -17,8 +17,9 @@ from stillroom.methods.method import Method
 from stillroom.models.network import Network
 from stillroom.pairing import Pair
 from stillroom.plugins import choices, pick
-from stillroom.recipe import AUTO, Recipe
-from stillroom.recipe import Method as Section
+from stillroom.recipe import AUTO
+from stillroom.sections import Method as Section
+from stillroom.sections import Recipe
 from stillroom.survey import Survey, survey
 from stillroom.teachers.frozen import Frozen
 from stillroom.types import Answers

@@ -22,8 +22,8 @@ from stillroom.errors import Exit, Failure, Stopped
 from stillroom.learn import Progress
 from stillroom.models.network import Network
 from stillroom.plugins import pick
-from stillroom.recipe import Export, Recipe
 from stillroom.run import Run
+from stillroom.sections import Export, Recipe
 from stillroom.stages import Stages
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen

@@ -1,8 +1,7 @@
-"""An experiment as data: read, checked whole, every problem named at once.
+"""Recipes are read, checked whole, and every problem is named at once.
 
-A recipe is TOML, so nothing in it can run. The dataclasses below are its one schema; what a plug-in takes (a method's
-temperature, a source's path) is read from the plug-in's own constructor. Nothing behind `pipeline` sees a `Recipe`:
-everything further down takes plain arguments, or the one section that is its own.
+A recipe is TOML, so nothing in it can run. What its sections hold is in `sections`; what a plug-in takes (a method's
+temperature, a source's path) is read from the plug-in's own constructor.
 """
 
 from __future__ import annotations
@@ -10,154 +9,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tomli_w
-from annotated_types import Ge, Gt, Le, Lt
+from typing import Any
 
 from stillroom.errors import Failure
 from stillroom.plugins import choices, near, pick
+from stillroom.sections import Data, Fit, Method, Recipe, Student, Task, Teacher
 from stillroom.signature import build, plugin_problems
 
-Share = Annotated[float, Ge(0), Lt(1)]
-Positive = Annotated[float, Gt(0)]
-Count = Annotated[int, Ge(1)]
-
-Fit = Literal["none", "head", "all"]
-
 BUILT_IN = Path(__file__).parent / "recipes"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Which images. Further keys go to the source: `path`, mostly."""
-
-    source: str  # a name of `stillroom list sources`; "auto" looks at `path`
-    size: Count | None = None  # side in pixels; the images' own where it is left out
-    val: Share = 0.15  # share for selection, where the source has no split of its own
-    test: Share = 0.2  # share for the final figures, likewise
-    max_bad: Share = 0.01  # share of images that may be unreadable
-    max_pixels: Count = 89_000_000  # a larger image is refused before it is decoded
-    memory_gb: Annotated[float, Ge(0)] = 2.0  # a split that fits is kept in memory, decoded
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """How a training image may change between two looks. Every number is a largest amount; 0 leaves it alone."""
-
-    flip: bool = False  # mirror left to right, half of the time; off, because a mirrored letter is another letter
-    shift: Share = 0.1  # share of the side, either way
-    zoom: Share = 0.0  # scale between 1 - zoom and 1 + zoom
-    rotate: Annotated[float, Ge(0), Le(180)] = 0.0  # degrees, either way
-    brightness: Share = 0.0  # added to all pixels, either way
-    contrast: Share = 0.0  # factor between 1 - contrast and 1 + contrast
-    saturation: Share = 0.0  # factor between 1 - saturation and 1 + saturation
-    erase: Annotated[float, Ge(0), Le(1)] = 0.0  # probability that a square of up to half the side becomes grey
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is predicted, and how much the labels weigh beside the teacher. Further keys go to the task."""
-
-    name: str = "classification"  # a name of `stillroom list tasks`
-    weight: Annotated[float, Ge(0)] = 1.0  # of the labels' loss; the baseline always trains with 1
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How long, how fast, how precise."""
-
-    epochs: Positive = 30.0  # looks at every training image
-    steps: Count | None = None  # instead of epochs
-    batch: Count = 128  # images an optimiser step, over all processes and micro-batches
-    accumulate: Count = 1  # micro-batches the batch is cut into, to save memory; gradients stay the same
-    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has Nesterov momentum 0.9
-    lr: Positive = 1e-3  # the highest learning rate, reached when the warm-up ends
-    warmup: Share = 0.05  # share of the run in which the rate climbs; then a cosine to zero
-    weight_decay: Annotated[float, Ge(0)] = 0.05  # of weights, not of biases and norms
-    clip: Positive = 1.0  # largest gradient norm; inf turns clipping off, the norm is logged either way
-    average: Share = 0.999  # decay of the averaged student; 0 averages nothing
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where it is native
-    evaluations: Count = 20  # looks at the val split, evenly spread; the best one is kept
-    checkpoint_seconds: Annotated[float, Ge(0)] = 30.0  # a kill costs at most this much work
-
-    def __post_init__(self) -> None:
-        if self.batch % self.accumulate:
-            raise ValueError(f"batch: must be a multiple of accumulate, got {self.batch} and {self.accumulate}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """The large network. Further keys go to the network's constructor."""
-
-    network: str  # resnet56, timm/NAME, torchvision/NAME, huggingface/NAME or package.module:Name
-    weights: str | None = None  # a file, "pretrained", or "none" to begin with nothing; see `resolved`
-    fit: Fit | None = None  # to the data's classes; follows from `weights` if it is left out
-    map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it
-    trust: str | None = None  # "sha256:..." of a pickle that may be opened
-    train: Training = field(default_factory=Training)  # where it is trained here; what it leaves out is [train]'s
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Student:
-    """The small network. Further keys go to the network's constructor."""
-
-    network: str  # as the teacher's
-    weights: str = "none"  # to begin from: a file, "pretrained", or "none" to begin with nothing
-    trust: str | None = None  # "sha256:..." of a pickle that may be opened
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One thing to imitate. Further keys go to the method's constructor."""
-
-    name: str  # a name of `stillroom list methods`, package.module:Name, or "auto"
-    weight: Annotated[float, Ge(0)] | None = None  # the method's own default where it is left out
-    warmup: Share = 0.0  # share of the run in which the weight climbs from 0
-    decay: Annotated[float, Ge(0), Le(1)] = 1.0  # share of the run after which the weight falls to 0; 1 never
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """One file to make, and what it must prove on its own runtime."""
-
-    target: str = "onnx"  # a name of `stillroom list targets`
-    bits: Literal[32, 8] = 32  # 32 is float, 8 is int8
-    agreement: Annotated[float, Ge(0), Le(1)] | None = None  # with the student; the task knows how much is usual
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """The whole experiment."""
-
-    data: Data
-    student: Student
-    teacher: Teacher
-    name: str = "run"  # the run's folder is runs/NAME; the recipe's file name where it is left out
-    seeds: tuple[int, ...] = (0,)  # of first weights, order and augmentation; a run for each
-    baseline: bool = True  # train the same student untaught beside it
-    task: Task = field(default_factory=Task)
-    augment: Augment = field(default_factory=Augment)
-    methods: tuple[Method, ...] = (Method(name="hinton"),)
-    balance: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
-    train: Training = field(default_factory=Training)
-    export: tuple[Export, ...] = (Export(bits=32), Export(bits=8))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The recipe as it would be written, with every default spelled out."""
-        return _plain(self)
-
-    def toml(self) -> str:
-        """The recipe as a file. Reading it again gives an equal recipe."""
-        return tomli_w.dumps(self.as_dict())
-
 
 AUTO = "auto"
 """`methods = "auto"`: the methods follow from the task and the two networks, see docs/choosing.md."""
@@ -168,7 +28,7 @@ PLUGINS = {Data: ("data/sources", "source"), Task: ("tasks", "name"), Method: ("
 FROM_DATA = {"classes", "channels", "size", "mean", "std", "pretrained"}
 """What every network is told by the program, and a recipe therefore not."""
 
-SHORT = {"data": "source", "teacher": "network", "student": "network", "task": "name"}
+SHORT: dict[str, str] = {"data": "source", "teacher": "network", "student": "network", "task": "name"}
 """`teacher = "timm/vit_base_patch16_224"` is short for `teacher.network = ...`."""
 
 
@@ -210,12 +70,15 @@ def resolved(recipe: Recipe) -> Recipe:
     to (a classifier's head, a detector as a whole, an embedding not at all); a file is the user's own and is left as it
     is; a network without weights is trained whole.
     """
-    teacher = recipe.teacher
-    library = "/" in teacher.network.partition(":")[0]
-    weights = teacher.weights or ("pretrained" if library else "none")
     fits: dict[str, Fit] = {"pretrained": pick("tasks", recipe.task.name).fit, "none": "all"}
-    teacher = dataclasses.replace(teacher, weights=weights, fit=teacher.fit or fits.get(weights, "none"))
-    return dataclasses.replace(recipe, teacher=teacher)
+
+    def one(teacher: Teacher) -> Teacher:
+        library = "/" in teacher.network.partition(":")[0]
+        weights = teacher.weights or ("pretrained" if library else "none")
+        fit, others = teacher.fit or fits.get(weights, "none"), tuple(map(one, teacher.others))
+        return dataclasses.replace(teacher, weights=weights, fit=fit, others=others)
+
+    return dataclasses.replace(recipe, teacher=one(recipe.teacher))
 
 
 def built_in() -> list[str]:
@@ -284,6 +147,9 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
     for key, inner in SHORT.items():
         if isinstance(raw.get(key), str):
             raw[key] = {inner: raw[key]}
+    teachers = raw.get("teacher")
+    if isinstance(teachers, list) and teachers and isinstance(teachers[0], str):
+        raw["teacher"] = {"network": teachers[0], "others": teachers[1:]}
     data = raw.get("data")
     if isinstance(data, dict) and isinstance(data.get("source"), str) and _is_path(data["source"]):
         raw["data"] = {"path": data["source"]} | data | {"source": "auto"}
@@ -296,13 +162,22 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         raw["methods"] = [{"name": one} if isinstance(one, str) else one for one in methods]
     if isinstance(raw.get("seeds"), int):
         raw["seeds"] = [raw["seeds"]]
-    teacher, train = raw.get("teacher"), raw.get("train")
-    if isinstance(teacher, dict) and isinstance(train, dict) and isinstance(teacher.get("train", {}), dict):
-        own = teacher.get("train", {})
+    if isinstance(raw.get("teacher"), dict):
+        raw["teacher"] = _teacher(raw["teacher"], raw.get("train"))
+    return raw
+
+
+def _teacher(given: dict[str, Any], train: Any) -> dict[str, Any]:
+    """A teacher, and all others with it, whose training inherits what it leaves out from [train]."""
+    own = given.get("train", {})
+    if isinstance(train, dict) and isinstance(own, dict):
         length = {"epochs", "steps"}  # one question with two answers: whoever gives one of them has answered it
         inherited = {k: v for k, v in train.items() if not (k in length and length & own.keys())}
-        raw["teacher"] = teacher | {"train": inherited | own}
-    return raw
+        given = given | {"train": inherited | own}
+    if isinstance(others := given.get("others"), list):
+        tables = [{"network": one} if isinstance(one, str) else one for one in others]
+        given = given | {"others": [_teacher(one, train) if isinstance(one, dict) else one for one in tables]}
+    return given
 
 
 def _is_path(source: str) -> bool:
@@ -321,11 +196,12 @@ def _sections(raw: dict[str, Any]) -> dict[str, Any]:
     return raw | moved
 
 
-def _with_arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+def _with_arguments(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(kind)} - {"arguments"}
-    return {k: v for k, v in given.items() if k in known} | {
-        "arguments": {k: v for k, v in given.items() if k not in known}
-    }
+    own = {k: v for k, v in given.items() if k in known}
+    if isinstance(own.get("others"), list):
+        own["others"] = [_with_arguments(kind, one) if isinstance(one, dict) else one for one in own["others"]]
+    return own | {"arguments": {k: v for k, v in given.items() if k not in known}}
 
 
 def _unknown_names(raw: dict[str, Any]) -> list[str]:
@@ -367,43 +243,49 @@ def _not_alone(path: str, given: dict[str, Any], methods: list[Any]) -> list[str
 
 def _contradictions(recipe: Recipe) -> list[str]:
     """What no single value shows."""
+    looks, asks = recipe.augment.looks, "augment.views: must be above 0 with cache.use = 'always'"
     rules = [
+        (recipe.cache.use == "always" and not looks, f"{asks}; looks that never come again are not worth keeping"),
         (not recipe.seeds, "seeds: needs at least one"),
         (
             not recipe.methods and recipe.task.weight == 0,
             "methods: empty, and task.weight is 0: nothing would be trained",
         ),
-        (
-            recipe.teacher.fit == "none" and recipe.teacher.weights == "none",
-            "teacher.fit: 'none' needs teacher.weights; without weights the teacher would be noise",
-        ),
-        (
-            recipe.teacher.fit == "head" and recipe.teacher.weights == "none",
-            "teacher.fit: 'head' needs teacher.weights; a head on random features teaches nothing",
-        ),
-        (
-            recipe.teacher.fit != "none" and not pick("tasks", recipe.task.name).taught,
-            f"teacher.fit: must be 'none', for labels teach nothing in {recipe.task.name}; give teacher.weights",
-        ),
         (recipe.data.val + recipe.data.test >= 1, "data.val + data.test: must leave something to train on"),
         (recipe.data.val == 0, "data.val: must be above 0; selection needs images that the test does not use"),
         (recipe.data.test == 0, "data.test: must be above 0; without it no figure can be trusted"),
     ]
+    teachers = _teachers(recipe.teacher)
     found = [text for wrong, text in rules if wrong]
-    for section, network in (("teacher", recipe.teacher), ("student", recipe.student)):
+    found += [line for path, one in teachers for line in _untaught(path, one, recipe)]
+    networks: list[tuple[str, Teacher | Student]] = [*teachers, ("student", recipe.student)]
+    for section, network in networks:
         for name in sorted(FROM_DATA & network.arguments.keys()):
             found.append(f"{section}.{name}: can't be set here; it follows from the data and the weights")
     return found
 
 
-def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries with `arguments` spread out again, tuples as lists, and no None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        pairs |= pairs.pop("arguments", {})
-        return {k: _plain(v) for k, v in pairs.items() if v is not None}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value
+def _teachers(teacher: Teacher) -> list[tuple[str, Teacher]]:
+    """All teachers, each with its path."""
+    return [("teacher", teacher), *((f"teacher.others[{i}]", one) for i, one in enumerate(teacher.others))]
+
+
+def _untaught(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
+    """What keeps a teacher from knowing anything, or from being told apart from a leader of others."""
+    unknown, task = teacher.weights == "none", recipe.task.name
+    rules = [
+        (
+            teacher.fit == "none" and unknown,
+            f"{path}.fit: 'none' needs {path}.weights; without weights the teacher would be noise",
+        ),
+        (
+            teacher.fit == "head" and unknown,
+            f"{path}.fit: 'head' needs {path}.weights; a head on random features teaches nothing",
+        ),
+        (
+            teacher.fit != "none" and not pick("tasks", task).taught,
+            f"{path}.fit: must be 'none', for labels teach nothing in {task}; give {path}.weights",
+        ),
+        (path != "teacher" and bool(teacher.others), f"{path}.others: teachers are one list, below [teacher] itself"),
+    ]
+    return [text for wrong, text in rules if wrong]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stillroom import assemble, judge, recipe, report
+from stillroom import assemble, judge, recipe, report, sections
 from stillroom.answering import Answering
 from stillroom.data.dataset import Dataset
 from stillroom.errors import Failure
@@ -20,8 +20,8 @@ from stillroom.export._verify import Verification
 from stillroom.models import fill, load
 from stillroom.models.network import Network
 from stillroom.pipeline import export
-from stillroom.recipe import Export, Recipe
 from stillroom.run import Run
+from stillroom.sections import Export, Recipe
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
 
@@ -180,7 +180,7 @@ class Finished:
         """Images elsewhere, brought to the run's size and colours."""
         # Labels may come from any kind of source; boxes and masks are looked for where the run's own were.
         source = "auto" if self.data.kind == "labels" else self.recipe.data.source
-        section = recipe.Data(source=source, size=self.data.size, arguments={"path": path})
+        section = sections.Data(source=source, size=self.data.size, arguments={"path": path})
         data = assemble.load_data(section, channels=self.data.channels)
         assemble.matched(self.task, data)
         if data.classes != self.data.classes:

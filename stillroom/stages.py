@@ -22,8 +22,8 @@ from stillroom.learner import Learner
 from stillroom.metrics._figure import wilson
 from stillroom.models import fill, load
 from stillroom.models.network import Network
-from stillroom.recipe import Recipe, Training
 from stillroom.run import Run
+from stillroom.sections import Recipe, Training
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
 from stillroom.weighting import Weight

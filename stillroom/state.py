@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stillroom.checkpoint import Parts
 from stillroom.learner import Learner
-from stillroom.recipe import Training
+from stillroom.sections import Training
 
 PLAIN = ("step", "lr_scale", "restores", "skipped", "avoid", "best_score", "best_step")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stillroom.engine import Engine, precision_for
 from stillroom.learner import Learner
-from stillroom.recipe import Training
+from stillroom.sections import Training
 from stillroom.state import State
 from stillroom.teachers.teacher import Teacher
 from stillroom.types import Batch, Terms

@@ -20,6 +20,7 @@ ORDER = [
     "errors",
     "plugins",
     "signature",
+    "sections",
     "recipe",
     "files",
     "checkpoint",
@@ -102,7 +103,7 @@ def test_a_module_imports_only_from_above(path):
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     limit = (
-        420 if path.stem in ("recipe", "cli") else 260
+        420 if path.stem in ("cli", "sections", "recipe") else 260
     )  # a schema and a list of verbs are long lists, not long ideas
     assert path.stem == "errors" or len(text.splitlines()) <= limit
     for node in ast.walk(ast.parse(text)):
@@ -165,7 +166,7 @@ TASKS = choices("tasks")
 KNOW_TASKS = {"tasks", "metrics", "data", "models"}
 """Rooms that may know which tasks there are."""
 
-DEFAULT = {"recipe.py": {"classification"}, "about.py": {"classification"}}
+DEFAULT = {"sections.py": {"classification"}, "about.py": {"classification"}}
 """Files that may name a task all the same: a recipe, or an old run, that says none means this one."""
 
 

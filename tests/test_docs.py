@@ -27,7 +27,7 @@ import pytest
 from kit.command import environment
 from scipy import stats
 
-from stillroom import cli, recipe
+from stillroom import cli, recipe, sections
 from stillroom.plugins import choices, pick
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,8 +159,8 @@ def test_every_key_of_a_recipe_is_explained():
     build = builder()
     for _, _, kind in build.SECTIONS:
         fields = {field.name for field in build.dataclasses.fields(kind)} - {"arguments"}
-        sections = set(build.typing.get_type_hints(recipe.Recipe)) if kind is recipe.Recipe else set()
-        tables = {"data", "student", "teacher", "task", "augment", "methods", "train", "export"} & sections
+        known = set(build.typing.get_type_hints(kind)) if kind is sections.Recipe else set()
+        tables = {"data", "student", "teacher", "task", "augment", "methods", "train", "cache", "export"} & known
         assert fields - tables == build.comments(kind).keys()
 
 

@@ -22,7 +22,7 @@ from torch.nn.functional import grid_sample
 from stillroom.data.geometry import Geometry, between, geometry, mirrored
 from stillroom.data.random import key, uniform
 from stillroom.data.threads import on_threads
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 
 __all__ = ["augment", "key", "to_float"]
 

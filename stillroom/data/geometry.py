@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillroom.data.random import uniform
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 
 FLIP, SHIFT_X, SHIFT_Y, ZOOM, ROTATE = range(5)
 VISIBLE = 0.25

@@ -22,7 +22,7 @@ from stillroom.data.augment import augment, key, to_float
 from stillroom.data.dataset import Split
 from stillroom.data.geometry import geometry
 from stillroom.data.random import permutation
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 from stillroom.types import Batch
 
 AHEAD = 2

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from stillroom import assemble, lessons, recipe
+from stillroom import assemble, lessons, recipe, sections
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import Loader
 from stillroom.engine import Engine, Signals
 from stillroom.learn import learn
 from stillroom.learner import Learner
 from stillroom.models import build
-from stillroom.recipe import Augment, Training
 from stillroom.run import Run
+from stillroom.sections import Augment, Training
 from stillroom.state import State
 from stillroom.tasks.classification import Classification
 from stillroom.teachers.frozen import Frozen
@@ -27,7 +27,7 @@ AUGMENT = Augment(shift=0.1, rotate=10)
 
 
 def digits() -> Dataset:
-    return assemble.load_data(recipe.Data(source="digits", size=8))
+    return assemble.load_data(sections.Data(source="digits", size=8))
 
 
 def teacher(classes: int = 10) -> Frozen:

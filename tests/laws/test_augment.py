@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from stillroom.data.augment import augment, key, to_float
 from stillroom.data.random import permutation, uniform
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 
 PHOTO = torch.tensor(load_sample_image("flower.jpg")).permute(2, 0, 1)
 DIGITS = torch.from_numpy((load_digits().images[:32] * 15).astype(np.uint8))[:, None]

@@ -13,7 +13,7 @@ from stillroom.data.augment import augment, key
 from stillroom.data.geometry import geometry, move_boxes
 from stillroom.data.targets.boxes import BoxTargets
 from stillroom.data.targets.masks import MaskTargets
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 
 SIDE = 64
 NOTHING = Augment(shift=0)

@@ -17,7 +17,7 @@ from stillroom.data.dataset import Split, load
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
 from stillroom.data.store import Ledger
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 from stillroom.types import Batch
 
 SOURCE = Digits()

@@ -10,8 +10,8 @@ from kit.training import TRAINING, furthest, replace, same
 from stillroom import checkpoint
 from stillroom.errors import Failure
 from stillroom.models import Network, build
-from stillroom.recipe import Training
 from stillroom.run import read_stream
+from stillroom.sections import Training
 from stillroom.state import State
 from stillroom.train import Diverged, learning_rate
 from stillroom.weighting import Weight

@@ -19,7 +19,7 @@ from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.voc import Voc
 from stillroom.errors import Failure
-from stillroom.recipe import Augment
+from stillroom.sections import Augment
 
 MADE = {scene.name: scene for scene in scenes()}
 POLICY = Augment(flip=True, shift=0.1, zoom=0.2, rotate=10)
