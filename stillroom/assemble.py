@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +14,20 @@ from stillroom import models, sections
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset, Split
 from stillroom.data.random import spaced
+from stillroom.engine import precision_for
 from stillroom.errors import Failure
 from stillroom.models.network import Network
 from stillroom.plugins import pick
+from stillroom.recipe import AUTO
+from stillroom.tasks._agreeing import agreeing
 from stillroom.tasks.task import Task
+from stillroom.teachers.ensemble import Ensemble
+from stillroom.teachers.frozen import Frozen
 
 HEADS: dict[str, Literal["keep", "any", "replace"]] = {"none": "keep", "head": "replace", "all": "any"}
 """How far a network is fitted -> what of a file's classifier is asked for."""
+
+APART = 1_000_003  # between the seeds of two teachers of one run; no two runs are so far apart
 
 STATISTICS = 2048  # training images that the mean and deviation of the pixels are taken from
 
@@ -30,6 +38,10 @@ class Pixels:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+UNSEEN = Pixels((0.5,), (0.25,))
+"""For networks that are not asked about images."""
 
 
 def load_data(section: sections.Data, *, report: Path | None = None, channels: int | None = None) -> Dataset:
@@ -61,6 +73,12 @@ def make_task(section: sections.Task) -> Task:
     return task
 
 
+def task_for(section: sections.Task, data: Dataset) -> Task:
+    """The task of `[task]`, see `matched`; where no image has a label, it asks for agreement with the teacher."""
+    task = matched(make_task(section), data)
+    return task if data.labelled else agreeing(task)
+
+
 def matched(task: Task, data: Dataset) -> Task:
     """The task, if the data knows what it needs, and its metrics can be had.
 
@@ -71,6 +89,43 @@ def matched(task: Task, data: Dataset) -> Task:
         raise Failure("SR-D118", task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
     task.metrics(data.classes)
     return task
+
+
+def subject(recipe: sections.Recipe, *, report: Path | None = None) -> tuple[sections.Recipe, Dataset, Task]:
+    """The images of a recipe, what is asked of them, and the recipe as it can be done with them.
+
+    Where no image has a label, the classes are the teacher's, called by their numbers unless somebody names them, the
+    task asks for agreement with it, and labels weigh nothing.
+
+    Args:
+        recipe: the whole experiment.
+        report: as for `load_data`.
+
+    Raises:
+        Failure: as `load_data` and `matched`; SR-D140 a teacher would have to learn, SR-D142 nothing would teach.
+    """
+    data = load_data(recipe.data, report=report)
+    task = task_for(recipe.task, data)
+    if data.labelled:
+        return recipe, data, task
+    teachers = {"teacher": recipe.teacher} | {f"teacher.others[{i}]": t for i, t in enumerate(recipe.teacher.others)}
+    for section, teacher in teachers.items():
+        if teacher.fit != "none":
+            raise Failure("SR-D140", section=section, fit=teacher.fit)
+    blind = [m.name for m in recipe.methods if m.name != AUTO and pick("methods", m.name).needs_labels]
+    if blind or not recipe.methods:
+        why = f"{', '.join(blind)} set the true class apart" if blind else "there are no methods"
+        raise Failure("SR-D142", methods=why)
+    unweighted = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, weight=0.0))
+    return unweighted, named(data, task, recipe.teacher), task
+
+
+def named(data: Dataset, task: Task, teacher: sections.Teacher) -> Dataset:
+    """Data that has no classes with those of the teacher, if the task has any."""
+    if data.classes or task.outputs(1) is None:
+        return data
+    count = len(teacher.map or ()) or make_network(teacher, data, task, UNSEEN, seed=0).classes
+    return dataclasses.replace(data, classes=tuple(map(str, range(count))))
 
 
 def pixels_of(split: Split) -> Pixels:
@@ -97,7 +152,8 @@ def make_network(
         "std": pixels.std,
         "answers": task.answers,
     }
-    fit, map, outputs = getattr(section, "fit", "all"), getattr(section, "map", None), task.outputs(len(data.classes))
+    fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
+    outputs = task.outputs(len(data.classes)) if data.classes else None
     classes = None if fit == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"
@@ -118,6 +174,53 @@ def make_network(
     if least is not None and (network.classes < least or (not map and network.classes != least)):
         raise Failure("SR-M301", name=section.network, theirs=network.classes, classes=len(data.classes))
     return network
+
+
+def stages_of(section: sections.Teacher) -> dict[str, sections.Teacher]:
+    """Every teacher under the name of its stage, and so of its file: "teacher", "teacher-2", "teacher-3" ..."""
+    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate((section, *section.others), 1)}
+
+
+def make_teachers(
+    stages: Mapping[str, sections.Teacher], data: Dataset, task: Task, pixels: Pixels, *, seed: int
+) -> dict[str, Network]:
+    """The networks of all teachers, before anything is trained: stage -> network.
+
+    Each begins from a seed of its own: two of one kind that began alike would know the same.
+    """
+    return {
+        stage: make_network(one, data, task, pixels, seed=seed + number * APART)
+        for number, (stage, one) in enumerate(stages.items())
+    }
+
+
+def together(section: sections.Teacher, networks: Sequence[Network]) -> nn.Module:
+    """The network that the student hears: the only teacher, or all of them as one.
+
+    Raises:
+        Failure: SR-M370, SR-M371 they can't be one.
+    """
+    if not section.others:
+        return networks[0]
+    maps = [one.map for one in stages_of(section).values()]
+    return Ensemble(networks, maps=maps, combine=section.combine)
+
+
+def averaged(section: sections.Teacher, task: Task) -> str:
+    """What of several teachers the mean is taken of, as a word."""
+    return "vectors" if task.answers == "vector" else section.combine
+
+
+def frozen(recipe: sections.Recipe, network: nn.Module, device: torch.device) -> Frozen:
+    """What `together` gave, as it teaches: in the data's classes, in the recipe's precision."""
+    section = recipe.teacher
+    return Frozen(network, map=None if section.others else section.map, precision=precision_of(recipe, device))
+
+
+def precision_of(recipe: sections.Recipe, device: torch.device) -> torch.dtype:
+    """Of the teacher's arithmetic: what the training computes in, unless the recipe says another."""
+    asked = recipe.teacher.precision
+    return precision_for(device, recipe.train.precision if asked == "auto" else asked)
 
 
 def spread(split: Split, count: int) -> Tensor:

@@ -133,6 +133,34 @@ RECIPE = {
         "nothing was changed",
         "put the images back to resume, or give the new ones a folder of their own: name=...",
     ),
+    "SR-C430": Entry(
+        Exit.USAGE,
+        "seeds are given twice: --seeds {count} and seeds={seeds}",
+        "--seeds {count} is short for the seeds 0 to {count} - 1, and seeds=... names others",
+        "nothing was started",
+        "give one of the two",
+    ),
+    "SR-C431": Entry(
+        Exit.USAGE,
+        "{folder} holds {theirs}, and this would be {ours}",
+        "the figures and the report of one would take the place of the other's",
+        "nothing was changed",
+        "give this one a folder of its own: name=... or --folder",
+    ),
+    "SR-C432": Entry(
+        Exit.USAGE,
+        "no seed has come to its figures   {folder}",
+        "{seeds}",
+        "nothing was written",
+        "give the runs' own command again: it goes on where it stopped",
+    ),
+    "SR-C433": Entry(
+        Exit.USAGE,
+        "{folder} holds runs of several seeds",
+        "this command works on one run",
+        "nothing was done",
+        "name one of them: {first}",
+    ),
     "SR-C460": Entry(
         Exit.USAGE,
         "no run folder   {folder}",
@@ -250,7 +278,7 @@ DATA: dict[str, Entry] = {
         "label out of range: {label}   {path}",
         "{count} image(s) have a label outside 0..{highest}",
         "nothing was started",
-        "correct the labels; -1 usually means a split published without labels, which can't be used",
+        "correct the labels; -1 alone stands for an image whose class nobody knows",
     ),
     "SR-D114": Entry(
         Exit.DATA,
@@ -385,6 +413,27 @@ DATA: dict[str, Entry] = {
         "they are left out",
         "add the missing files, or delete the images",
     ),
+    "SR-D140": Entry(
+        Exit.DATA,
+        "no image has a label, and {section}.fit is {fit!r}",
+        "without labels nothing here can teach a teacher its classes",
+        "nothing was trained",
+        "set {section}.fit = 'none' and give it weights that know their classes; or lay images out as CLASS/*.jpg",
+    ),
+    "SR-D141": Entry(
+        Exit.DATA,
+        "{count} image(s) of {split} have no label   {path}",
+        "{split} is there to be judged by, and others do have labels",
+        "nothing was started",
+        "label them or take them out of {split}; images without labels are welcome in train",
+    ),
+    "SR-D142": Entry(
+        Exit.DATA,
+        "no image has a label, and {methods}",
+        "without labels a student learns from its teacher alone",
+        "nothing would be trained, so nothing was",
+        "name a method that needs no labels: hinton, dist or hard for answers, fitnet or rkd for features",
+    ),
 }
 
 SECURITY: dict[str, Entry] = {
@@ -408,6 +457,13 @@ SECURITY: dict[str, Entry] = {
         "trust says {given}, the file is sha256:{sha256}",
         "nothing was executed",
         "get the file again from where you took the hash, or look at why it changed before you trust the new one",
+    ),
+    "SR-S214": Entry(
+        Exit.MODEL,
+        "refused {path}: a process of its own could not read it",
+        "{problem}",
+        "the model was not opened",
+        "get the file again, or write it anew from where it works; if it is a stranger's, look before you trust it",
     ),
     "SR-S201": Entry(
         Exit.DATA,
@@ -523,7 +579,8 @@ MODELS: dict[str, Entry] = {
     "SR-M303": Entry(
         Exit.MODEL,
         "no model called {model!r}{near}",
-        "a model is a built-in name, timm/NAME, torchvision/NAME, huggingface/NAME or package.module:Name",
+        "a model is a built-in name, timm/NAME, torchvision/NAME, huggingface/NAME or package.module:Name; "
+        "a file .onnx is the weights of network = 'onnx'",
         "nothing was started",
         "`stillroom list students` names the built-in ones and searches the libraries",
     ),
@@ -576,6 +633,27 @@ MODELS: dict[str, Entry] = {
         "nothing was loaded",
         "get the file again, or save the weights as safetensors from where they work",
     ),
+    "SR-M370": Entry(
+        Exit.USAGE,
+        "{count} detectors can't teach as one",
+        "each offers boxes at places of its own, and the mean of two boxes lies around neither object",
+        "nothing was trained",
+        "take one teacher; run one after the other and compare",
+    ),
+    "SR-M371": Entry(
+        Exit.MODEL,
+        "teachers that don't say the same: {kinds}",
+        "their answers are averaged number by number",
+        "nothing was trained",
+        "fit each to the data's classes, or give each its map; of vectors take networks of one width",
+    ),
+    "SR-M372": Entry(
+        Exit.USAGE,
+        "the tap {tap!r} asks a teacher that is not there: there are {count}",
+        "the number before the slash counts the teachers, from 1",
+        "nothing was trained",
+        "name a part of one of them: 2/layer3 is the second teacher's layer3",
+    ),
     "SR-M350": Entry(
         Exit.MODEL,
         "{model} needs a package that is not installed: transformers",
@@ -597,6 +675,50 @@ MODELS: dict[str, Entry] = {
         "transformers has no model of that kind for it",
         "nothing was started",
         "take one of these kinds: {kinds}",
+    ),
+    "SR-M360": Entry(
+        Exit.USAGE,
+        "onnx is a network only together with its file",
+        "an ONNX file holds architecture and weights in one, and without it there is nothing to build",
+        "nothing was started",
+        'name the file, as a teacher\'s: network = "onnx" and weights = "teacher.onnx"',
+    ),
+    "SR-M361": Entry(
+        Exit.USAGE,
+        "{path} can't be trained or get a new head",
+        "what is in an ONNX file runs forwards only",
+        "nothing was trained",
+        'let it teach as it is: leave teacher.fit out, with map = [...] where its classes are others; as a student, or '
+        "to be fitted, take a network of a library",
+    ),
+    "SR-M362": Entry(
+        Exit.USAGE,
+        "no inner features: an ONNX file has no part called {tap!r}",
+        "the file runs as one piece on its own runtime, and only its answer comes out",
+        "nothing was trained",
+        "take methods of predictions: hinton, dist, dkd; or the network that the file was made from",
+    ),
+    "SR-M363": Entry(
+        Exit.MODEL,
+        "{path} takes no images [B, C, H, W]",
+        "{problem}",
+        "nothing was started",
+        "export it with one input of float32 or float16 pixels [B, 1 or 3, H, W] or [B, H, W, 1 or 3], H equal to W",
+    ),
+    "SR-M364": Entry(
+        Exit.MODEL,
+        "{path} has no output that can be taken for {answers}{own}",
+        "its outputs are {outputs}",
+        "nothing was started",
+        "classes are [B, K], pixels [B, K, h, w], a vector [B, D]; name the one you mean, teacher.output = NAME, or "
+        "export the file with one",
+    ),
+    "SR-M365": Entry(
+        Exit.MODEL,
+        "{path} has an operator whose work can't be counted: {operator}",
+        "how much a student saves is said in the teacher's multiply-accumulates, and a guess would be no figure",
+        "nothing was started",
+        "export it again without fused operators, branches or loops around it: as its library writes it, not optimised",
     ),
     "SR-M311": Entry(
         Exit.MODEL,
@@ -622,6 +744,41 @@ TEACHERS: dict[str, Entry] = {
         "nothing was trained",
         "register them as submodules in setup, and use them in project or loss",
     ),
+    "SR-T601": Entry(
+        Exit.MODEL,
+        "{folder} holds a teacher's answers to something else:\n{changes}",
+        "answers of another teacher, or to other pixels, would be learnt as this one's",
+        "nothing was read from it, nothing was changed",
+        "give cache.path another folder, or the one above it: there every teacher has a cache of its own",
+    ),
+    "SR-T602": Entry(
+        Exit.RESOURCES,
+        "{path} is damaged   {problem}",
+        "a shard of the teacher's answers was changed, cut or removed after it was written",
+        "stopped at the last checkpoint; no wrong answer was learnt",
+        "give the same command again: it asks the teacher for that shard anew",
+    ),
+    "SR-T603": Entry(
+        Exit.UNVERIFIED,
+        "{folder} does not hold what the teacher says: an answer is off by {worst} of the largest ({count} asked again)",
+        "the files are undamaged, so the teacher, its library or the machine computes otherwise than when they were made",
+        "nothing was learnt from them",
+        "remove the folder and give the same command again, or set cache.use = 'never'",
+    ),
+    "SR-T604": Entry(
+        Exit.RESOURCES,
+        "the teacher's answers would take {size}   {each}",
+        "that is more than cache.max_gb allows, {limit}",
+        "nothing was trained, nothing was written",
+        "set cache.max_gb={need} to accept it, take fewer augment.views or methods with fewer taps, or cache.use=never",
+    ),
+    "SR-T605": Entry(
+        Exit.MODEL,
+        "{count} of {total} answers of the teacher are not finite",
+        "it divides by zero or overflows on these images, or in this precision",
+        "they are kept as such; a step that meets one is skipped",
+        "try teacher.precision = 'float32'; `stillroom check` shows more",
+    ),
 }
 
 RESOURCES: dict[str, Entry] = {
@@ -646,6 +803,42 @@ RESOURCES: dict[str, Entry] = {
         "two processes writing one run folder would spoil both runs",
         "nothing was changed",
         "wait for that process or end it, or give this run a folder of its own: name=...",
+    ),
+    "SR-R520": Entry(
+        Exit.RESOURCES,
+        "process {rank} of {world} ended: {words}",
+        "{why}",
+        "all processes ended with it; the last good checkpoint is intact",
+        "{fix}",
+    ),
+    "SR-R521": Entry(
+        Exit.RESOURCES,
+        "process {rank} of {world} stands still   {place}",
+        "it has been in one step for {seconds} s, and the others can't go on without it",
+        "all processes ended; the last good checkpoint is intact",
+        "look at that line; if a step may well take so long, set STILLROOM_PATIENCE (seconds); the same command goes "
+        "on, with as many processes as there are",
+    ),
+    "SR-R522": Entry(
+        Exit.USAGE,
+        "{what}",
+        "{why}",
+        "nothing was started",
+        "{fix}",
+    ),
+    "SR-R523": Entry(
+        Exit.USAGE,
+        "{section}.batch = {batch} can't be shared equally by {parts}",
+        "every process takes an equal part of each batch, cut into equal micro-batches, so that two learn as one would",
+        "nothing was started",
+        "set {section}.batch to {near}, or take another number of processes",
+    ),
+    "SR-R524": Entry(
+        Exit.RESOURCES,
+        "process {rank} on {host} does not see what process {other} wrote   {folder}",
+        "all processes of a run read its folder, so their machines must share the disk it is on",
+        "nothing was trained",
+        "give a folder that every machine sees: --folder /SHARED/runs/NAME",
     ),
     "SR-E601": Entry(
         Exit.DIVERGED,

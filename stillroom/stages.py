@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillroom import assemble, lessons
+from stillroom import assemble, label, lessons, sections
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
 from stillroom.engine import Engine, Signals, threads_for
 from stillroom.fit import fit_head
-from stillroom.learn import Progress, learn, score
+from stillroom.learn import Progress, learn, score, total_steps
 from stillroom.learner import Learner
 from stillroom.metrics._figure import wilson
 from stillroom.models import fill, load
@@ -25,10 +25,15 @@ from stillroom.models.network import Network
 from stillroom.run import Run
 from stillroom.sections import Recipe, Training
 from stillroom.tasks.task import Task
+from stillroom.teachers.asking import Asking
+from stillroom.teachers.cached import Cached
 from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.teacher import Teacher
 from stillroom.weighting import Weight
 
 log = logging.getLogger("stillroom")
+
+AUDITED = 256  # answers of a cache that was there already which the teacher is asked about again
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Stages:
         engine: the processes that do it.
         signals: who may ask it to end.
         progress: told after every training step.
+        students: that share the teacher's answers: this run's, and those of the same recipe's other seeds.
     """
 
     recipe: Recipe
@@ -52,6 +58,7 @@ class Stages:
     engine: Engine
     signals: Signals
     progress: Progress
+    students: int = 1
 
     @property
     def seed(self) -> int:
@@ -59,22 +66,29 @@ class Stages:
         return self.recipe.seeds[0]
 
     def teacher(self) -> Frozen:
-        """The teacher: as it is, with its head fitted to the data's classes, or trained here."""
+        """The teacher; several are one. Each is as it is, has a head fitted to the data's classes, or is trained here."""
         section = self.recipe.teacher
-        network = self._network(section)
-        if section.fit == "all":
-            network = self._train("teacher", network, None, section.train)
-        elif section.fit == "head":
-            network = self._fit_head(network)
-        network.to(self.engine.device)
-        network.to(memory_format=torch.channels_last)
-        teacher = Frozen(network, map=section.map)
-        self._question(teacher)
+        stages = assemble.stages_of(section)
+        networks = assemble.make_teachers(stages, self.data, self.task, self._pixels, seed=self.seed)
+        whole = assemble.together(section, list(networks.values()))
+        for stage, one in stages.items():
+            if one.fit == "all":
+                self._train(stage, networks[stage], None, one.train)
+            elif one.fit == "head":
+                self._fit_head(stage, networks[stage])
+        whole.to(self.engine.device)
+        whole.to(memory_format=torch.channels_last)
+        teacher = assemble.frozen(self.recipe, whole, self.engine.device)
+        if section.others:
+            for stage, one in stages.items():
+                self._question(stage, Frozen(networks[stage], map=one.map, precision=teacher.precision))
+        self._question("the mean of all teachers" if section.others else "teacher", teacher)
         return teacher
 
     def student(self, stage: str, teacher: Frozen | None) -> Network:
         """The student, taught by `teacher`; by the labels alone where there is none, if labels teach."""
-        network = self._network(self.recipe.student)
+        section = self.recipe.student
+        network = assemble.make_network(section, self.data, self.task, self._pixels, seed=self.seed)
         if teacher is None and not self.task.taught:
             if not self.run.weights(stage).exists():
                 self._leave(stage, network, 0.0)
@@ -85,9 +99,6 @@ class Stages:
     def _pixels(self) -> assemble.Pixels:
         """Read once for all networks: where images are decoded on request, it takes a while."""
         return assemble.pixels_of(self.data.splits["train"])
-
-    def _network(self, section: Any) -> Network:
-        return assemble.make_network(section, self.data, self.task, self._pixels, seed=self.seed)
 
     def _train(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> Network:
         """Train `network`, or take up what a finished stage of that name left."""
@@ -115,11 +126,12 @@ class Stages:
         )
         weights = taught.weights | {"task": Weight(self.recipe.task.weight if teacher else 1.0)}
         self._say(taught)
+        learner = Learner(network, self.task, taught.methods, weights, balanced=self.recipe.balance)
         with threads_for(self._macs(network) + (self._macs(teacher.network) if teacher else 0), device):
             learn(
                 stage,
-                Learner(network, self.task, taught.methods, weights, balanced=self.recipe.balance),
-                teacher if taught.methods else None,
+                learner,
+                self.source(self.asking(teacher, learner)) if teacher and taught.methods else None,
                 train_split=splits["train"],
                 val_split=splits["val"],
                 classes=self.data.classes,
@@ -130,7 +142,45 @@ class Stages:
                 run=self.run,
                 signals=self.signals,
                 progress=self.progress,
+                judge=None if self.data.labelled or not teacher else teacher.speak,
             )
+
+    def asking(self, teacher: Frozen, learner: Learner) -> Asking:
+        """The teacher, with all that the learner's methods will want to hear of it."""
+        training = self.recipe.train
+        found = (getattr(method, "temperature", None) for method in learner.methods.values())
+        return Asking(
+            teacher=teacher,
+            data=self.data,
+            augment=self.recipe.augment,
+            taps=learner.teacher_taps,
+            temperatures=tuple(dict.fromkeys(t for t in found if isinstance(t, float))),
+            batch=max(2, training.batch // self.engine.world // training.accumulate),
+            section=self.recipe.cache,
+            named=named(self.recipe.teacher),
+        )
+
+    def source(self, asking: Asking) -> Teacher:
+        """Who teaches: the teacher itself, asked at every step, or what it said when it was asked once.
+
+        Whichever it was when the run began, it is after a resume.
+        """
+        training, known = self.recipe.train, self.run.info.get("answers")
+        looks = self.students * total_steps(training, len(asking.split)) * training.batch
+        kept, why = (known["kept"], known["why"]) if known else label.worth(asking, looks)
+        kept = self.engine.any(kept)  # every process has measured for itself
+        log.info("teacher: %s, because %s", "asked once" if kept else "asked at every step", why)
+        if not kept:
+            self.run.note(answers={"kept": False, "why": why})
+            return asking.teacher
+        cache = label.opened(asking)
+        self.run.note(answers={"kept": True, "why": why, "cache": str(cache.folder)})
+        with self.signals.held():
+            made = label.fill(cache, asking, self.signals)
+        if not made:
+            label.audit(cache, asking, AUDITED / len(cache))
+        self.engine.barrier()
+        return Cached(cache, asking.split.listed, temperature=asking.temperature)
 
     def _say(self, taught: lessons.Lessons) -> None:
         """Who learns what from where: to the log before training, and into run.json."""
@@ -139,22 +189,22 @@ class Stages:
         self.run.note(lessons=taught.as_dict())
         if taught.choice:
             log.info("methods: %s, because %s", taught.choice.situation, taught.choice.why)
-        for label, pairs in taught.pairs.items():
+        for name, pairs in taught.pairs.items():
             for pair in pairs:
-                log.info("%s: %s", label, pair)
+                log.info("%s: %s", name, pair)
 
     def _macs(self, network: nn.Module) -> int:
         return operations.macs(network, (self.data.channels, self.data.size, self.data.size))
 
-    def _fit_head(self, network: Network) -> Network:
-        if not self.run.weights("teacher").exists():
-            self.run.note(stage="teacher")
+    def _fit_head(self, stage: str, network: Network) -> Network:
+        if not self.run.weights(stage).exists():
+            self.run.note(stage=stage)
             started = time.monotonic()
             splits = self.data.splits
             found = fit_head(network, splits["train"], splits["val"], device=self.engine.device)
-            log.info("teacher: a new head for %d classes, %.1f %% of val", len(self.data.classes), 100 * found)
-            self._leave("teacher", network, time.monotonic() - started)
-        return self._filled("teacher", network)
+            log.info("%s: a new head for %d classes, %.1f %% of val", stage, len(self.data.classes), 100 * found)
+            self._leave(stage, network, time.monotonic() - started)
+        return self._filled(stage, network)
 
     def _leave(self, stage: str, network: Network, seconds: float) -> None:
         """The stage's file, which also says that the stage is done."""
@@ -163,13 +213,21 @@ class Stages:
         stages = self.run.info.get("stages", {})
         self.run.note(stages=stages | {stage: stages.get(stage, {}) | {"seconds": round(seconds, 3)}})
 
-    def _question(self, teacher: Frozen) -> None:
-        """Say so when the teacher knows no more than chance, as one does whose classes are in another order."""
+    def _question(self, name: str, teacher: Frozen) -> None:
+        """Say so when a teacher knows no more than chance, as one does whose classes are in another order."""
+        if not self.data.labelled:
+            return
         split, chance = self.data.splits["val"], self.task.chance(len(self.data.classes))
         found = score(teacher.speak, self.task, split, self.data.classes, 32, self.engine)
         if chance and wilson(round(found * len(split)), len(split))[0] <= chance:
             self.run.warn(
-                f"SR-M302 teacher is right on {found:.1%} of {len(split)} val images, which chance explains "
+                f"SR-M302 {name} is right on {found:.1%} of {len(split)} val images, which chance explains "
                 f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
             )
-        log.info("teacher: %s %.1f %% on val", self.task.about.title, 100 * found)
+        log.info("%s: %s %.1f %% on val", name, self.task.about.title, 100 * found)
+
+
+def named(section: sections.Teacher) -> dict[str, Any]:
+    """What of `[teacher]` its answers depend on, weights aside."""
+    said = {"network": section.network, "arguments": dict(section.arguments), "map": section.map}
+    return said | {"combine": section.combine, "others": [named(one) for one in section.others]}

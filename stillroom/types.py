@@ -39,6 +39,24 @@ boxes: a dictionary, padded to the M boxes of the image that has most: `boxes` [
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """What else is in a batch's images: each holds `share` of the image that the batch's target is of, the rest of
+    another one.
+
+    Attributes:
+        target: the other images', in the form of the batch's own.
+        share: [B] float32 in 0.5..1.
+    """
+
+    target: Any
+    share: Tensor
+
+    def map(self, change: Any) -> Mixed:
+        """The same with `change` applied to every tensor in it."""
+        return replace(self, target=_map(self.target, change), share=change(self.share))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """What one step sees.
 
@@ -48,12 +66,14 @@ class Batch:
             lies inside a box, apart read it.
         keys: [B] int64; equal keys mean equal pixels, so they may index a cache.
         views: further crops, each [B, C, h, w]; only self-distillation asks for them.
+        mixed: what of the images is another image's; None where each shows one alone.
     """
 
     images: Tensor
     target: Any
     keys: Tensor
     views: tuple[Tensor, ...] = ()
+    mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,6 +86,7 @@ class Batch:
             target=_map(self.target, change),
             keys=change(self.keys),
             views=tuple(change(view) for view in self.views),
+            mixed=None if self.mixed is None else self.mixed.map(change),
         )
 
     def to(self, device: torch.device) -> Batch:

@@ -54,6 +54,7 @@ ORDER = [
     "choose",
     "assemble",
     "lessons",
+    "label",
     "stages",
     "pipeline",
     "reopen",

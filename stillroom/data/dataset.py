@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stillroom.data.decode import MAX_PIXELS, header
 from stillroom.data.random import spaced
@@ -59,6 +60,11 @@ class Dataset:
         return self.targets.kind
 
     @property
+    def labelled(self) -> bool:
+        """Whether anything is known of any image."""
+        return not self._unknown().all()
+
+    @property
     def bad(self) -> list[Bad]:
         """Images that can't be used, as far as anybody has looked."""
         return [self.ledger.bad[item] for item in sorted(self.ledger.bad)]
@@ -72,10 +78,15 @@ class Dataset:
             "size": self.size,
             "images": {name: len(split.listed) for name, split in self.splits.items()},
             "per_class": counts,
+            "unlabelled": int(self._unknown().sum()),
             "bad": len(self.ledger.bad),
             "in_memory": all(split.memory for split in self.splits.values()),
             "fingerprint": self.fingerprint,
         }
+
+    def _unknown(self) -> NDArray[np.bool_]:
+        """For each image of all splits whether nothing is known of it."""
+        return self.targets.unknown(np.concatenate([split.listed for split in self.splits.values()]))
 
 
 def load(
@@ -111,8 +122,8 @@ def load(
     Raises:
         Failure: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
     """
-    splits = _splits(source, val=val, test=test, seed=seed)
     targets = targets_of(source)
+    splits = _splits(source, targets, val=val, test=test, seed=seed)
     total = sum(len(items) for items in splits.values())
     ledger = Ledger(total=total, max_bad=max_bad, report=report)
     survey = _Survey(source, max_pixels=max_pixels)
@@ -153,11 +164,19 @@ def load(
     )
 
 
-def _splits(source: Source, *, val: float, test: float, seed: int) -> dict[str, Numbers]:
-    """All three splits; the images that nobody looked at are for training, and make no split larger or smaller."""
-    known = len(source.labels) - getattr(source, "further", 0)
-    splits = complete(source.labels[:known], source.splits, val=val, test=test, seed=seed)
-    return splits | {"train": np.concatenate([splits["train"], np.arange(known, len(source.labels))])}
+def _splits(source: Source, targets: Targets, *, val: float, test: float, seed: int) -> dict[str, Numbers]:
+    """All three splits.
+
+    Images of which nothing is known are for training, unless somebody has put them elsewhere or there are no others;
+    they make no split larger or smaller.
+    """
+    every = np.arange(len(source.labels))
+    placed = np.concatenate([items for name, items in source.splits.items() if name != "train"] or [every[:0]])
+    unknown = targets.unknown(every)
+    further = every[:0] if unknown.all() else np.setdiff1d(every[unknown], placed)
+    train = np.setdiff1d(source.splits.get("train", np.setdiff1d(every, placed)), further)
+    splits = complete(source.labels, source.splits | {"train": train}, val=val, test=test, seed=seed)
+    return splits | {"train": np.union1d(splits["train"], further)}
 
 
 class _Survey:

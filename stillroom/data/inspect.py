@@ -36,7 +36,8 @@ def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Fin
 
 def inspect_labels(source: Source, dataset: Dataset) -> list[Finding]:
     """What is wrong with labels, boxes or masks, and with classes; reads no image, but masks."""
-    return [*dataset.targets.labels_wrong(), *_partners(source, dataset), *_classes(dataset)]
+    found = [*dataset.targets.labels_wrong(), *_partners(source, dataset)]
+    return found + ([*_unjudged(source, dataset), *_classes(dataset)] if dataset.labelled else [])
 
 
 def refuse(findings: Iterable[Finding]) -> None:
@@ -56,6 +57,16 @@ def _partners(source: Source, dataset: Dataset) -> Iterator[Finding]:
     names = getattr(source, "without", [])
     if names:
         yield warning("SR-D133", count=len(names), kind=dataset.kind, examples=examples(names))
+
+
+def _unjudged(source: Source, dataset: Dataset) -> Iterator[Finding]:
+    """Images of val and test of which nothing is known, while something is known of others."""
+    for name in ("val", "test"):
+        items = dataset.splits[name].listed
+        blind = items[dataset.targets.unknown(items)]
+        if len(blind):
+            values = {"count": len(blind), "split": name, "path": source.name(int(blind[0]))}
+            yield Finding(severity="error", failure=Failure("SR-D141", **values))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:

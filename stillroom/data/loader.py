@@ -3,6 +3,10 @@
 One endless stream holds every epoch's permutation of the split, one behind the other without a gap; batch n is the
 stream's positions n·B to (n+1)·B. A batch may therefore be larger than the split, or hold the end of one epoch and the
 start of the next, and each epoch still shows each image once.
+
+What an image looks like follows from its key, the split and the policy, and from nothing else. With V looks at an image
+(`Augment.looks`) a key names an image and one of them, the same in every run; an image goes through its looks in turn,
+and where it begins depends on the run's seed. Else a key names seed, epoch and image, and no look comes again.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count
 
@@ -21,11 +26,13 @@ from numpy.typing import NDArray
 from stillroom.data.augment import augment, key, to_float
 from stillroom.data.dataset import Split
 from stillroom.data.geometry import geometry
-from stillroom.data.random import permutation
+from stillroom.data.mixing import mixed, partners
+from stillroom.data.random import LOOKS, permutation, uniform
 from stillroom.sections import Augment
-from stillroom.types import Batch
+from stillroom.types import Batch, Mixed
 
 AHEAD = 2
+FIRST_LOOK = 12  # 0 to 11 are what `augment` draws
 
 _permutation = lru_cache(maxsize=4)(permutation)
 
@@ -57,22 +64,18 @@ class Loader:
 
     def __call__(self, n: int = 0) -> Generator[Batch]:
         """Batches n, n + 1, ... without end; the next two are prepared while one is used."""
-        return _ahead(self.at, count(n))
+        return ahead(self.at, count(n))
 
     def at(self, n: int) -> Batch:
         """Batch n, the part of this process."""
         rows, epochs = self.places(n)
-        images, target, items = self.split.take(rows)
         if self.augment is None:
-            return Batch(images=to_float(images), target=target, keys=torch.from_numpy(items))
-        keys = key(self.seed, epochs, items)
-        targets = self.split.targets
-        how = geometry(keys, self.augment, height=images.shape[2], width=images.shape[3])
-        return Batch(
-            images=augment(images, keys, self.augment, outside=targets.outside),
-            target=targets.moved(target, how),
-            keys=torch.from_numpy(keys),
-        )
+            return _as_stored(self.split, rows)
+        looks = self.augment.looks
+        if not looks:
+            return look(self.split, rows, epochs, seed=self.seed, policy=self.augment)
+        first = np.floor(uniform(key(self.seed, 0, rows), stream=FIRST_LOOK) * looks).astype(np.int64)
+        return look(self.split, rows, (epochs + first) % looks, seed=LOOKS, policy=self.augment)
 
     def places(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the split and their epochs, [B / world] each, in this process's part of batch n."""
@@ -86,6 +89,42 @@ class Loader:
         return rows, epochs
 
 
+def look(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], *, seed: int, policy: Augment) -> Batch:
+    """Images of a split as they look in some epoch: a pure function, each row of the others.
+
+    Args:
+        split: what is read; twice, where images are mixed.
+        rows: [B] of the split.
+        epochs: [B] the epoch of each; with `seed` = LOOKS the number of a look, 0..V - 1.
+        seed: of the keys.
+        policy: how images change.
+    """
+    batch = _alone(split, rows, epochs, seed, policy)
+    if not (policy.mixup or policy.cutmix):
+        return batch
+    others = _alone(split, partners(batch.keys.numpy(), len(split)), epochs, seed, policy)
+    images, share = mixed(batch.images, others.images, batch.keys.numpy(), policy)
+    return replace(batch, images=images, mixed=Mixed(target=others.target, share=share))
+
+
+def _alone(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int, policy: Augment) -> Batch:
+    """`look` before anything is mixed."""
+    images, target, items = split.take(rows)
+    keys = key(seed, epochs, items)
+    how = geometry(keys, policy, height=images.shape[2], width=images.shape[3])
+    return Batch(
+        images=augment(images, keys, policy, outside=split.targets.outside),
+        target=split.targets.moved(target, how),
+        keys=torch.from_numpy(keys),
+    )
+
+
+def _as_stored(split: Split, rows: NDArray[np.int64]) -> Batch:
+    """Images as they are. Keys are item numbers."""
+    images, target, items = split.take(rows)
+    return Batch(images=to_float(images), target=target, keys=torch.from_numpy(items))
+
+
 def in_order(split: Split, batch: int, *, rows: NDArray[np.int64] | None = None) -> Iterator[Batch]:
     """Each image of the split once, as it is, in order; the last batch may be smaller. Keys are item numbers.
 
@@ -95,15 +134,10 @@ def in_order(split: Split, batch: int, *, rows: NDArray[np.int64] | None = None)
         rows: those of the split that are wanted; None: all.
     """
     wanted = np.arange(len(split)) if rows is None else rows
-
-    def make(start: int) -> Batch:
-        images, target, items = split.take(wanted[start : start + batch])
-        return Batch(images=to_float(images), target=target, keys=torch.from_numpy(items))
-
-    return _ahead(make, range(0, len(wanted), batch))
+    return ahead(lambda start: _as_stored(split, wanted[start : start + batch]), range(0, len(wanted), batch))
 
 
-def _ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[Batch]:
+def ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[Batch]:
     """make(number) for each, made in one background thread, `AHEAD` of them before they are asked for.
 
     A thread and not processes: numpy and Pillow let go of the interpreter lock where the work is, and nothing is

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +13,31 @@ from stillroom.types import Output
 class Frozen:
     """Dropout and batch norm stay in inference mode for good, and no gradient is kept.
 
+    It computes in its own precision, whatever the caller computes in, and what it says is float32: an answer is the
+    same wherever it is asked for.
+
     Args:
         network: pixels -> Output.
         map: for every class of the data, which of the network's outputs means it; None when they are the same.
+        precision: of its arithmetic; torch's autocast says which operations are done in half of it.
     """
 
-    def __init__(self, network: nn.Module, *, map: Sequence[int] | None = None):
+    def __init__(self, network: nn.Module, *, map: Sequence[int] | None = None, precision: torch.dtype = torch.float32):
         self.network = network.eval().requires_grad_(False)
         self.map = None if map is None else torch.tensor(map)
+        self.precision = precision
 
     @torch.no_grad()
     def __call__(self, views: tuple[Tensor, ...], keys: Tensor, taps: tuple[str, ...]) -> Output:
         """What the network says of each view, joined along the batch."""
-        return self._mapped(join([self.network(images, taps) for images in views]))
+        # In float32 the block is there all the same: it ends the autocast of whoever asks.
+        with torch.autocast(views[0].device.type, self.precision, enabled=self.precision != torch.float32):
+            said = join([self.network(images, taps) for images in views])
+        answers = getattr(self.network, "answers", "classes")
+        return Output(
+            pred=mapped(whole(said.pred), self.map, answers),
+            taps={name: whole(value) for name, value in said.taps.items()},
+        )
 
     def speak(self, images: Tensor) -> Output:
         """What it says of [B, C, H, W] images, for those who judge it as they judge any network."""
@@ -35,13 +46,20 @@ class Frozen:
     def update(self, learner: nn.Module, step: int) -> None:
         """Nothing: it is frozen."""
 
-    def _mapped(self, output: Output) -> Output:
-        if self.map is None:
-            return output
-        chosen = self.map.to(output.pred.device)
-        if getattr(self.network, "answers", "classes") == "boxes":  # behind the four sides of the box
-            return replace(output, pred=torch.cat([output.pred[..., :4], output.pred[..., 4 + chosen]], -1))
-        return replace(output, pred=output.pred[:, chosen])
+
+def mapped(pred: Tensor, map: Tensor | None, answers: str) -> Tensor:
+    """A prediction in the data's classes: of each of them the output that means it, as `map` says."""
+    if map is None:
+        return pred
+    chosen = map.to(pred.device)
+    if answers == "boxes":  # behind the four sides of the box
+        return torch.cat([pred[..., :4], pred[..., 4 + chosen]], -1)
+    return pred[:, chosen]
+
+
+def whole(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def join(outputs: list[Output]) -> Output:

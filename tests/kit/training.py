@@ -35,6 +35,9 @@ def teacher(classes: int = 10) -> Frozen:
     return Frozen(build("resnet14", classes=classes, channels=1, size=8))
 
 
+fixed = teacher
+
+
 def learner(methods: dict[str, Any] | None = None, *, student: Any = None, seed: int = 0) -> Learner:
     """A student with its methods set up; hinton unless others are given."""
     torch.manual_seed(seed)
@@ -55,14 +58,16 @@ def steps(
     state: State | None = None,
     until: int | None = None,
     taught: bool = True,
+    teacher: Any = None,
     augment: Augment = AUGMENT,
 ) -> tuple[State, list[Step]]:
-    """Train from `state` to step `until`."""
+    """Train from `state` to step `until`, taught by `teacher`, or else by the fixed one."""
     state = state or State.fresh(one, config, scaled=False)
     batches = Loader(digits().splits["train"], batch=config.batch, seed=0, augment=augment)
     total = config.steps or 1
     found = []
-    for step in train(one, teacher() if taught else None, batches, config, state, Engine(1), steps=total, seed=0):
+    speaker = (teacher or fixed()) if taught else None
+    for step in train(one, speaker, batches, config, state, Engine(1), steps=total, seed=0):
         found.append(step)
         if step.step == until:
             break

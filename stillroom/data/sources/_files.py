@@ -39,13 +39,43 @@ class Files:
         return read_file(self._paths[item], name=self.name(item))
 
 
+class Further(Files):
+    """Image files of which nobody knows what they show.
+
+    Attributes:
+        folders: the folders that they lie in, real.
+    """
+
+    def __init__(self, folders: Sequence[str], *, allow_outside: bool):
+        held = {folder: images_below(folder) for folder in folders}
+        for folder, paths in held.items():
+            if not paths:
+                raise Failure("SR-D108", path=printable(folder), why="no file in it has the suffix of an image")
+        roots = [None if allow_outside else os.path.realpath(folder) for folder in held for _ in held[folder]]
+        super().__init__([path for paths in held.values() for path in paths], roots)
+        self.folders = {os.path.realpath(folder) for folder in folders}
+
+
+def further_images(unlabelled: str | Sequence[str], *, below: str, allow_outside: bool) -> Further:
+    """All images in the folders that the argument `unlabelled` names, see `folder_at`, and in folders inside them.
+
+    Raises:
+        Failure: SR-D101 one isn't there, SR-D108 one holds no image, SR-D109 one is a file, SR-S201 a link leads
+            outside.
+    """
+    named = [unlabelled] if isinstance(unlabelled, str) else unlabelled
+    return Further([folder_at(path, below=below) for path in named], allow_outside=allow_outside)
+
+
 def folder_at(path: str, *, below: str) -> str:
-    """A folder that an argument names, absolute or below the data's own.
+    """A folder that an argument names: absolute, below the data's own, or as seen from where the command is given.
 
     Raises:
         Failure: SR-D101 it isn't there, SR-D109 it is a file.
     """
-    found = existing(os.path.join(below, os.path.expanduser(path)))
+    here = os.path.expanduser(path)
+    inner = os.path.normpath(os.path.join(below, here))
+    found = existing(here if os.path.exists(here) and not os.path.exists(inner) else inner)
     if not found.is_dir():
         raise Failure("SR-D109", path=printable(str(found)), why="it is a file, not a folder")
     return str(found)

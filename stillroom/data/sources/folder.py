@@ -4,6 +4,8 @@ With a folder `train` in it, the folder is taken as split, and only the split fo
 `valid` or `validation`. Classes are the folders of train, sorted by name. A class missing from val or test is fine
 (`inspect` tells); a class with images in val or test but none in train is refused, because it is nearly always a
 spelling. Hidden files and files without an image suffix are passed over and counted in `ignored`.
+
+Further images, whose class nobody knows, may lie anywhere: they have the label -1 and are for training only.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.decode import SUFFIXES
-from stillroom.data.sources._splits import SPLITS
+from stillroom.data.sources._files import further_images
+from stillroom.data.sources._splits import entries, split_folders
 from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
 from stillroom.errors import Failure
 
@@ -25,7 +28,9 @@ class Folder:
 
     Args:
         path: the folder.
-        allow_outside: whether links may lead out of it.
+        unlabelled: a folder of further images, or several; absolute, below `path`, or as seen from where the command
+            is given. Folders inside them are searched too. One that lies among the class folders is no class.
+        allow_outside: whether links may lead out of the folders.
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
@@ -33,13 +38,22 @@ class Folder:
             link leads outside.
     """
 
-    def __init__(self, *, path: str, allow_outside: bool = False, channels: int | None = None):
-        self.path, self.allow_outside = path, allow_outside
+    def __init__(
+        self,
+        *,
+        path: str,
+        unlabelled: str | tuple[str, ...] = (),
+        allow_outside: bool = False,
+        channels: int | None = None,
+    ):
+        self.path, self.unlabelled, self.allow_outside = path, unlabelled, allow_outside
         self.ignored = 0
-        self._root = os.path.realpath(existing(path))
+        place = existing(path)
+        self._root = os.path.realpath(place)
         if not os.path.isdir(self._root):
             raise Failure("SR-D109", path=printable(path), why="it is a file, not a folder")
-        folders = _split_folders(self._root)
+        self._more = further_images(unlabelled, below=str(place), allow_outside=allow_outside)
+        folders = split_folders(self._root)
         found = {split: self._classes(folder) for split, folder in folders.items()}
         self._refuse_empty(found)
         first = "train" if "train" in found else ""
@@ -56,31 +70,38 @@ class Folder:
                 labels += [names.index(name)] * len(classes[name])
             if split:
                 self.splits[split] = np.arange(start, len(labels))
-        self.labels: Numbers = np.array(labels, dtype=np.int64)
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(labels))))
+        self.further = len(self._more)
+        self.labels: Numbers = np.array(labels + [-1] * self.further, dtype=np.int64)
+        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(self._files))))
 
     @staticmethod
     def fits(path: Path) -> bool:
         """Whether the folder holds folders with images."""
         if not path.is_dir():
             return False
-        below = [folder for parent in _split_folders(str(path)).values() for folder in _entries(parent)]
+        below = [folder for parent in split_folders(str(path)).values() for folder in entries(parent)]
         return any(folder.is_dir() and _holds_image(folder.path) for folder in below)
 
     def name(self, item: int) -> str:
-        """The path, below `path`."""
+        """The path, below `path` or the folder that it is further in."""
+        if item >= len(self._files):
+            return self._more.name(item - len(self._files))
         return printable(os.path.join(self.path, self._files[item]))
 
     def read(self, item: int) -> bytes:
         """The file's bytes."""
+        if item >= len(self._files):
+            return self._more.read(item - len(self._files))
         return read_file(os.path.join(self._root, self._files[item]), name=self.name(item))
 
     def _classes(self, folder: str) -> dict[str, list[str]]:
         """Class name -> sorted paths of its images, below the root."""
         classes = {}
-        for entry in _entries(folder):
+        for entry in entries(folder):
             if not entry.is_dir():
                 self.ignored += 1
+                continue
+            if os.path.realpath(entry.path) in self._more.folders:
                 continue
             self._check(entry)
             classes[entry.name] = sorted(self._images(entry.path, seen=frozenset()))
@@ -91,10 +112,10 @@ class Folder:
         if real in seen:  # a link to a folder above: a ring
             return
         try:
-            entries = _entries(folder)
+            found = entries(folder)
         except PermissionError as problem:
             raise Failure("SR-D104", path=printable(folder)) from problem
-        for entry in entries:
+        for entry in found:
             if entry.is_dir():
                 self._check(entry)
                 yield from self._images(entry.path, seen=seen | {real})
@@ -125,34 +146,6 @@ class Folder:
                     values = {"name": printable(name), "split": split, "images": len(files)}
                     known_names = printable(", ".join(known))
                     raise Failure("SR-D114", path=printable(self.path), known=known_names, **values)
-
-
-def _split_folders(root: str) -> dict[str, str]:
-    """Split name -> its folder; the one name "" when the classes lie in the root itself.
-
-    Raises:
-        Failure: SR-D109, the splits are there, but train is not, or one is there twice.
-    """
-    folders = [entry for entry in _entries(root) if entry.is_dir()]
-    splits = [entry for entry in folders if entry.name.lower() in SPLITS]
-    names = [SPLITS[entry.name.lower()] for entry in splits]
-    if "train" not in names:
-        if splits and len(splits) == len(folders):
-            raise Failure(
-                "SR-D109", path=printable(root), why=f"there is a folder {splits[0].name}, but none called train"
-            )
-        return {"": root}
-    if len(names) != len(set(names)):
-        raise Failure("SR-D109", path=printable(root), why="a split is there twice, as val, valid or validation")
-    return dict(
-        sorted(zip(names, (entry.path for entry in splits), strict=True), key=lambda pair: list(SPLITS).index(pair[0]))
-    )
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What lies in a folder, sorted, hidden files left out."""
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _holds_image(folder: str) -> bool:

@@ -98,6 +98,10 @@ class BoxTargets:
         every = np.concatenate([*labels, np.empty(0, dtype=np.int64)])
         return np.bincount(every, minlength=len(self._source.classes))
 
+    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+        """The further ones, which nobody has looked at."""
+        return items >= len(self._source.labels) - getattr(self._source, "further", 0)
+
     def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
         """Every box of every item, as it is used."""
         digest = hashlib.sha256()

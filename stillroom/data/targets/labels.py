@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stillroom.data.finding import Finding
 from stillroom.data.geometry import Geometry
@@ -15,9 +16,11 @@ from stillroom.data.targets.target import Numbers, Planes, Target
 from stillroom.errors import Failure
 from stillroom.types import Kind
 
+UNKNOWN = -1
+
 
 class LabelTargets:
-    """[B] int64."""
+    """[B] int64; -1 where nobody knows."""
 
     kind: ClassVar[Kind] = "labels"
     stretch: ClassVar[bool] = False
@@ -46,14 +49,19 @@ class LabelTargets:
         labels, classes = self._source.labels[items], len(self._source.classes)
         return np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
 
+    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+        """Those with the label -1."""
+        found: NDArray[np.bool_] = self._source.labels[items] == UNKNOWN
+        return found
+
     def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
         """Nothing: the fingerprint holds the labels already."""
         return b""
 
     def labels_wrong(self) -> Iterator[Finding]:
-        """Labels that are no class."""
+        """Labels that are neither a class nor -1, which means that nobody knows."""
         labels, classes = self._source.labels, len(self._source.classes)
-        wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+        wrong = np.flatnonzero((labels < UNKNOWN) | (labels >= classes))
         if len(wrong):
             first = int(wrong[0])
             values = {"label": int(labels[first]), "count": len(wrong), "highest": classes - 1}

@@ -71,6 +71,10 @@ class Targets(Protocol):
         """How many of each class, [K]."""
         ...
 
+    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+        """Of which items nothing is known, [B]."""
+        ...
+
     def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
         """Stands for all that is known of the items, for the fingerprint; files only of those that were looked at."""
         ...

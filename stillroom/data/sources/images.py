@@ -1,0 +1,68 @@
+"""A folder of images and nothing else: `**/*.jpg`, or `{train,val,test}/**/*.jpg`. Nobody says what they show.
+
+With a folder `train` in it, the folder is taken as split, and only the split folders are read; `val` may also be called
+`valid` or `validation`. Names of folders mean nothing. A student can learn from a teacher that brings its own classes,
+or from features; what is measured then is how far the student agrees with the teacher.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from stillroom.data.sources._files import Files, images_below
+from stillroom.data.sources._splits import entries, split_folders
+from stillroom.data.sources.source import Numbers, existing, peek_channels, printable
+from stillroom.errors import Failure
+
+
+class Images:
+    """Images without labels: every label is -1.
+
+    Args:
+        path: the folder.
+        classes: what the teacher's outputs are called, in their order; left out, they are called by their numbers.
+        allow_outside: whether links may lead out of the folder.
+        channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
+
+    Raises:
+        Failure: SR-D101 no such folder, SR-D108 no images, SR-D109 it is a file, SR-S201 a link leads outside.
+    """
+
+    def __init__(
+        self, *, path: str, classes: tuple[str, ...] = (), allow_outside: bool = False, channels: int | None = None
+    ):
+        self.path, self.allow_outside = path, allow_outside
+        self.classes = tuple(classes)
+        root = os.fspath(existing(path))
+        if not os.path.isdir(root):
+            raise Failure("SR-D109", path=printable(path), why="it is a file, not a folder")
+        held = {split: images_below(folder) for split, folder in split_folders(root).items()}
+        paths = [file for files in held.values() for file in files]
+        if not paths:
+            raise Failure("SR-D108", path=printable(path), why="no file in it has the suffix of an image")
+        self._files = Files(paths, [None if allow_outside else os.path.realpath(root)] * len(paths))
+        ends = np.cumsum([0, *(len(files) for files in held.values())])
+        places = zip(held, ends, ends[1:], strict=False)
+        self.splits: dict[str, Numbers] = {split: np.arange(start, end) for split, start, end in places if split}
+        self.labels: Numbers = np.full(len(paths), -1, dtype=np.int64)
+        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(paths))))
+
+    @staticmethod
+    def fits(path: Path) -> bool:
+        """Whether images lie right in the folder, or in those of its splits, and no folder beside them holds any."""
+        if not path.is_dir():
+            return False
+        folders = split_folders(os.fspath(path)).values()
+        beside = [entry.path for folder in folders for entry in entries(folder) if entry.is_dir()]
+        return any(map(images_below, folders)) and not any(map(images_below, beside))
+
+    def name(self, item: int) -> str:
+        """The image's path."""
+        return self._files.name(item)
+
+    def read(self, item: int) -> bytes:
+        """The image file's bytes."""
+        return self._files.read(item)

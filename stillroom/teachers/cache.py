@@ -1,0 +1,215 @@
+"""A teacher's answers in a folder: written once, by any number of processes, and read at random.
+
+    caches/1f3a90c2b4d5/
+      cache.json                  whose answers these are, to which images, and in what form
+      shard-000000.safetensors    the answers 0 to S-1, a checksum each; there whole or not at all
+
+Answer n is the one to look n // N at image n % N, of the N training images in the order of their numbers. A shard is
+mapped into memory for as long as a batch needs it, so reading takes no more memory however large the cache is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import mmap
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from stillroom.errors import Failure
+from stillroom.files import temporary, write_json
+from stillroom.teachers._form import Form, Rows
+
+Numbers = NDArray[np.int64]
+
+FORMAT = 1  # of the files; another number is another fingerprint
+SHARD_BYTES, LEAST, MOST = 8 * 2**20, 512, 8192  # of a shard, and rows in it: what a kill costs, against many files
+CHECKSUM = "crc"
+NAMED = 12  # digits of the fingerprint in a folder's name
+
+
+class Cache:
+    """One cache's folder.
+
+    Args:
+        folder: where it is; made by `make`, found by `find`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        said = json.loads((self.folder / "cache.json").read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = said["facts"]
+        self.images, self.views, self.shard = said["images"], said["views"], said["shard"]
+        self.form = Form.read(said["form"])
+        self._known: dict[int, dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]] = {}
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.folder)!r})"
+
+    def __len__(self) -> int:
+        return int(self.images * self.views)
+
+    @property
+    def shards(self) -> int:
+        """How many there are when it is whole."""
+        return -(-len(self) // self.shard)
+
+    @property
+    def missing(self) -> list[int]:
+        """Shards that are not there."""
+        return [number for number in range(self.shards) if not self.path(number).exists()]
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole, as the form tells."""
+        return len(self) * (self.form.bytes + 4)
+
+    def path(self, number: int) -> Path:
+        """Where a shard is, or will be."""
+        return self.folder / f"shard-{number:06d}.safetensors"
+
+    def rows_of(self, number: int) -> range:
+        """The answers in a shard."""
+        return range(number * self.shard, min((number + 1) * self.shard, len(self)))
+
+    def write(self, number: int, rows: Rows) -> None:
+        """Commit a shard, whole."""
+        held = rows | {CHECKSUM: _checksums(rows)}
+        with temporary(self.path(number)) as temp:
+            save_file({name: np.ascontiguousarray(value) for name, value in held.items()}, temp)
+        self._known.pop(number, None)
+
+    def read(self, numbers: Numbers) -> Rows:
+        """Answers by their numbers [n], in that order.
+
+        Raises:
+            Failure: SR-T602 a shard is damaged or gone.
+        """
+        shards, offsets = np.divmod(numbers, self.shard)
+        found = {name: np.empty((len(numbers), *shape), kind) for name, (kind, shape) in self.form.columns.items()}
+        for number in np.unique(shards).tolist():
+            here = shards == number
+            for name, value in self._read(number, offsets[here]).items():
+                found[name][here] = value
+        return found
+
+    def sound(self, number: int) -> bool:
+        """Whether a shard is there, readable, and every checksum right; one that is not is removed."""
+        if not self.path(number).exists():
+            return False
+        try:
+            self._read(number, np.arange(len(self.rows_of(number))))
+        except Failure:
+            self.path(number).unlink(missing_ok=True)
+            return False
+        return True
+
+    @contextmanager
+    def claim(self, number: int) -> Iterator[bool]:
+        """Whether this process is to make the shard; no other one will while the block lasts.
+
+        The system lets go of the lock when a process ends, however it ends.
+        """
+        path = self.folder / f".claim-{number:06d}"
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield not self.path(number).exists()
+            if self.path(number).exists():  # before that, others would lock another file of that name
+                path.unlink(missing_ok=True)
+
+    def _read(self, number: int, offsets: Numbers) -> Rows:
+        path = self.path(number)
+        try:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+                found = {
+                    name: np.frombuffer(held, kind, count, start).reshape(-1, *shape)[offsets]
+                    for name, (kind, shape, start, count) in self._layout(number, held).items()
+                }
+        except (OSError, ValueError, KeyError, IndexError, BufferError) as problem:
+            raise Failure("SR-T602", path=path, problem=problem) from problem
+        wrong = np.flatnonzero(_checksums(found) != found.pop(CHECKSUM))
+        if len(wrong):
+            raise Failure("SR-T602", path=path, problem=f"{len(wrong)} of {len(offsets)} checksums are wrong")
+        return found
+
+    def _layout(self, number: int, held: mmap.mmap) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]:
+        """Column -> its type, the shape of one row, where in the file it begins, and how many numbers it has."""
+        if number not in self._known:
+            length = int.from_bytes(held[:8], "little")
+            said = json.loads(held[8 : 8 + length])
+            known = self.form.columns | {CHECKSUM: (np.dtype("uint32"), ())}
+            self._known[number] = {
+                name: (kind, shape, 8 + length + said[name]["data_offsets"][0], math.prod(said[name]["shape"]))
+                for name, (kind, shape) in known.items()
+            }
+        return self._known[number]
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """sha256 of what answers depend on, and of how the files are laid out."""
+    return hashlib.sha256(json.dumps({"format": FORMAT, **facts}, sort_keys=True).encode()).hexdigest()
+
+
+def find(path: Path, facts: Mapping[str, Any], *, taps: Iterable[str], temperatures: Iterable[float]) -> Cache | None:
+    """The cache of these facts that has these taps, and is exact at these temperatures.
+
+    Args:
+        path: a folder of caches; or a cache's own, which then must be the one.
+        facts: what the answers depend on.
+        taps: inner features that are wanted.
+        temperatures: at which leading classes alone must do.
+
+    Raises:
+        Failure: SR-T601 `path` is the cache of something else.
+    """
+
+    def serves(cache: Cache) -> bool:
+        form = cache.form
+        return {*taps} <= {*form.taps} and (not form.leading or {*temperatures} <= {*form.temperatures})
+
+    if (path / "cache.json").exists():
+        cache = Cache(path)
+        changes = [f"{name}: {cache.facts.get(name)} there, {value} here" for name, value in facts.items()]
+        changes = [line for line, name in zip(changes, facts, strict=True) if cache.facts.get(name) != facts[name]]
+        if not serves(cache):
+            changes.append(f"taps: {', '.join(cache.form.taps) or 'none'} there, {', '.join(taps)} here")
+        if changes:
+            raise Failure("SR-T601", folder=path, changes="\n".join(f"  {line}" for line in changes))
+        return cache
+    named = sorted(path.glob(f"{fingerprint(facts)[:NAMED]}*/cache.json"))
+    return next((cache for cache in (Cache(one.parent) for one in named) if serves(cache)), None)
+
+
+def make(path: Path, facts: Mapping[str, Any], *, images: int, views: int, form: Form) -> Cache:
+    """A new, empty cache in a folder of caches; or the one that another process has made in the meantime."""
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".making").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if made := find(path, facts, taps=form.taps, temperatures=form.temperatures):
+            return made
+        apart = fingerprint({"taps": form.taps, "temperatures": form.temperatures})[:4]
+        folder = path / f"{fingerprint(facts)[:NAMED]}-{apart}"
+        rows = min(max(SHARD_BYTES // form.bytes, LEAST), MOST)
+        said = {"facts": dict(facts), "images": images, "views": views, "shard": rows, "form": form.as_dict()}
+        write_json(folder / "cache.json", said)
+        return Cache(folder)
+
+
+def _checksums(rows: Rows) -> NDArray[np.uint32]:
+    """CRC-32 of each row, over all its columns in the order of their names."""
+    names = sorted(rows.keys() - {CHECKSUM})
+    parts = [np.ascontiguousarray(rows[name]).reshape(len(rows[name]), -1).view(np.uint8) for name in names]
+    return np.array([zlib.crc32(row) for row in np.concatenate(parts, 1)], np.uint32)

@@ -1,0 +1,113 @@
+"""Several networks as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillroom.errors import Failure
+from stillroom.models.network import Network
+from stillroom.teachers.frozen import mapped, whole
+from stillroom.types import Output
+
+Combine = Literal["logits", "probabilities"]
+
+PRED = "pred"
+"""Behind a member's number: what it says itself. `2/pred` is the second member's prediction, in the data's classes."""
+
+
+class Ensemble(nn.Module):
+    """All members look at the images, each as it wants them, and one thing is said. With M members, for an image:
+
+        logits          z = 1/M sum_m z_m
+        probabilities   z = log(1/M sum_m softmax(z_m)) + 1/M sum_m log sum exp(z_m)
+
+    The softmax of the first is the normalised geometric mean of the members' at every temperature: a class must be
+    thinkable to all of them. That of the second is the arithmetic mean at T = 1: a class that one is sure of stays. Its
+    last term is the same for all classes, so it changes no probability; it keeps the size of the logits, and members
+    that agree say together what each says. At another temperature the softmax of the second is proportional to (mean
+    probability)^(1/T); others average the members' softened probabilities, which is no softmax of one vector of logits
+    for all T. Vectors are brought to length 1 and averaged, whatever is asked for.
+
+    A tap `2/layer3` is the second member's `layer3`, `2/pred` what the second says itself; a name without a number is
+    the first member's.
+
+    Args:
+        networks: the members, at least one. All say the same kind of thing.
+        maps: for each member, as `Frozen` takes it; None: all members' outputs are the data's classes.
+        combine: what is averaged of logits.
+
+    Attributes:
+        answers: what it says, as every member does.
+        classes: K; of a vector its width.
+
+    Raises:
+        Failure: SR-M370 the members are detectors; SR-M371 they don't say the same.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        *,
+        maps: Sequence[Sequence[int] | None] | None = None,
+        combine: Combine = "logits",
+    ):
+        super().__init__()
+        maps = maps or [None] * len(networks)
+        sizes = [network.classes if map is None else len(map) for network, map in zip(networks, maps, strict=True)]
+        kinds = [f"{network.answers} of {size}" for network, size in zip(networks, sizes, strict=True)]
+        if networks[0].answers == "boxes":
+            raise Failure("SR-M370", count=len(networks))
+        if len(set(kinds)) > 1:
+            raise Failure("SR-M371", kinds=", ".join(kinds))
+        self.answers, self.classes, self.combine = networks[0].answers, sizes[0], combine
+        self.networks = nn.ModuleList(networks)
+        for number, map in enumerate(maps, 1):
+            self.register_buffer(f"map{number}", None if map is None else torch.tensor(map))
+
+    @property
+    def members(self) -> list[Network]:
+        """The networks."""
+        return [cast(Network, network) for network in self.networks]
+
+    def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        """What the members say about images, [B, C, H, W] in 0..1.
+
+        Raises:
+            Failure: SR-M372 there is no member of that number; SR-M306, SR-M307 as of any network.
+        """
+        asked, preds, heard = self._asked(taps), list[Tensor](), dict[str, Tensor]()
+        for number, network in enumerate(self.networks, 1):
+            own = {tap: name for tap, (whom, name) in asked.items() if whom == number}
+            said = network(images, tuple(dict.fromkeys(name for name in own.values() if name != PRED)))
+            preds.append(mapped(whole(said.pred), getattr(self, f"map{number}"), self.answers))
+            heard |= {tap: preds[-1] if name == PRED else said.taps[name] for tap, name in own.items()}
+        return Output(pred=self._combined(torch.stack(preds)), taps={tap: heard[tap] for tap in taps})
+
+    def _asked(self, taps: tuple[str, ...]) -> dict[str, tuple[int, str]]:
+        """Tap -> whose it is, and its name there."""
+        asked = {tap: whose(tap) for tap in taps}
+        for tap, (number, _) in asked.items():
+            if not 1 <= number <= len(self.networks):
+                raise Failure("SR-M372", tap=tap, count=len(self.networks))
+        return asked
+
+    def _combined(self, preds: Tensor) -> Tensor:
+        """[M, B, K, ...] -> [B, K, ...]."""
+        if self.answers == "vector":
+            return F.normalize(preds, dim=2).mean(0)
+        if self.combine == "logits":
+            return preds.mean(0)
+        level = preds.logsumexp(2, keepdim=True)
+        return (preds - level).logsumexp(0) - math.log(len(preds)) + level.mean(0)
+
+
+def whose(tap: str) -> tuple[int, str]:
+    """`2/layer3` -> (2, "layer3"); a name without a number is the first's."""
+    number, _, name = tap.partition("/")
+    return (int(number), name) if number.isdecimal() and name else (1, tap)
