@@ -31,7 +31,8 @@ from stillroom.plugins import choices, module, pick
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
-import tables  # noqa: E402 - stands beside this file
+import speed  # noqa: E402 - stands beside this file
+import tables  # noqa: E402
 
 NOTE = "<!-- Written by docs/build.py from the code. Edit the code, then run: python docs/build.py -->\n\n"
 
@@ -95,7 +96,8 @@ plain text.
 `data=photos/` is short for `data.source=auto` with `data.path=photos/`. A path needs a slash in it, because a bare
 word names a source. `methods = ["hinton"]` is short for `[[methods]]` with `name = "hinton"`.
 
-**Several seeds.** `seeds = [0, 1, 2]` makes three runs, in `runs/NAME/seed-0` and its neighbours.
+**Several seeds.** `seeds = [0, 1, 2]`, or `--seeds 3` behind a command, makes three runs with one teacher, in
+`runs/NAME/seed-0` and its neighbours, and a page of their spread ([several seeds](seeds.md)).
 
 **The teacher's training.** `[teacher.train]` has the keys of `[train]`. What it leaves out comes from `[train]`.
 
@@ -117,6 +119,7 @@ LOOKS = {
     "edges": "the ends of all stages, before their last activation",
     "blocks": "a ViT's first, second and last block",
     "attention": "what a ViT's last attention makes q, k and v of",
+    "members": "every teacher's own predictions, and with `features` what its classifier reads",
 }
 
 CONDITIONS = {
@@ -184,6 +187,7 @@ def pages() -> dict[str, str]:
         "method-results.md": tables.results,
         "choosing.md": choosing,
         "task-results.md": tables.tasks,
+        "throughput.md": speed.page,
         "decode.md": decoding,
     }
     return {name: NOTE + make().rstrip() + "\n" for name, make in made.items()}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from math import sqrt
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any
 
-from scipy.stats import t as student_t
+from stillroom.report.seeds import half
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 TITLES = {"cnn": "A ResNet teaches a ResNet", "vit": "A ViT teaches a ViT"}
@@ -124,22 +123,17 @@ def _scores(rows: list[dict[str, Any]], setting: str, name: str) -> dict[int, fl
     return {row["seed"]: row["accuracy"] for row in rows if (row["setting"], row["method"]) == (setting, name)}
 
 
-def _half(values: list[float]) -> float:
-    """Half the 95 % interval of a mean."""
-    return float(student_t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
-
-
 def _interval(values: list[float], *, sign: bool = False) -> str:
-    middle, half = 100 * mean(values), 100 * _half(values)
+    middle, reach = 100 * mean(values), 100 * half(values)
     form = "{:+.1f} ({:+.1f} to {:+.1f})" if sign else "{:.1f} ({:.1f} to {:.1f})"
-    return form.format(middle, middle - half, middle + half)
+    return form.format(middle, middle - reach, middle + reach)
 
 
 def _verdict(gain: list[float]) -> str:
-    middle, half = mean(gain), _half(gain)
-    if middle == half == 0:
+    middle, reach = mean(gain), half(gain)
+    if middle == reach == 0:
         return "the same"
-    if abs(middle) > half:
+    if abs(middle) > reach:
         return "**loses**" if middle < 0 else "helps"
     return "loses, within the noise" if middle < 0 else "helps, within the noise"
 

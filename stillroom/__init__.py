@@ -23,12 +23,25 @@ _HOMES = {
     "Network": "models.network",
     "Output": "types",
     "Recipe": "recipe",
+    "Several": "several",
     "distill": "api",
     "open": "api",
     "read_recipe": "api",
 }
 
-__all__ = ["Batch", "Failure", "Finished", "Method", "Network", "Output", "Recipe", "distill", "open", "read_recipe"]
+__all__ = [
+    "Batch",
+    "Failure",
+    "Finished",
+    "Method",
+    "Network",
+    "Output",
+    "Recipe",
+    "Several",
+    "distill",
+    "open",
+    "read_recipe",
+]
 
 if TYPE_CHECKING:
     from stillroom.api import distill, open, read_recipe
@@ -37,6 +50,7 @@ if TYPE_CHECKING:
     from stillroom.models.network import Network
     from stillroom.reopen import Finished
     from stillroom.sections import Recipe
+    from stillroom.several import Several
     from stillroom.types import Batch, Output
 
 

@@ -5,26 +5,41 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-from stillroom import pipeline, recipe
+from stillroom import pipeline, recipe, several
 from stillroom.engine import Engine, Signals
 from stillroom.reopen import Finished
 from stillroom.sections import Recipe
-from stillroom.train import Step
+from stillroom.several import Several
+from stillroom.step import Step
+
+Section = str | Mapping[str, Any]
+
+
+@overload
+def distill(*, teacher: Section, student: Section, data: Section, seeds: None = None, **more: Any) -> Finished: ...
+
+
+@overload
+def distill(
+    *, teacher: Section, student: Section, data: Section, seeds: int | Sequence[int], **more: Any
+) -> Finished | Several: ...
 
 
 def distill(
     *,
-    teacher: str | Mapping[str, Any],
-    student: str | Mapping[str, Any],
-    data: str | Mapping[str, Any],
+    teacher: Section,
+    student: Section,
+    data: Section,
     methods: str | Sequence[str | Mapping[str, Any]] = ("hinton",),
+    seeds: int | Sequence[int] | None = None,
     folder: str | Path | None = None,
     devices: int | Literal["auto"] = "auto",
     **sections: Any,
-) -> Finished:
+) -> Finished | Several:
     """Train `student` to imitate `teacher` on `data`; export, verify, measure and report.
 
     A string is short for a section's first key. Every other section of a recipe may be given by its name, as a
@@ -35,12 +50,17 @@ def distill(
         student: likewise.
         data: `digits`, a path, or a `[data]` section.
         methods: "auto", names, or `[[methods]]` sections.
+        seeds: how many, from 0 on, or which ones; with several, one teacher teaches a student for each.
         folder: where to write; `runs/NAME` by default.
         devices: processes; "auto" is every accelerator, or one process on a CPU.
         **sections: the rest of a recipe.
 
+    Returns:
+        The run; for several seeds, all of them with their spread.
+
     Raises:
-        Failure: what is wrong, why, what follows and how to mend it.
+        Failure: what is wrong, why, what follows and how to mend it. Where it is one seed's, the others are done by
+            then, and `stillroom.Several(folder)` opens them.
     """
     raw = {
         "teacher": teacher,
@@ -48,23 +68,28 @@ def distill(
         "data": data,
         "methods": methods if isinstance(methods, str) else list(methods),
     } | sections
+    if seeds is not None:
+        raw["seeds"] = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     return run(recipe.read(None, raw), folder, devices=devices)
 
 
 def run(
     what: Recipe, folder: str | Path | None = None, *, devices: int | Literal["auto"] = "auto", progress: Any = None
-) -> Finished:
+) -> Finished | Several:
     """Do what a recipe says."""
     signals = Signals()
     main = threading.current_thread() is threading.main_thread()  # nobody else may answer signals
     place = Path(folder) if folder is not None else Path("runs") / what.name
     with signals.listen() if main else nullcontext():
-        pipeline.run(what, place, engine=Engine(devices), signals=signals, progress=progress or _silent)
-    return Finished(place)
+        engine = Engine(devices)
+        do = partial(pipeline.run, engine=engine, signals=signals, progress=progress or _silent)
+        for failure in several.run(what, place, do, writes=engine.first):
+            raise failure
+    return Finished(place) if len(what.seeds) == 1 else Several(place)
 
 
 def open(folder: str | Path) -> Finished:
-    """A finished run."""
+    """A finished run; `stillroom.Several(folder)` opens those of several seeds."""
     return Finished(folder)
 
 

@@ -187,11 +187,16 @@ def make_teachers(
     """The networks of all teachers, before anything is trained: stage -> network.
 
     Each begins from a seed of its own: two of one kind that began alike would know the same.
+
+    Raises:
+        Failure: as `make_network`; SR-M370, SR-M371 several of them can't be one.
     """
-    return {
+    made = {
         stage: make_network(one, data, task, pixels, seed=seed + number * APART)
         for number, (stage, one) in enumerate(stages.items())
     }
+    together(stages["teacher"], list(made.values()))  # asked here, before hours are spent on each of them
+    return made
 
 
 def together(section: sections.Teacher, networks: Sequence[Network]) -> nn.Module:

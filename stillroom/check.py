@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from stillroom import assemble, lessons, vitals
 from stillroom.benchmark import operations
@@ -15,13 +17,11 @@ from stillroom.engine import Engine
 from stillroom.learn import score
 from stillroom.learner import Learner
 from stillroom.lessons import Lessons
-from stillroom.methods.method import Method
 from stillroom.models.network import Network
-from stillroom.sections import Recipe
+from stillroom.sections import Recipe, Teacher
 from stillroom.state import State
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
-from stillroom.types import Batch, Output
 from stillroom.weighting import Weight
 
 
@@ -31,10 +31,11 @@ def check(recipe: Recipe) -> dict[str, Any]:
     Raises:
         Failure: what would stop the run, before it has cost anything.
     """
-    data = assemble.load_data(recipe.data)
-    task = assemble.matched(assemble.make_task(recipe.task), data)
+    recipe, data, task = assemble.subject(recipe)
     pixels = assemble.pixels_of(data.splits["train"])
-    teacher = assemble.make_network(recipe.teacher, data, task, pixels, seed=recipe.seeds[0])
+    stages = assemble.stages_of(recipe.teacher)
+    teachers = assemble.make_teachers(stages, data, task, pixels, seed=recipe.seeds[0])
+    whole = assemble.together(recipe.teacher, list(teachers.values()))
     student = assemble.make_network(recipe.student, data, task, pixels, seed=recipe.seeds[0])
     findings = inspect(data.source, data)
     refuse(findings)
@@ -44,12 +45,14 @@ def check(recipe: Recipe) -> dict[str, Any]:
         "recipe": f"{recipe.name}: every key and every value is known",
         "data": [
             f"{len(data.classes)} classes, {shares}, {data.channels} channels of {data.size}x{data.size}",
+            *([f"{blind} images have no label"] if (blind := data.summary()["unlabelled"]) else []),
             *(str(finding.failure).partition("\n")[0] for finding in findings),
         ],
-        "teacher": _network(recipe.teacher, teacher, data),
+        **{stage: _network(one, teachers[stage], data) for stage, one in stages.items()},
+        **_together(recipe.teacher, task),
         "student": _network(recipe.student, student, data),
-        "ratio": f"the student has {_share(student, teacher, data):.1%} of the teacher's MACs",
-    } | _distillation(recipe, task, teacher, student, data)
+        "ratio": f"the student has {_share(student, whole, data):.1%} of the teacher's MACs",
+    } | _distillation(recipe, task, teachers, whole, student, data)
 
 
 def _network(section: Any, network: Network, data: Dataset) -> str:
@@ -61,18 +64,26 @@ def _network(section: Any, network: Network, data: Dataset) -> str:
     return f"{section.network}: {operations.parameters(network):,} parameters, {macs / 1e6:.2f} M MACs; {weights}{fit}"
 
 
-def _share(student: Network, teacher: Network, data: Dataset) -> float:
+def _share(student: nn.Module, teacher: nn.Module, data: Dataset) -> float:
     shape = (data.channels, data.size, data.size)
     return operations.macs(student, shape) / operations.macs(teacher, shape)
 
 
-def _distillation(recipe: Recipe, task: Task, network: Network, student: Network, data: Dataset) -> dict[str, Any]:
+def _together(section: Teacher, task: Task) -> dict[str, str]:
+    """What several teachers are as one."""
+    said = f"{1 + len(section.others)} teachers as one: the mean of their {assemble.averaged(section, task)}"
+    return {"together": said} if section.others else {}
+
+
+def _distillation(
+    recipe: Recipe, task: Task, teachers: Mapping[str, Network], whole: nn.Module, student: Network, data: Dataset
+) -> dict[str, Any]:
     """Whether distillation is really on: the pairs, the losses on one real batch, and what `vitals` measures.
 
     Raises:
         Failure: SR-M331, SR-T320, SR-T321: it would not be.
     """
-    split, frozen = data.splits["train"], Frozen(network, map=recipe.teacher.map)
+    split, frozen = data.splits["train"], assemble.frozen(recipe, whole, torch.device("cpu"))
     taught = lessons.prepare(recipe, student, frozen, assemble.spread(split, lessons.LOOKS), seed=recipe.seeds[0])
     weights = taught.weights | {"task": Weight(recipe.task.weight)}
     learner = Learner(student, task, taught.methods, weights).train()
@@ -93,21 +104,27 @@ def _distillation(recipe: Recipe, task: Task, network: Network, student: Network
             if task.answers == "classes"
             and (line := vitals.conventions(label, method, student(batch.images), heard, batch))
         ],
-        "knowledge": _knowledge(frozen, task, data)
-        if recipe.teacher.fit == "none"
-        else ["the teacher learns its classes here, from this data's labels"],
+        "knowledge": _knowledge(recipe, teachers, frozen, task, data),
     }
     return {subject: lines for subject, lines in found.items() if lines}
 
 
-def _conventions(learner: Learner, heard: Output, batch: Batch) -> list[str]:
-    said = learner.student(batch.images)
-    methods = ((label, cast(Method, method)) for label, method in learner.methods.items())
-    return [line for label, method in methods if (line := vitals.conventions(label, method, said, heard, batch))]
+def _knowledge(recipe: Recipe, teachers: Mapping[str, Network], whole: Frozen, task: Task, data: Dataset) -> list[str]:
+    """What the teachers know of the val images already, each and, where there are several, all together."""
+    if not data.labelled:
+        return ["no image has a label: what the teacher says is taken for right"]
+    found, stages = [], assemble.stages_of(recipe.teacher)
+    for stage, one in stages.items():
+        said = ["learns its classes here, from this data's labels"]
+        if one.fit == "none":
+            said = _known(Frozen(teachers[stage], map=one.map, precision=whole.precision), task, data)
+        found += [f"{stage}: {line}" for line in said]
+    if len(stages) > 1 and all(one.fit == "none" for one in stages.values()):
+        found += [f"together: {line}" for line in _known(whole, task, data)]
+    return found
 
 
-def _knowledge(frozen: Frozen, task: Task, data: Dataset) -> list[str]:
-    """What the teacher knows of the val images already."""
+def _known(frozen: Frozen, task: Task, data: Dataset) -> list[str]:
     if task.answers == "classes":
         return vitals.knowledge(frozen, data.splits["val"], len(data.classes))
     found = score(frozen.speak, task, data.splits["val"], data.classes, 32, Engine(1))

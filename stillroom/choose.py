@@ -21,7 +21,7 @@ class Facts:
     Attributes:
         answers: what both networks say.
         student: "convolutional" or "transformer".
-        teacher: likewise.
+        teacher: likewise; "sealed" where nothing inside it can be compared, as in an ONNX file.
         ratio: the student's MACs as a share of the teacher's.
         labels: whether labels are used in training.
     """
@@ -31,6 +31,11 @@ class Facts:
     teacher: str
     ratio: float
     labels: bool
+
+    @property
+    def unlike(self) -> bool:
+        """Whether both are known, and are of different families."""
+        return self.teacher != "sealed" and self.student != self.teacher
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,14 @@ RULES = (
     ),
     Rule(
         "cross-architecture",
-        lambda f: f.student != f.teacher and f.labels,
+        lambda f: f.unlike and f.labels,
         (Method(name="ofa"),),
         "a {teacher} teacher and a {student} student: features of unlike families mislead, so stages are compared "
         "as predictions",
     ),
     Rule(
         "strong-teacher",
-        lambda f: f.ratio <= GAP or f.student != f.teacher,
+        lambda f: f.ratio <= GAP or f.unlike,
         (Method(name="dist"),),
         "the student has {ratio:.1%} of the teacher's MACs: too little to copy its probabilities, enough to keep how "
         "they are ordered",

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 from stillroom import __version__
 
 if TYPE_CHECKING:
+    from stillroom.engine import Engine, Signals
     from stillroom.run import Run
     from stillroom.sections import Recipe
 
@@ -89,68 +90,93 @@ def demo(folder: Path | None, **said: Any) -> int:
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where to write; runs/NAME by default.")
 @click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
+@click.option("--seeds", type=click.IntRange(min=1), default=None, help="So many seeds from 0 on, with one teacher.")
 @common
-def run(words: tuple[str, ...], folder: Path | None, devices: str, **said: Any) -> int:
+def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | None, **said: Any) -> int:
     """Do what a recipe says. The same command again resumes.
 
     \b
     stillroom run fashion data.path=fashion_mnist/
     stillroom run teacher=timm/convnext_base student=timm/mobilenetv4_conv_small data=photos/
     stillroom run photos.toml train.lr=3e-4 name=photos-slow
+    stillroom run fashion data.path=fashion_mnist/ --seeds 5
     """
-    return _run(words, folder, devices, **said)
+    return _run(words, folder, devices, seeds, **said)
 
 
 def _run(
-    words: tuple[str, ...], folder: Path | None, devices: str, *, as_json: bool, verbose: bool, quiet: bool
+    words: tuple[str, ...],
+    folder: Path | None,
+    devices: str,
+    seeds: int | None = None,
+    *,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> int:
-    from stillroom import console
+    from stillroom import console, several
+    from stillroom.engine import Engine, Signals
 
-    recipe = _read(words)
-    for one, place in _seeds(recipe, folder or Path("runs") / recipe.name):
-        finished = _run_one(one, place, devices, verbose=verbose, quiet=quiet)
-        if finished is None:  # another process than the first: it has nothing to say
-            return 0
-        if as_json:
-            console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
-        else:
-            console.out.print(console.results(finished.metrics, finished.info.get("task")))
-            console.out.print(f"{place}/report.html", markup=False)
+    recipe = _read(words, seeds)
+    place, alone = folder or Path("runs") / recipe.name, len(recipe.seeds) == 1
+    with Signals().listen() as signals:
+        end = partial(console.end, as_json=as_json, verbose=verbose)
+        engine = Engine(int(devices) if devices.isdigit() else "auto", end=end)
+
+        def do(one: Recipe, place: Path, **shared: Any) -> None:
+            finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
+            if engine.first and not as_json:
+                console.out.print(console.results(finished.metrics, finished.info.get("task")))
+                console.out.print(f"{place}/report.html", markup=False)
+            elif engine.first and alone:
+                console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
+
+        failures = several.run(recipe, place, do, writes=engine.first)
+    if engine.first and not alone:
+        _say_spread(place, as_json=as_json, failed=bool(failures))
+    for failure in failures:
+        raise failure
     return 0
 
 
-def _run_one(recipe: Recipe, folder: Path, devices: str, *, verbose: bool, quiet: bool) -> Run | None:
+def _run_one(
+    recipe: Recipe, folder: Path, engine: Engine, signals: Signals, *, verbose: bool, quiet: bool, **shared: Any
+) -> Run:
     from stillroom import console, pipeline
-    from stillroom.engine import Engine, Signals
     from stillroom.run import Run
 
-    with Signals().listen() as signals:
-        engine = Engine(int(devices) if devices.isdigit() else "auto")
-        first = engine.first
-        watch = console.Watch(quiet=quiet or not first)
-        console.listen(folder if first else None, verbose=verbose and first, quiet=quiet or not first)
-        try:
-            done = pipeline.run(recipe, folder, engine=engine, signals=signals, progress=watch)
-        except Exception as problem:
-            if getattr(problem, "code", "") == "SR-X701" and not quiet:
-                failed = Run(folder)
-                console.err.print(console.results(failed.metrics, failed.info.get("task")))
-            raise
-        finally:
-            watch.close()
-    return done if first else None
+    first = engine.first
+    watch = console.Watch(quiet=quiet or not first)
+    console.listen(folder, verbose=verbose, quiet=quiet, first=first)
+    try:
+        return pipeline.run(recipe, folder, engine=engine, signals=signals, progress=watch, **shared)
+    except Exception as problem:
+        if getattr(problem, "code", "") == "SR-X701" and not quiet:
+            failed = Run(folder)
+            console.err.print(console.results(failed.metrics, failed.info.get("task")))
+        raise
+    finally:
+        watch.close()
 
 
-def _seeds(recipe: Recipe, folder: Path) -> list[tuple[Recipe, Path]]:
-    """A run for every seed, each in a folder of its own where there are several."""
-    import dataclasses
+def _say_spread(folder: Path, *, as_json: bool, failed: bool) -> None:
+    """The table of all seeds; beside a failure it is no result, and goes where failures go."""
+    from stillroom import console
+    from stillroom.report import seeds, spread
 
-    if len(recipe.seeds) == 1:
-        return [(recipe, folder)]
-    return [(dataclasses.replace(recipe, seeds=(seed,)), folder / f"seed-{seed}") for seed in recipe.seeds]
+    found = seeds.read(folder)
+    if not found.measured:
+        return
+    where = console.err if failed else console.out
+    if not as_json:
+        where.print(console.spread(found))
+        where.print(spread.verdict(found)[1], markup=False)
+        where.print(f"{folder}/report.html", markup=False)
+    elif not failed:
+        where.print_json(json.dumps({"folder": str(folder), "metrics": found.metrics()}))
 
 
-def _read(words: tuple[str, ...]) -> Recipe:
+def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
     from stillroom import recipe
     from stillroom.errors import Failure
 
@@ -158,6 +184,10 @@ def _read(words: tuple[str, ...]) -> Recipe:
     if len(names) > 1:
         raise Failure("SR-C403", text=names[1])
     overrides = dict(recipe.parse_override(word) for word in words if "=" in word)
+    if seeds is not None and "seeds" in overrides:
+        raise Failure("SR-C430", count=seeds, seeds=overrides["seeds"])
+    if seeds is not None:
+        overrides["seeds"] = list(range(seeds))
     if not names and not overrides:
         raise click.UsageError("name a recipe, or say at least teacher=... student=... data=...")
     return recipe.read(names[0] if names else None, overrides)
@@ -186,6 +216,58 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
             lines = text if isinstance(text, list) else [text]
             for i, line in enumerate(lines):
                 console.out.print(f"{name if i == 0 else '':{width}} {line}", markup=False)
+    return 0
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
+@click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
+@common
+def plan(words: tuple[str, ...], devices: str, as_json: bool, **_: Any) -> int:
+    """Times real batches, then says hours, memory and disk, and whether the teacher is asked once or at every step.
+
+    \b
+    stillroom plan photos.toml
+    stillroom plan fashion data.path=fashion_mnist/ augment.views=8
+    stillroom plan photos.toml --json
+    """
+    from stillroom import console
+    from stillroom.engine import Engine, Signals
+    from stillroom.plan import plan as look
+
+    recipe = _read(words)
+    with Signals().listen() as signals:
+        found = look(recipe, engine=Engine(int(devices) if devices.isdigit() else "auto"), signals=signals)
+    console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
+    return 0
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
+@click.option("--folder", type=click.Path(path_type=Path), default=None, help="The run's; runs/NAME by default.")
+@click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
+@click.option("--audit", type=click.FloatRange(0, 1), default=0.01, help="Share that the teacher is asked about again.")
+@common
+def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: float, as_json: bool, **_: Any) -> int:
+    """Fill the teacher's cache. Any number of processes and machines may do it at once; the same command resumes.
+
+    \b
+    stillroom label photos.toml augment.views=8
+    stillroom label photos.toml & stillroom label photos.toml
+    stillroom label photos.toml --audit 0.05 --json
+    """
+    from stillroom import console
+    from stillroom.engine import Engine, Signals
+    from stillroom.label import label as fill
+
+    recipe = _read(words)
+    with Signals().listen() as signals:
+        engine = Engine(int(devices) if devices.isdigit() else "auto")
+        found = fill(recipe, folder or Path("runs") / recipe.name, engine=engine, signals=signals, share=audit)
+    if as_json:
+        console.out.print_json(json.dumps(found))
+    else:
+        console.labelled(found)
     return 0
 
 
@@ -311,7 +393,7 @@ def bench(folder: Path, seconds: float, as_json: bool, **_: Any) -> int:
 @click.argument("folder", type=click.Path(path_type=Path))
 @common
 def report(folder: Path, as_json: bool, **_: Any) -> int:
-    """Write a run's report.html and model card again, from its files.
+    """Write a run's report.html and model card again, from its files; of several seeds, the page of all of them.
 
     \b
     stillroom report runs/digits
@@ -320,9 +402,13 @@ def report(folder: Path, as_json: bool, **_: Any) -> int:
     """
     from stillroom import console
     from stillroom import report as pages
+    from stillroom.report import seeds, spread
 
-    pages.card(folder)
-    path = pages.write(folder)
+    if seeds.there(folder):
+        path = spread.write(folder)
+    else:
+        pages.card(folder)
+        path = pages.write(folder)
     console.out.print_json(json.dumps({"path": str(path)})) if as_json else console.out.print(str(path), markup=False)
     return 0
 

@@ -9,13 +9,16 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from stillroom.errors import Exit, Failure, Stopped
+
+if TYPE_CHECKING:
+    from stillroom.report.seeds import Seeds
 
 QUIET_SECONDS = 10.0  # between two lines where nobody watches
 
@@ -79,11 +82,17 @@ class Watch:
         self._bar.update(self._tasks[stage], completed=step, **words)
 
 
-def listen(folder: Path | None, *, verbose: bool, quiet: bool) -> None:
-    """Send what is said to stderr, and all of it, tracebacks included, to the run's log."""
+def listen(folder: Path | None, *, verbose: bool, quiet: bool, first: bool = True) -> None:
+    """Send what is said to stderr, and all of it, tracebacks included, to the run's log.
+
+    Of many processes `first` alone is heard: the others say the same.
+    """
     log.setLevel(logging.DEBUG)
     hush()
     log.propagate = False
+    if not first:
+        log.addHandler(logging.NullHandler())
+        return
     said = logging.StreamHandler(sys.stderr)
     said.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     said.setFormatter(logging.Formatter("%(message)s"))
@@ -105,6 +114,8 @@ def hush() -> None:
 def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "") -> int:
     """Say how it ended; the exit code."""
     log.debug("%s", "".join(traceback.format_exception(problem)))
+    if isinstance(problem, Failure | Stopped) and problem.told:
+        return int(problem.exit)
     if isinstance(problem, Stopped):
         again = f"; the same command goes on from there: {resume}" if resume else ""
         err.print(f"stopped, everything is saved{again}", markup=False)
@@ -138,16 +149,35 @@ def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -
     from stillroom.report import about  # here, because the package needs Jinja, and `stillroom list` needs neither
 
     words = about.read(task)
+    lead, title, student = words.headline, words.spoken, metrics.get("student", {})
+    if student and lead not in student:  # judged on images that have labels where the run's had none, or the reverse
+        lead = next(iter(student))
+        title = about.spoken(about.titled(lead))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", words.spoken, "95 %", "agrees", "MACs", "size", "p50", "verified"):
+    for column in ("", title, "95 %", "agrees", "MACs", "size", "p50", "verified"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     titles = {"teacher": "teacher", "baseline": "untaught", "student": "student"}
-    for name, title in titles.items():
+    for name, called in titles.items():
         if name in metrics:
-            table.add_row(title, *_cells(metrics[name], words.headline), "")
+            table.add_row(called, *_cells(metrics[name], lead), "")
     for row in metrics.get("exports", []):
-        title = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
-        table.add_row(title, *_cells(row, words.headline), "yes" if row["verified"] else "NO")
+        called = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
+        table.add_row(called, *_cells(row, lead), "yes" if row["verified"] else "NO")
+    return table
+
+
+def spread(found: Seeds) -> Table:
+    """The figures of several seeds as a table: means with standard deviations, the leading figure with its ends too."""
+    from stillroom.report import spread as pages
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", found.about.spoken, "least to greatest", "agrees", "MACs", "size", "p50", "verified"):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    for row in pages.rows(found):
+        lead, *others = row.cells
+        title = "untaught" if row.speaker.role == "baseline" else row.label
+        passed = {"verified": "yes", "UNVERIFIED": "NO"}.get(row.badge, "")
+        table.add_row(title, lead.text, lead.note, *(cell.text for cell in others), passed)
     return table
 
 
@@ -185,3 +215,39 @@ def times(rows: Mapping[str, Any]) -> Table:
             f"{spread:.0%}{flag}",
         )
     return table
+
+
+def plan(found: Mapping[str, Any]) -> None:
+    """What `stillroom plan` found: a step of each way, hours of each stage, and what follows."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("a step", "ms", "10 to 90 %", "images/s", "data wait", "peak memory"):
+        table.add_column(column, justify="left" if column == "a step" else "right", no_wrap=True)
+    for name, way in found["ways"].items():
+        low, middle, high = way["step_ms"]
+        memory = "" if way["peak_gb"] is None else f"{way['peak_gb']:.1f} GB"
+        speed = f"{way['images_per_second']:.0f}"
+        table.add_row(name, f"{middle:.1f}", f"{low:.1f}-{high:.1f}", speed, f"{way['data_wait']:.0%}", memory)
+    out.print(table)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("hours", "", "10 to 90 %"):
+        table.add_column(column, justify="left" if column == "hours" else "right", no_wrap=True)
+    for name, (low, middle, high) in found["hours"].items():
+        table.add_row(name, f"{middle:.3g}", f"{low:.3g}-{high:.3g}")
+    out.print(table)
+    teacher, disk = found["teacher"], found["disk_gb"]
+    out.print(f"the teacher is asked {teacher['asked']}, because {teacher['why']}", markup=False)
+    out.print(
+        f"disk: checkpoints {disk['checkpoints']:g} GB, a cache of {teacher['answers']:,} answers "
+        f"({teacher['looks']} looks) {disk['cache']:g} GB; {disk['free']:g} GB are free",
+        markup=False,
+    )
+
+
+def labelled(found: Mapping[str, Any]) -> None:
+    """What `stillroom label` did."""
+    size = f"{found['answers']:,} answers, {found['bytes'] / 2**20:.1f} MB"
+    audit = (
+        "" if found["worst"] is None else f"; {found['audited']:.0%} asked again, off by {found['worst']:.1g} at most"
+    )
+    out.print(f"{size}, {found['made']:,} of them new{audit}", markup=False)
+    out.print(found["folder"], markup=False)

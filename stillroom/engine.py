@@ -1,7 +1,7 @@
 """Devices, precision, processes and signals: Lightning Fabric behind a few plain functions.
 
-One command runs on a laptop, on a node with eight accelerators and under `torchrun` or `srun`: Fabric finds out which.
-Nothing else in the house imports Fabric, asks for a rank or touches a signal.
+One command runs on a laptop, on a machine with eight accelerators and under `torchrun` or `srun`. Nothing else in the
+house imports Fabric, asks for a rank or answers a signal.
 """
 
 from __future__ import annotations
@@ -9,16 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stillroom.errors import Exit, Stopped
+from stillroom.errors import Exit, Failure, Stopped
+from stillroom.launch import launched
 from stillroom.norms import synchronise
+from stillroom.peers import Peers
+from stillroom.sections import Training
+from stillroom.watch import Pace, Watch
 
 try:
     from lightning_fabric import Fabric
@@ -28,24 +35,38 @@ except ImportError:  # machines that carry the `lightning` package have the same
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+def say(problem: Exception) -> int:
+    """How it ended, on stderr; the exit code."""
+    if not getattr(problem, "told", False):
+        print(problem, file=sys.stderr)
+    return int(getattr(problem, "exit", Exit.FAILED))
+
+
 class Engine:
     """The processes of one run, and what they do together.
 
     Args:
-        devices: how many processes; "auto" is every accelerator there is, or one process on a CPU.
+        devices: how many processes on this machine; "auto" is as many as torchrun or srun have started, else every
+            accelerator there is, else one.
+        end: says how it ended and gives the exit code, for when another process has failed and the main thread can't.
+
+    Raises:
+        Failure: SR-R522 torchrun or srun have started another number.
     """
 
-    def __init__(self, devices: int | Literal["auto"] = "auto"):
+    def __init__(self, devices: int | Literal["auto"] = "auto", *, end: Callable[[Exception], int] = say):
         logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)  # its greetings are no news
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        if devices == "auto":
-            devices = torch.cuda.device_count() if accelerator == "cuda" else 1
-        strategy = "ddp" if devices > 1 or "TORCHELASTIC_RUN_ID" in os.environ else "auto"
-        self._fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
+        count, machines = launched(devices, torch.cuda.device_count() if accelerator == "cuda" else 1)
+        strategy = "ddp" if count * machines > 1 or "TORCHELASTIC_RUN_ID" in os.environ else "auto"
+        self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=strategy)
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
         self.world: int = self._fabric.world_size
+        self._pace, self._end = Pace(), end
+        # Of processors, so that nobody waits for an accelerator to hear a word; and for as long as it takes.
+        self._words = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if self.world > 1 else None
         deterministic()
 
     @property
@@ -53,8 +74,49 @@ class Engine:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
+    @contextmanager
+    def together(self, folder: Path) -> Iterator[None]:
+        """Do the block as one of the processes of the run in `folder`: whoever fails first is heard by all.
+
+        Args:
+            folder: the run's, on a disk that all machines share.
+
+        Raises:
+            Failure: SR-R510, SR-R524 for the folder; SR-R520, SR-R521 another process failed, see `Watch`.
+        """
+        if self.world == 1:
+            yield
+            return
+        peers = Peers(folder, self.rank, self.world)
+        with closing(peers), Watch(peers, self._pace, self._end).open(self.barrier):
+            yield
+
+    def share(self, trainings: Mapping[str, Training]) -> None:
+        """Make sure that the processes can share every training's batches; `trainings` are by their recipe sections.
+
+        Raises:
+            Failure: SR-R523 they can't.
+        """
+        for section, one in trainings.items():
+            parts = self.world * one.accumulate
+            if one.batch % parts:
+                said = f"{self.world} process{'es' if self.world > 1 else ''}"
+                said += f" in {one.accumulate} micro-batches each" if one.accumulate > 1 else ""
+                near = [n for n in (one.batch // parts * parts, -(-one.batch // parts) * parts) if n]
+                values = {"section": section, "batch": one.batch, "parts": said}
+                raise Failure("SR-R523", **values, near=" or ".join(map(str, near)))
+
+    def shard(self, network: nn.Module) -> nn.Module:
+        """`network`, which teaches and does not learn, with its weights spread over the processes: see `sharding`."""
+        if self.world == 1:
+            return network
+        from stillroom.sharding import shard  # here, because its part of torch takes seconds to import
+
+        return shard(network, self.device, self.world)
+
     def wrap(self, learner: nn.Module) -> nn.Module:
         """What to call instead of `learner`, so that the processes' gradients become one."""
+        self._pace.again()
         if self.world > 1:
             synchronise(learner)
         learner.to(self.device)
@@ -65,9 +127,11 @@ class Engine:
         """Add the loss's gradients to the parameters'."""
         self._fabric.backward(loss)
 
-    def without_sync(self, model: nn.Module, off: bool) -> AbstractContextManager[Any]:
-        """Hold back the exchange of gradients while `off`: only a step's last micro-batch needs it."""
-        return self._fabric.no_backward_sync(cast(Any, model)) if off else nullcontext()
+    @contextmanager
+    def without_sync(self, model: nn.Module, off: bool) -> Iterator[None]:
+        """Around a forward and backward pass; while `off` it keeps its gradients: only the last one exchanges them."""
+        with self._pace, self._fabric.no_backward_sync(cast(Any, model)) if off else nullcontext():
+            yield
 
     def mean(self, numbers: Tensor) -> Tensor:
         """The mean over the processes."""
@@ -78,13 +142,16 @@ class Engine:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all of them must ask."""
-        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+        """Whether any process says so; all of them must ask. No accelerator is waited for."""
+        if self._words is None:
+            return flag
+        said = torch.tensor(float(flag))
+        dist.all_reduce(said, group=cast(dist.ProcessGroup, self._words))
+        return bool(said > 0)
 
     def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.world > 1:
-            self._fabric.barrier()
+        """Wait for all processes, however long they take."""
+        self.any(False)
 
 
 SMALL = 20_000_000
@@ -160,7 +227,8 @@ class Signals:
             yield self
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if signal.getsignal(number) is handle:  # a process that ends because another failed ignores them
+                    signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:

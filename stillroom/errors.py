@@ -48,7 +48,12 @@ class Entry:
 
 
 class Failure(Exception):
-    """Something the user can act on. Its text is the four lines; `exit` is the process's exit code."""
+    """Something the user can act on. Its text is the four lines; `exit` is the process's exit code.
+
+    `told` where another process says it, so that people read it once.
+    """
+
+    told = False
 
     def __init__(self, code: str, **values: Any):
         self.code, self.values = code, values
@@ -72,7 +77,9 @@ class Failure(Exception):
 
 
 class Stopped(Exception):
-    """Somebody asked the process to end: Ctrl-C (130) or SIGTERM (143)."""
+    """Somebody asked the process to end: Ctrl-C (130) or SIGTERM (143). `told` as a failure's."""
+
+    told = False
 
     def __init__(self, exit: Exit):
         self.exit = exit
@@ -494,7 +501,8 @@ MODELS: dict[str, Entry] = {
         "{file} holds a backbone and nothing that says {answers}",
         "what turns its features into answers would be noise",
         "nothing was trained",
-        'set fit = "all" to train the rest here, or give a file of the whole network',
+        'set fit = "all" to train the rest here (of a classifier fit = "head" will do), or give a file of the whole '
+        "network",
     ),
     "SR-M335": Entry(
         Exit.USAGE,
@@ -688,7 +696,7 @@ MODELS: dict[str, Entry] = {
         "{path} can't be trained or get a new head",
         "what is in an ONNX file runs forwards only",
         "nothing was trained",
-        'let it teach as it is: leave teacher.fit out, with map = [...] where its classes are others; as a student, or '
+        "let it teach as it is: leave teacher.fit out, with map = [...] where its classes are others; as a student, or "
         "to be fitted, take a network of a library",
     ),
     "SR-M362": Entry(
@@ -772,6 +780,20 @@ TEACHERS: dict[str, Entry] = {
         "nothing was trained, nothing was written",
         "set cache.max_gb={need} to accept it, take fewer augment.views or methods with fewer taps, or cache.use=never",
     ),
+    "SR-T606": Entry(
+        Exit.MODEL,
+        "there is no teacher yet: {path} is missing",
+        "this recipe trains its teacher, or fits its head, and nobody has done that",
+        "nobody was asked",
+        "`stillroom run` with the same recipe does it, and keeps the answers by itself where that pays",
+    ),
+    "SR-T607": Entry(
+        Exit.USAGE,
+        "there is no end of looks to ask the teacher about: augment.views = 0",
+        "every epoch shows every image as it was never shown before, so no answer is wanted twice",
+        "nobody was asked",
+        "set augment.views to how many looks each image has, for instance 8 of its {epochs} epochs",
+    ),
     "SR-T605": Entry(
         Exit.MODEL,
         "{count} of {total} answers of the teacher are not finite",
@@ -806,7 +828,7 @@ RESOURCES: dict[str, Entry] = {
     ),
     "SR-R520": Entry(
         Exit.RESOURCES,
-        "process {rank} of {world} ended: {words}",
+        "process {rank} of {world} ended{words}",
         "{why}",
         "all processes ended with it; the last good checkpoint is intact",
         "{fix}",
@@ -821,10 +843,10 @@ RESOURCES: dict[str, Entry] = {
     ),
     "SR-R522": Entry(
         Exit.USAGE,
-        "{what}",
-        "{why}",
-        "nothing was started",
-        "{fix}",
+        "--devices {devices}, but {starter} has started {here} on this machine",
+        "each process trains on a device of its own",
+        "nothing was trained",
+        "leave out --devices, or have {starter} start as many",
     ),
     "SR-R523": Entry(
         Exit.USAGE,
@@ -839,6 +861,13 @@ RESOURCES: dict[str, Entry] = {
         "all processes of a run read its folder, so their machines must share the disk it is on",
         "nothing was trained",
         "give a folder that every machine sees: --folder /SHARED/runs/NAME",
+    ),
+    "SR-R525": Entry(
+        Exit.USAGE,
+        "{starter} has started {world} processes, and {here} of them on this machine",
+        "devices are told apart by a process's number on its machine, and every machine must have equally many",
+        "nothing was trained",
+        "start as many on each machine: --nproc-per-node of torchrun, --ntasks-per-node of srun",
     ),
     "SR-E601": Entry(
         Exit.DIVERGED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,7 @@ def evaluate(
     classes: tuple[str, ...],
     *,
     against: Mapping[str, str] | None = None,
+    judge: str | None = None,
     gallery: Collection[int] = (),
     keep: Callable[[str, Batch, Output, Tensor], None] | None = None,
     device: torch.device | str = "cpu",
@@ -80,6 +81,8 @@ def evaluate(
         task: whose metrics count.
         classes: names in label order.
         against: speaker -> the speaker that it is compared with, mostly the teacher.
+        judge: the speaker whose answers stand as the targets, because no image has a label. It is itself judged by
+            what is known without it.
         gallery: keys of images that are only compared with: metrics see them, nothing is kept of them. A batch is of
             the gallery or not.
         keep: called with (speaker, batch, answer, its score [B]) after each batch, all on the CPU, for instance to save
@@ -101,17 +104,19 @@ def evaluate(
     with at_rest(speakers.values()):
         for batch in batches:
             answers = _listen(speakers, batch.images.to(device))
+            truth = replace(batch, target=answers[judge]) if judge else batch
             for name, answer in answers.items():
-                tallies[name].hear(answer, batch, answers[against[name]] if name in against else None)
+                known = batch if name == judge else truth
+                tallies[name].hear(answer, known, answers[against[name]] if name in against else None)
             if len(gallery) and int(batch.keys[0]) in gallery:
                 continue
-            targets.append(batch.target)
+            targets.append(truth.target)
             keys.append(batch.keys)
             for name, answer in answers.items():
-                score = task.score(answer, batch).float()
+                score = task.score(answer, truth).float()
                 tallies[name].keep(answer, score)
                 if keep:
-                    keep(name, batch, answer, score)
+                    keep(name, truth, answer, score)
     if not keys:
         raise ValueError("there is no image to evaluate on")
     plain = all(isinstance(target, Tensor) and target.ndim == 1 for target in targets)

@@ -75,6 +75,17 @@ def scratch(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def same_file(source: Path, path: Path) -> None:
+    """`path` is another name of the file at `source`; a copy of it where the file system has no second names.
+
+    For files that are only ever replaced, never written into.
+    """
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
 def commit_folder(path: Path, fill: Callable[[Path], None]) -> Path:
     """`path` is a folder that `fill` filled, whole, or does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,38 +29,41 @@ def fit_head(network: Network, train: Split, val: Split, *, device: torch.device
 
     Args:
         network: whose `head` names one or more linear layers, or 1x1 convolutions, of K outputs.
-        train: images to fit on, looked at once, without augmentation.
+        train: images to fit on, looked at once, without augmentation; those without a label are passed over.
         val: images that choose the strength.
         device: where the network runs.
         batch: images at a time.
     """
     network.to(device).eval()
-    features, held_out = _features(network, train, device, batch), _features(network, val, device, batch)
+    (features, y), (held_out, y_val) = (_features(network, split, device, batch) for split in (train, val))
     best = 0.0
     for head, x, x_val in zip(network.heads(), features, held_out, strict=True):
         scaler = StandardScaler().fit(x)
-        tries = [_fit(scaler.transform(x), train.labels, strength) for strength in STRENGTHS]
-        scores = [float(np.mean(one.predict(scaler.transform(x_val)) == val.labels)) for one in tries]
+        tries = [_fit(scaler.transform(x), y, strength) for strength in STRENGTHS]
+        scores = [float(np.mean(one.predict(scaler.transform(x_val)) == y_val)) for one in tries]
         chosen = tries[int(np.argmax(scores))]
         _write(head, chosen, scaler, network.classes)
         best = max(best, max(scores))
     return best
 
 
-def _features(network: Network, split: Split, device: torch.device, batch: int) -> list[np.ndarray[Any, Any]]:
-    """What each head reads of every image, [N, D]."""
+def _features(
+    network: Network, split: Split, device: torch.device, batch: int
+) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """What each head reads of every image that has a label, [N, D], and the labels, [N]."""
+    rows = np.flatnonzero(split.labels >= 0)
     heard: list[list[Tensor]] = [[] for _ in network.head]
     hooks = [
         head.register_forward_pre_hook(lambda _, given, place=place: place.append(given[0].flatten(1).float().cpu()))
         for head, place in zip(network.heads(), heard, strict=True)
     ]
     try:
-        for images in in_order(split, batch):
+        for images in in_order(split, batch, rows=rows):
             network(images.images.to(device))
     finally:
         for hook in hooks:
             hook.remove()
-    return [torch.cat(one).numpy() for one in heard]
+    return [torch.cat(one).numpy() for one in heard], split.labels[rows]
 
 
 def _fit(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], strength: float) -> LogisticRegression:

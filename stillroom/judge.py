@@ -18,7 +18,6 @@ from stillroom.data.random import spaced
 from stillroom.evaluate import Evaluation, Speaker, evaluate
 from stillroom.export._verify import Verification, settle
 from stillroom.metrics._figure import Figure
-from stillroom.models.network import Network
 from stillroom.plugins import module
 from stillroom.samples import Samples
 from stillroom.tasks.task import Task
@@ -83,6 +82,7 @@ def judge(
         data.classes,
         against={name: "teacher" for name in networks if name != "teacher" and "teacher" in networks}
         | {made.name: "student" for made in files},
+        judge=None if data.labelled or "teacher" not in networks else "teacher",
         gallery={int(item) for name in compared for item in data.splits[name].items[rows[name]]},
         keep=collected.keep,
         device=device,
@@ -130,12 +130,12 @@ def time_all(
     }
 
 
-def cost(network: Network, shape: tuple[int, int, int], file: Path) -> dict[str, Figure]:
-    """Parameters, MACs and bytes of a network; `file` holds its weights, if the run has written them."""
+def cost(network: nn.Module, shape: tuple[int, int, int], files: Sequence[Path]) -> dict[str, Figure]:
+    """Parameters, MACs and bytes of a network; `files` hold its weights, if the run has written them."""
     side = f"{shape[1]}x{shape[2]}"
-    there = file.is_file()
+    there = all(file.is_file() for file in files)
     how_big = "size of the file of its float32 weights" if there else "float32 weights, 4 bytes a parameter"
-    size = file.stat().st_size if there else 4 * operations.parameters(network)
+    size = sum(file.stat().st_size for file in files) if there else 4 * operations.parameters(network)
     return {
         "parameters": Figure(value=operations.parameters(network), how="counted"),
         "macs": Figure(

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from stillroom.learner import Learner
 from stillroom.run import Run
 from stillroom.sections import Augment, Training
 from stillroom.state import State
+from stillroom.step import Diverged, Step
 from stillroom.tasks.task import Task
 from stillroom.teachers.teacher import Teacher
-from stillroom.train import Diverged, Step, train
+from stillroom.train import train
 from stillroom.types import Output
 
 log = logging.getLogger("stillroom")
@@ -34,6 +35,9 @@ RESTORES = 2  # times that training may go back because its numbers were not fin
 
 Progress = Callable[[str, Step, int, float], None]
 """Told after every step: the stage, the step, how many there are, the best score on val so far."""
+
+Speaker = Callable[[torch.Tensor], Output]
+"""Anything that says something of images [B, C, H, W] in 0..1."""
 
 
 def total_steps(training: Training, images: int) -> int:
@@ -56,10 +60,12 @@ def learn(
     run: Run,
     signals: Signals,
     progress: Progress,
+    judge: Speaker | None = None,
 ) -> None:
     """Train `learner`; its student ends with the weights that were best on val.
 
-    Resumes from the stage's newest checkpoint. A signal is answered after the step it came in.
+    Resumes from the stage's newest checkpoint. A signal is answered after the step it came in. See `score`
+    for `judge`.
 
     Raises:
         Stopped: by a signal; everything is saved.
@@ -76,22 +82,32 @@ def learn(
     )
     _resume(stage, state, run, engine)
     looks = evaluation_steps(steps, training.evaluations)
+    stop, saved_at = False, 0.0
+
+    def old() -> bool:
+        return time.monotonic() - saved_at > training.checkpoint_seconds
+
+    def due(step: int) -> bool:
+        nonlocal stop
+        stop = engine.any(signals.caught is not None)
+        return stop or step in looks or old()
+
     while state.step < steps:
         saved_at = time.monotonic()
         try:
             with signals.held():
-                for step in train(learner, teacher, batches, training, state, engine, steps=steps, seed=seed):
+                for step in train(learner, teacher, batches, training, state, engine, steps=steps, seed=seed, due=due):
                     run.append("steps.jsonl", {"stage": stage} | asdict(step))
-                    if step.skipped and step.step - 1 not in state.avoid:
+                    if step.step - 1 in state.skipped and step.step - 1 not in state.avoid:
                         run.warn(f"{stage}: step {step.step} was not finite and was skipped; terms {step.terms}")
-                    if step.step in looks:
-                        _look(stage, state, learner.task, val_split, classes, training.batch, engine, run)
-                    stop = engine.any(signals.caught is not None)
-                    if stop or time.monotonic() - saved_at > training.checkpoint_seconds:
+                    here = step.step == state.step  # else its numbers came late, and the weights are further on
+                    if here and step.step in looks:
+                        _look(stage, state, learner.task, val_split, classes, training.batch, engine, run, judge)
+                    if here and (stop or old()):
                         _save(stage, state, run)
                         saved_at = time.monotonic()
                     progress(stage, step, steps, state.best_score)
-                    if stop:
+                    if here and stop:
                         raise Stopped(signals.caught or Exit.TERMINATED)
         except Diverged as trouble:
             _go_back(stage, state, trouble, run, engine)
@@ -106,17 +122,23 @@ def evaluation_steps(steps: int, times: int) -> set[int]:
 
 @torch.no_grad()
 def score(
-    network: Callable[[torch.Tensor], Output],
+    network: Speaker,
     task: Task,
     split: Split,
     classes: tuple[str, ...],
     batch: int,
     engine: Engine,
+    judge: Speaker | None = None,
 ) -> float:
-    """The task's headline figure on a split, of a network in inference mode."""
+    """The task's headline figure on a split, of a network in inference mode.
+
+    `judge` is who knows what is right where no image has a label: the teacher.
+    """
     metric, *_ = task.metrics(classes)
     for one in in_order(split, batch):
         one = one.to(engine.device)
+        if judge:
+            one = replace(one, target=task.answer(judge(one.images), one.images))
         metric.update(task.answer(network(one.images), one.images), one)
     return metric.value()
 
@@ -130,8 +152,9 @@ def _look(
     batch: int,
     engine: Engine,
     run: Run,
+    judge: Speaker | None,
 ) -> None:
-    found = score(state.average, task, split, classes, batch, engine)
+    found = score(state.average, task, split, classes, batch, engine, judge)
     best = state.consider(found)
     run.append("evals.jsonl", {"stage": stage, "step": state.step, "split": split.name, "score": found, "best": best})
 

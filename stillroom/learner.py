@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from stillroom.methods.method import Method
 from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output, Terms
-from stillroom.weighting import Weight, Weighting, label_of
+from stillroom.weighting import Weight, Weighting
 
 
 class Learner(nn.Module):
@@ -56,11 +55,11 @@ class Learner(nn.Module):
         """Label -> what its raw terms are multiplied by, `progress` of the run being done."""
         return self.weighting.at(progress)
 
-    def total(self, terms: Terms, progress: float) -> Tensor:
-        """What is minimised: the sum of weight x term."""
-        self.weighting.measure(terms, [p for p in self.student.parameters() if p.requires_grad])
-        weights = self.weights(progress)
-        return torch.stack([weights[label_of(name)] * value for name, value in terms.items()]).sum()
+    def total(self, terms: Terms, progress: float, *, measure: bool = False) -> Tensor:
+        """What is minimised: the sum of weight x term. `measure` the gradients first, where weights are balanced."""
+        if measure:
+            self.weighting.measure(terms, [p for p in self.student.parameters() if p.requires_grad])
+        return self.weighting.total(terms, progress)
 
 
 def _together(taps: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stillroom import assemble, pairing
 from stillroom.benchmark import operations
@@ -20,7 +20,8 @@ from stillroom.plugins import choices, pick
 from stillroom.recipe import AUTO
 from stillroom.sections import Method as Section
 from stillroom.sections import Recipe
-from stillroom.survey import Survey, survey
+from stillroom.survey import Survey, survey, together
+from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import Frozen
 from stillroom.types import Answers
 from stillroom.weighting import Weight
@@ -67,7 +68,7 @@ def prepare(recipe: Recipe, student: Network, teacher: Frozen, images: Tensor, *
     if not recipe.methods:
         return Lessons()
     images = images[:LOOKS]
-    sides = survey(student, images), survey(cast(Network, teacher.network), images)
+    sides = survey(student, images), surveyed(teacher.network, images)
     choice = None
     if any(section.name == AUTO for section in recipe.methods):
         choice = choose(facts(recipe, student, teacher, sides, images))
@@ -90,19 +91,32 @@ def prepare(recipe: Recipe, student: Network, teacher: Frozen, images: Tensor, *
     return made
 
 
+def surveyed(network: nn.Module, images: Tensor) -> Survey:
+    """What of a teacher can be compared; of several as one the first one's places, and what each has by itself."""
+    if isinstance(network, Ensemble):
+        return together([survey(member, images) for member in network.members])
+    return survey(cast(Network, network), images)
+
+
 def connect(method: Method, student: Survey, teacher: Survey, *, name: str) -> list[Pair]:
     """Give a method the taps that it needs and was not told; the pairs that it compares."""
-    named = method.student_taps, method.teacher_taps
+    named = method.student_taps, tuple(map(teacher.full, method.teacher_taps))
     found = pairing.find(method.reads, student, teacher, named=named, method=name)
     if found:
         method.connect(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
+        # A method may have use for the predictions alone, and then takes none of the places.
+        found = [
+            pair
+            for pair in found
+            if {pair.student.tap, pair.teacher.tap} & {*method.student_taps, *method.teacher_taps}
+        ]
     return found or pairing.named(*named, student, teacher, method=name)
 
 
 def facts(recipe: Recipe, student: Network, teacher: Frozen, sides: Sequence[Survey], images: Tensor) -> Facts:
     """What the choice of methods depends on."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    ours, theirs = ("transformer" if side.blocks else "convolutional" for side in sides)
+    ours, theirs = ("transformer" if side.blocks else "convolutional" if side.places else "sealed" for side in sides)
     ratio = operations.macs(student, shape) / operations.macs(teacher.network, shape)
     return Facts(student.answers, ours, theirs, ratio, recipe.task.weight > 0)
 

@@ -10,6 +10,8 @@ from math import log2
 from stillroom.errors import Failure
 from stillroom.survey import Place, Survey
 
+NOWHERE = Place("", ())  # in a network of which no part can be heard
+
 FURTHEST = 8  # stages of a network that pairs are looked for among
 
 
@@ -46,6 +48,8 @@ def find(
     """
     if reads == "pred" or all(named):
         return []
+    if reads == "members":
+        return [Pair(student.vector or NOWHERE, one.vector or NOWHERE) for one in teacher.members or (teacher,)]
     if any(named):
         return _completed(reads, student, teacher, named, method)
     ours, theirs = (_places(reads, side, who, method) for side, who in ((student, "student"), (teacher, "teacher")))
@@ -104,7 +108,8 @@ def distance(student: Place, teacher: Place, shift: float = 0.0) -> float:
 def _places(reads: str, of: Survey, side: str, method: str) -> Sequence[Place]:
     found = _KINDS[reads](of)
     if not found:
-        raise Failure("SR-M333", method=method, side=side, network=f"which has {_has(of)}", why=_WHY[reads])
+        why = _WHY[reads] if of.places else "nothing inside it can be listened to, as in an ONNX file"
+        raise Failure("SR-M333", method=method, side=side, network=f"which has {_has(of)}", why=why)
     return found
 
 
@@ -125,6 +130,8 @@ _WHY = {
 
 
 def _has(of: Survey) -> str:
+    if not of.places:
+        return "its answers and nothing else to show"
     return f"{len(of.blocks)} blocks" if of.blocks else f"{len(of.stages)} stages of maps"
 
 
@@ -136,10 +143,10 @@ def _completed(
         (named[0], student, teacher, "teacher") if named[0] else (named[1], teacher, student, "student")
     )
     candidates = _places(reads, other, side, method)
-    shift = octaves(own.stages[-1], other.stages[-1]) if own.stages and other.stages else 0.0
     pairs = []
     for tap in taps:
-        place = _named(tap, own)
+        place, ends = _named(tap, own), (own.member(tap).stages, other.stages)
+        shift = octaves(ends[0][-1], ends[1][-1]) if all(ends) else 0.0
         partner = min(candidates, key=lambda one: distance(place, one, shift))
         pairs.append(Pair(place, partner) if named[0] else Pair(partner, place))
     return pairs
@@ -147,6 +154,7 @@ def _completed(
 
 def _named(tap: str, of: Survey) -> Place:
     """The place that a tap names, as deep as the stage that ends at or behind it."""
+    of = of.member(tap)
     known = next((stage for stage in (*of.stages, *of.edges) if stage.tap == tap), None) or of.places.get(tap)
     if known is None:
         return Place(tap, ())

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from torch import nn
 
 from stillroom import assemble, judge, machine, report
 from stillroom.answering import Answering
@@ -23,7 +24,7 @@ from stillroom.learn import Progress
 from stillroom.models.network import Network
 from stillroom.plugins import pick
 from stillroom.run import Run
-from stillroom.sections import Export, Recipe
+from stillroom.sections import Export, Recipe, Teacher
 from stillroom.stages import Stages
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
@@ -33,38 +34,61 @@ log = logging.getLogger("stillroom")
 CALIBRATION = 256  # training images that set the ranges of an int8 file
 
 
-def run(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, progress: Progress) -> Run:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    engine: Engine,
+    signals: Signals,
+    progress: Progress,
+    students: int = 1,
+    teacher_of: Path | None = None,
+) -> Run:
     """Do what a recipe says, in a folder of its own. A folder that holds the same recipe is taken up where it stands.
+
+    Args:
+        recipe: with one seed.
+        folder: where to write.
+        engine: the processes that do it.
+        signals: who may ask it to end.
+        progress: told after every training step.
+        students: runs of this recipe that share the teacher's answers, this one among them.
+        teacher_of: the folder of another of them, whose trained teacher is taken; None trains one here.
 
     Raises:
         Failure: whatever went wrong; SR-X701 when everything is done but a file failed its check.
         Stopped: somebody asked for it; the same call resumes.
     """
-    run = Run.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
-    if run.info.get("status") == "done":
-        log.info("%s is done already; another name=... begins anew", folder)
-        run.close()
-        return run
-    failures: list[Failure] = []
-    with recorded(run, failures):
-        data = assemble.load_data(recipe.data, report=run.folder if run.writes else None)
-        task = assemble.matched(assemble.make_task(recipe.task), data)
-        remember(run, recipe, data, task, engine)
-        question(run, data)
-        stages = Stages(recipe, data, task, run, engine, signals, progress)
-        teacher = stages.teacher()
-        baseline = stages.student("baseline", None) if recipe.baseline else None
-        student = stages.student("student", teacher)
+    with engine.together(folder):
+        engine.share(recipe.trainings)
+        run = Run.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
+        if run.info.get("status") == "done":
+            log.info("%s is done already; another name=... begins anew", folder)
+            run.close()
+            return run
+        failures: list[Failure] = []
+        with recorded(run, failures):
+            run.note(students=students)
+            if teacher_of is not None:
+                run.adopt(teacher_of)
+            engine.barrier()  # nobody looks for a teacher before it is there
+            recipe, data, task = assemble.subject(recipe, report=run.folder if run.writes else None)
+            remember(run, recipe, data, task, engine)
+            question(run, data)
+            stages = Stages(recipe, data, task, run, engine, signals, progress, students)
+            teacher = stages.teacher()
+            baseline = stages.student("baseline", None) if recipe.baseline else None
+            student = stages.student("student", teacher)
+            if engine.first:
+                files = export(recipe.export, student, data, task, run)
+                failures += prove(recipe, teacher, baseline, student, files, data, task, run, engine)
+            engine.barrier()
         if engine.first:
-            files = export(recipe.export, student, data, task, run)
-            failures += prove(teacher, baseline, student, files, data, task, run, engine)
-        engine.barrier()
-    if engine.first:
-        report.write(run.folder)
-        report.card(run.folder)
-    for failure in failures:
-        raise failure
-    return run
+            report.write(run.folder)
+            report.card(run.folder)
+        for failure in failures:
+            raise failure
+        return run
 
 
 def export(sections: Sequence[Export], student: Network, data: Dataset, task: Task, run: Run) -> list[judge.Made]:
@@ -93,6 +117,7 @@ def export(sections: Sequence[Export], student: Network, data: Dataset, task: Ta
 
 
 def prove(
+    recipe: Recipe,
     teacher: Frozen,
     baseline: Network | None,
     student: Network,
@@ -106,7 +131,7 @@ def prove(
 
     Returns what files failed their check.
     """
-    networks = {"teacher": cast(Network, teacher.network), "student": student}
+    networks: dict[str, nn.Module] = {"teacher": teacher.network, "student": student}
     networks |= {"baseline": baseline} if baseline else {}
     log.info("proof: %d networks and %d files on the test images", len(networks), len(files))
     speakers = {name: Answering(network.to(engine.device), task) for name, network in networks.items()}
@@ -115,11 +140,11 @@ def prove(
     files = judge.settled(files, verdicts)
     timed = {name: Answering(network.cpu(), task) for name, network in networks.items() if name != "baseline"}
     times = judge.time_all(timed, files, assemble.spread(data.splits["train"], 1))
-    shape = (data.channels, data.size, data.size)
-    found: dict[str, Any] = {
-        name: judge.plain(result.figures[name] | judge.cost(network, shape, run.weights(name)) | times.get(name, {}))
-        for name, network in networks.items()
-    }
+    shape, stages = (data.channels, data.size, data.size), {"teacher": assemble.stages_of(recipe.teacher)}
+    found: dict[str, Any] = {}
+    for name, network in networks.items():
+        cost = judge.cost(network, shape, [run.weights(stage) for stage in stages.get(name, (name,))])
+        found[name] = judge.plain(result.figures[name] | cost | times.get(name, {}))
     rows = [
         judge.export_row(made, run.folder, verdicts[made.name], result.figures[made.name], times[made.name])
         for made in files
@@ -136,20 +161,21 @@ def remember(run: Run, recipe: Recipe, data: Dataset, task: Task, engine: Engine
         raise Failure("SR-C411", folder=run.folder, old=known[:12], new=data.fingerprint[:12])
     hardware = machine.hardware(engine.device, engine.world)
     precision = str(precision_for(engine.device, recipe.train.precision)).removeprefix("torch.")
+    other, home = run.info.get("teacher_of_seed"), run.folder.parent if run.info["students"] > 1 else run.folder
     images = {name: len(split.listed) for name, split in data.splits.items()}
     summary = data.summary()
     run.note(
         name=recipe.name,
         seeds=list(recipe.seeds),
-        command=f"stillroom run {run.folder / 'recipe.toml'}",
+        command=f"stillroom run {home / 'recipe.toml'}",
         directory=str(Path.cwd()),
         versions=machine.versions(),
         hardware=hardware | {"precision": precision},
         task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
         data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},
         networks={
-            "teacher": _network_facts(recipe.teacher, recipe.teacher.fit or ""),
-            "student": _network_facts(recipe.student, "all"),
+            "teacher": _teacher_facts(recipe.teacher, task, "here" if other is None else f"by the run of seed {other}"),
+            "student": _network_facts(recipe.student, "all", "here"),
         },
     )
 
@@ -166,13 +192,25 @@ def question(run: Run, data: Dataset) -> None:
         run.warn(str(finding.failure).partition("\n")[0])
 
 
-DATA_FACTS = ("classes", "channels", "size", "bad", "fingerprint")
+DATA_FACTS = ("classes", "channels", "size", "bad", "unlabelled", "fingerprint")
 
 
-def _network_facts(section: Any, fit: str) -> dict[str, Any]:
-    fitted = {"head": ", its head fitted here", "all": ", trained on from there"}.get(fit, "")
-    weights = "trained here" if section.weights == "none" else f"{section.weights}{fitted}"
+def _network_facts(section: Any, fit: str, by: str) -> dict[str, Any]:
+    fitted = {"head": f", its head fitted {by}", "all": f", trained further {by}"}.get(fit, "")
+    weights = f"trained {by}" if section.weights == "none" else f"{section.weights}{fitted}"
     return {"network": section.network, "arguments": dict(section.arguments), "weights": weights}
+
+
+def _teacher_facts(section: Teacher, task: Task, by: str) -> dict[str, Any]:
+    """Of several teachers what they are together, and each by itself."""
+    each = [_network_facts(one, one.fit or "", by) for one in assemble.stages_of(section).values()]
+    if len(each) == 1:
+        return each[0]
+    joined = {
+        "network": " + ".join(one["network"] for one in each),
+        "weights": "; ".join(one["weights"] for one in each),
+    }
+    return joined | {"arguments": {}, "combine": assemble.averaged(section, task), "members": each}
 
 
 @contextmanager

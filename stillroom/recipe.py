@@ -255,6 +255,13 @@ def _contradictions(recipe: Recipe) -> list[str]:
         (recipe.data.val == 0, "data.val: must be above 0; selection needs images that the test does not use"),
         (recipe.data.test == 0, "data.test: must be above 0; without it no figure can be trusted"),
     ]
+    rules += [
+        (
+            getattr(recipe.augment, kind) > 0 and not pick("tasks", recipe.task.name).mixes,
+            f"augment.{kind}: must be 0, for the labels of two images can't be made one in {recipe.task.name}",
+        )
+        for kind in ("mixup", "cutmix")
+    ]
     teachers = _teachers(recipe.teacher)
     found = [text for wrong, text in rules if wrong]
     found += [line for path, one in teachers for line in _untaught(path, one, recipe)]
@@ -287,5 +294,12 @@ def _untaught(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
             f"{path}.fit: must be 'none', for labels teach nothing in {task}; give {path}.weights",
         ),
         (path != "teacher" and bool(teacher.others), f"{path}.others: teachers are one list, below [teacher] itself"),
+        *(
+            (
+                path != "teacher" and getattr(teacher, key) != getattr(Teacher, key),
+                f"{path}.{key}: said once for all teachers, below [teacher] itself",
+            )
+            for key in ("precision", "shard", "combine")
+        ),
     ]
     return [text for wrong, text in rules if wrong]

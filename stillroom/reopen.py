@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from stillroom import assemble, judge, recipe, report, sections
 from stillroom.answering import Answering
@@ -20,12 +21,13 @@ from stillroom.export._verify import Verification
 from stillroom.models import fill, load
 from stillroom.models.network import Network
 from stillroom.pipeline import export
+from stillroom.report import seeds
 from stillroom.run import Run
 from stillroom.sections import Export, Recipe
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
 
-NETWORKS = ("teacher", "baseline", "student")
+STUDENTS = ("baseline", "student")
 
 
 class Finished:
@@ -35,11 +37,13 @@ class Finished:
         folder: a run's folder.
 
     Raises:
-        Failure: SR-C460 it is none, SR-C462 it is not finished.
+        Failure: SR-C460 it is none, SR-C433 it holds one for each of several seeds, SR-C462 it is not finished.
     """
 
     def __init__(self, folder: Path | str):
         self.run = Run(Path(folder))
+        if seeds.there(self.folder):
+            raise Failure("SR-C433", folder=folder, first=self.folder / f"seed-{self.recipe.seeds[0]}")
         if not (self.folder / "recipe.toml").is_file():
             raise Failure("SR-C460", folder=folder)
         if not self.run.weights("student").is_file():
@@ -67,13 +71,14 @@ class Finished:
     def data(self) -> Dataset:
         """The images it was done with. A relative path begins where the run was started, wherever one is now."""
         section = self.recipe.data
-        paths = {key: self._there(value) for key, value in section.arguments.items() if isinstance(value, str)}
-        return assemble.load_data(replace(section, arguments=section.arguments | paths))
+        data = assemble.load_data(replace(section, arguments=self._meant(section.arguments)))
+        named = tuple(self.run.info.get("data", {}).get("classes", data.classes))
+        return data if data.labelled else replace(data, classes=named)
 
     @cached_property
     def task(self) -> Task:
         """What was asked of the networks."""
-        return assemble.make_task(self.recipe.task)
+        return assemble.task_for(self.recipe.task, self.data)
 
     @cached_property
     def student(self) -> Network:
@@ -84,9 +89,16 @@ class Finished:
     def _pixels(self) -> assemble.Pixels:
         return assemble.pixels_of(self.data.splits["train"])
 
+    @cached_property
+    def teacher(self) -> Frozen:
+        """The teacher as it taught; several as one."""
+        networks = [self.network(stage) for stage in assemble.stages_of(self.recipe.teacher)]
+        whole = assemble.together(self.recipe.teacher, networks)
+        return assemble.frozen(self.recipe, whole, torch.device("cpu"))
+
     def network(self, name: str) -> Network:
-        """The network of a stage: "teacher", "baseline" or "student"."""
-        section = self.recipe.teacher if name == "teacher" else self.recipe.student
+        """The network of a stage: "teacher", "baseline", "student"; "teacher-2" and so on where there are more."""
+        section: Any = assemble.stages_of(self.recipe.teacher).get(name, self.recipe.student)
         section = replace(section, weights=self._there(section.weights or "none"))
         network = assemble.make_network(section, self.data, self.task, self._pixels, seed=0)
         path = self.run.weights(name)
@@ -94,9 +106,10 @@ class Finished:
             fill(network, load(path)[0])
         return network.eval()
 
-    def networks(self) -> dict[str, Network]:
-        """All that the run has."""
-        return {name: self.network(name) for name in NETWORKS if name == "teacher" or self.run.weights(name).is_file()}
+    def networks(self) -> dict[str, nn.Module]:
+        """All that the run has; several teachers are one."""
+        taught = {name: self.network(name) for name in STUDENTS if self.run.weights(name).is_file()}
+        return {"teacher": self.teacher.network, **taught}
 
     def files(self) -> list[judge.Made]:
         """The exported files that `metrics.json` lists."""
@@ -118,7 +131,8 @@ class Finished:
         with self._locked():
             (made,) = export([section], self.student, self.data, self.task, self.run)
             student = {"student": Answering(self.student, self.task)}
-            result, verdicts = self.judged(student, [made])
+            known = {} if self.data.labelled else {"teacher": self.speakers()["teacher"]}
+            result, verdicts = self.judged(student | known, [made])
             verdict = verdicts[made.name]
             (made,) = judge.settled([made], verdicts)
             times = judge.time_all(student, [made], assemble.spread(self.data.splits["train"], 1))
@@ -138,13 +152,13 @@ class Finished:
         splits: Sequence[str] = ("test",),
     ) -> tuple[Evaluation, dict[str, Verification]]:
         """Networks and files on splits of the run's own data, unless other data is given."""
-        cpu = torch.device("cpu")
-        return judge.judge(networks, files, data or self.data, self.task, device=cpu, samples=None, splits=splits)
+        shown = data or self.data
+        task = assemble.task_for(self.recipe.task, shown)
+        return judge.judge(networks, files, shown, task, device=torch.device("cpu"), samples=None, splits=splits)
 
     def speakers(self) -> dict[str, Any]:
         """The networks as they are judged: with their task's last step, the teacher through its map of classes."""
-        found: dict[str, Any] = dict(self.networks())
-        found["teacher"] = Frozen(found["teacher"], map=self.recipe.teacher.map).speak
+        found: dict[str, Any] = self.networks() | {"teacher": self.teacher.speak}
         return {name: Answering(network, self.task) for name, network in found.items()}
 
     def evaluate(self, path: str | None = None, *, split: str | None = None) -> dict[str, Any]:
@@ -182,7 +196,8 @@ class Finished:
         source = "auto" if self.data.kind == "labels" else self.recipe.data.source
         section = sections.Data(source=source, size=self.data.size, arguments={"path": path})
         data = assemble.load_data(section, channels=self.data.channels)
-        assemble.matched(self.task, data)
+        if not data.labelled:
+            data = replace(data, classes=self.data.classes)
         if data.classes != self.data.classes:
             raise Failure("SR-M312", path=path, theirs=len(data.classes), classes=len(self.data.classes))
         return data
@@ -191,6 +206,14 @@ class Finished:
         """Write `report.html` and the model card again; the report's path."""
         report.card(self.folder)
         return report.write(self.folder)
+
+    def _meant(self, value: Any) -> Any:
+        """What a source is told, with every path in it as the run meant it."""
+        if isinstance(value, dict):
+            return {key: self._meant(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._meant(one) for one in value]
+        return self._there(value) if isinstance(value, str) else value
 
     def _there(self, path: str) -> str:
         """A path as the run meant it, which may have begun elsewhere; a word that is no such path as it is."""

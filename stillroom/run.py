@@ -30,7 +30,7 @@ from typing import Any, TextIO
 
 from stillroom.checkpoint import save_tensors
 from stillroom.errors import Failure
-from stillroom.files import finite, sweep, temporary, write, write_json
+from stillroom.files import finite, same_file, sweep, temporary, write, write_json
 
 log = logging.getLogger("stillroom")
 
@@ -166,6 +166,23 @@ class Run:
         if self.writes:
             with temporary(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
+
+    def adopt(self, other: Path) -> None:
+        """Take the trained teachers of another run as what this run's own stages left, and say in `run.json` whose.
+
+        The note comes first: a run that is killed in between notes the same again. Nothing is taken by a run that has
+        trained a teacher of its own, or from one that has none.
+        """
+        theirs, info = sorted(other.glob("teacher*.safetensors")), self.info
+        mine = any(self.folder.glob("teacher*.safetensors"))
+        if not (self.writes and theirs) or (mine and "teacher_of_seed" not in info):
+            return
+        origin = Run(other).info
+        self.note(teacher_of_seed=info.get("teacher_of_seed", origin.get("teacher_of_seed", origin["seeds"][0])))
+        for file in theirs:
+            if not (self.folder / file.name).exists():
+                with temporary(self.folder / file.name) as temp:
+                    same_file(file, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
         """`name.safetensors`."""

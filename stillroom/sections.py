@@ -166,6 +166,14 @@ class Recipe:
     cache: Cache = field(default_factory=Cache)
     export: tuple[Export, ...] = (Export(bits=32), Export(bits=8))
 
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """What is trained here, under the names of the sections."""
+        teachers = {"teacher": self.teacher} | {f"teacher.others.{i}": one for i, one in enumerate(self.teacher.others)}
+        return {"train": self.train} | {
+            f"{name}.train": one.train for name, one in teachers.items() if one.fit == "all"
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as it would be written, with every default spelled out."""
         return _plain(self)

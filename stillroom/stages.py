@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillroom import assemble, label, lessons, sections
+from stillroom import assemble, lessons, sections
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
 from stillroom.engine import Engine, Signals, threads_for
@@ -25,6 +27,7 @@ from stillroom.models.network import Network
 from stillroom.run import Run
 from stillroom.sections import Recipe, Training
 from stillroom.tasks.task import Task
+from stillroom.teachers import filling
 from stillroom.teachers.asking import Asking
 from stillroom.teachers.cached import Cached
 from stillroom.teachers.frozen import Frozen
@@ -66,29 +69,40 @@ class Stages:
         return self.recipe.seeds[0]
 
     def teacher(self) -> Frozen:
-        """The teacher; several are one. Each is as it is, has a head fitted to the data's classes, or is trained here."""
-        section = self.recipe.teacher
+        """The teacher; several are one. Each is as it is, has its head fitted to the classes, or is trained here."""
+        section, networks = self.recipe.teacher, self.begun()
         stages = assemble.stages_of(section)
-        networks = assemble.make_teachers(stages, self.data, self.task, self._pixels, seed=self.seed)
-        whole = assemble.together(section, list(networks.values()))
         for stage, one in stages.items():
             if one.fit == "all":
                 self._train(stage, networks[stage], None, one.train)
             elif one.fit == "head":
                 self._fit_head(stage, networks[stage])
-        whole.to(self.engine.device)
-        whole.to(memory_format=torch.channels_last)
-        teacher = assemble.frozen(self.recipe, whole, self.engine.device)
+        teacher = self.asked(networks)
         if section.others:
             for stage, one in stages.items():
                 self._question(stage, Frozen(networks[stage], map=one.map, precision=teacher.precision))
         self._question("the mean of all teachers" if section.others else "teacher", teacher)
         return teacher
 
+    def begun(self) -> dict[str, Network]:
+        """The networks of all teachers, before anything is trained: stage -> network."""
+        stages = assemble.stages_of(self.recipe.teacher)
+        return assemble.make_teachers(stages, self.data, self.task, self._pixels, seed=self.seed)
+
+    def asked(self, networks: Mapping[str, Network]) -> Frozen:
+        """All teachers as the one that is asked, on the device."""
+        whole = assemble.together(self.recipe.teacher, list(networks.values()))
+        whole.to(self.engine.device)
+        whole.to(memory_format=torch.channels_last)
+        return assemble.frozen(self.recipe, whole, self.engine.device)
+
+    def untrained(self) -> Network:
+        """The student as it begins."""
+        return assemble.make_network(self.recipe.student, self.data, self.task, self._pixels, seed=self.seed)
+
     def student(self, stage: str, teacher: Frozen | None) -> Network:
         """The student, taught by `teacher`; by the labels alone where there is none, if labels teach."""
-        section = self.recipe.student
-        network = assemble.make_network(section, self.data, self.task, self._pixels, seed=self.seed)
+        network = self.untrained()
         if teacher is None and not self.task.taught:
             if not self.run.weights(stage).exists():
                 self._leave(stage, network, 0.0)
@@ -119,19 +133,13 @@ class Stages:
         return network
 
     def _learn(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> None:
-        splits, device = self.data.splits, self.engine.device
-        images = assemble.spread(splits["train"], lessons.LOOKS).to(device)
-        taught = (
-            lessons.prepare(self.recipe, network, teacher, images, seed=self.seed) if teacher else lessons.Lessons()
-        )
-        weights = taught.weights | {"task": Weight(self.recipe.task.weight if teacher else 1.0)}
-        self._say(taught)
-        learner = Learner(network, self.task, taught.methods, weights, balanced=self.recipe.balance)
-        with threads_for(self._macs(network) + (self._macs(teacher.network) if teacher else 0), device):
+        splits = self.data.splits
+        learner = self.learner(network, teacher)
+        with self.threads(network, teacher):
             learn(
                 stage,
                 learner,
-                self.source(self.asking(teacher, learner)) if teacher and taught.methods else None,
+                self.source(self.asking(teacher, learner)) if teacher and learner.methods else None,
                 train_split=splits["train"],
                 val_split=splits["val"],
                 classes=self.data.classes,
@@ -144,6 +152,21 @@ class Stages:
                 progress=self.progress,
                 judge=None if self.data.labelled or not teacher else teacher.speak,
             )
+
+    def learner(self, network: Network, teacher: Frozen | None) -> Learner:
+        """A network with all that teaches it."""
+        if teacher is None:
+            return Learner(network, self.task, {}, {"task": 1.0})
+        images = assemble.spread(self.data.splits["train"], lessons.LOOKS).to(self.engine.device)
+        taught = lessons.prepare(self.recipe, network, teacher, images, seed=self.seed)
+        self._say(taught)
+        weights = taught.weights | {"task": Weight(self.recipe.task.weight)}
+        return Learner(network, self.task, taught.methods, weights, balanced=self.recipe.balance)
+
+    def threads(self, network: Network, teacher: Frozen | None) -> AbstractContextManager[None]:
+        """As many as a step of both is worth: whether the teacher is asked in it or was before changes no number."""
+        macs = self._macs(network) + (self._macs(teacher.network) if teacher else 0)
+        return threads_for(macs, self.engine.device)
 
     def asking(self, teacher: Frozen, learner: Learner) -> Asking:
         """The teacher, with all that the learner's methods will want to hear of it."""
@@ -167,18 +190,18 @@ class Stages:
         """
         training, known = self.recipe.train, self.run.info.get("answers")
         looks = self.students * total_steps(training, len(asking.split)) * training.batch
-        kept, why = (known["kept"], known["why"]) if known else label.worth(asking, looks)
+        kept, why = (known["kept"], known["why"]) if known else filling.worth(asking, looks)
         kept = self.engine.any(kept)  # every process has measured for itself
         log.info("teacher: %s, because %s", "asked once" if kept else "asked at every step", why)
         if not kept:
             self.run.note(answers={"kept": False, "why": why})
             return asking.teacher
-        cache = label.opened(asking)
+        cache = filling.opened(asking)
         self.run.note(answers={"kept": True, "why": why, "cache": str(cache.folder)})
         with self.signals.held():
-            made = label.fill(cache, asking, self.signals)
+            made = filling.fill(cache, asking, self.signals)
         if not made:
-            label.audit(cache, asking, AUDITED / len(cache))
+            filling.audit(cache, asking, AUDITED / len(cache))
         self.engine.barrier()
         return Cached(cache, asking.split.listed, temperature=asking.temperature)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class State:
     """One `parts()` and one `scalars()` hold all of it."""
 
     learner: Learner
+    trained: list[nn.Parameter]  # all that the optimiser moves
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: nn.Module  # the student's running average: what is evaluated and kept
@@ -37,16 +38,17 @@ class State:
     @classmethod
     def fresh(cls, learner: Learner, config: Training, *, scaled: bool) -> State:
         """At step 0. `scaled` multiplies losses so that float16 gradients do not vanish."""
+        learner.to(memory_format=torch.channels_last)  # first, so that average and moments lie in memory as weights do
         trained = [p for p in learner.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
         ]
-        device = trained[0].device.type
         return cls(
             learner=learner,
+            trained=trained,
             optimizer=OPTIMIZERS[config.optimizer](groups, config.lr),
-            scaler=torch.amp.GradScaler(device, enabled=scaled),
+            scaler=torch.amp.GradScaler(trained[0].device.type, enabled=scaled),
             average=copy.deepcopy(learner.student).eval().requires_grad_(False),
         )
 
@@ -69,10 +71,14 @@ class State:
         """Go back to the moment that `parts` and `scalars` hold."""
         self.learner.load_state_dict(parts["learner"])
         self.average.load_state_dict(parts["average"])
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, _, name = key.partition(".")
-            moments.setdefault(int(index), {})[name] = value
+            like = parameters[int(index)]
+            # A file holds tensors in plain order; a fused optimiser wants moments that lie in memory as the weights do.
+            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            moments.setdefault(int(index), {})[name] = laid
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.scaler.load_state_dict(scalars["scaler"])
         self.best = parts["best"]
@@ -88,28 +94,44 @@ class State:
         return True
 
     @torch.no_grad()
-    def update_average(self, decay: float) -> None:
-        """Set average = decay x average + (1 - decay) x student, statistics of batch norms included."""
+    def update_average(self, decay: float, spoilt: Tensor) -> None:
+        """Set average = decay x average + (1 - decay) x student, statistics of batch norms included.
+
+        Nothing moves where `spoilt`, a truth on the device, says that the step was skipped.
+        """
         # A young average forgets faster, or a short run would end with the weights it began with.
         keep = min(decay, (1 + self.step) / (10 + self.step)) if decay else 0.0
-        pairs = list(zip(_tensors(self.average), _tensors(self.learner.student), strict=True))
-        floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - keep)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        mine, theirs = _tensors(self.average), _tensors(self.learner.student)
+        way = torch._foreach_sub(theirs.floats, mine.floats)
+        torch._foreach_mul_(way, (1 - keep) * (~spoilt).float())
+        torch._foreach_add_(mine.floats, way)
+        if mine.others:
+            torch._foreach_copy_(mine.others, theirs.others)
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [p.data for p in module.parameters()] + list(module.buffers())
+class _Tensors(NamedTuple):
+    floats: list[Tensor]
+    others: list[Tensor]  # counters
+
+
+def _tensors(module: nn.Module) -> _Tensors:
+    every = [*module.parameters(), *module.buffers()]
+    return _Tensors([t for t in every if t.is_floating_point()], [t for t in every if not t.is_floating_point()])
+
+
+# Fused optimisers do all their work in one pass, and can skip a step where the device says so, see `train`.
 
 
 def _adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
 def _sgd(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+    for group in groups:
+        for p in group["params"]:  # torch makes them of unwritten memory, and a first step that is skipped keeps that
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
 
 
 OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]] = {"adamw": _adamw, "sgd": _sgd}

@@ -7,6 +7,7 @@ where the resolution changes, and a network of one resolution, a ViT or a mixer,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from stillroom.models._taps import READS, channels_first, first
 from stillroom.models.network import Network
+from stillroom.teachers.ensemble import whose
 
 CUTS = 4  # stages of a network that keeps one resolution
 
@@ -51,6 +53,7 @@ class Survey:
         blocks: the repeated blocks of a network of one resolution; () for others.
         attention: what computes q, k and v in its last block; None where nothing does.
         vector: what its classifier reads, or else its last stage; None where no part says anything.
+        members: of several teachers as one each by itself; () of a network.
     """
 
     places: dict[str, Place]
@@ -59,6 +62,16 @@ class Survey:
     blocks: tuple[Place, ...]
     attention: Place | None
     vector: Place | None
+    members: tuple[Survey, ...] = ()
+
+    def member(self, tap: str) -> Survey:
+        """Of whom a tap is: of `2/layer3` the second of the members, where there are any."""
+        number, _ = whose(tap)
+        return next(iter(self.members[number - 1 : number]), self)
+
+    def full(self, tap: str) -> str:
+        """A tap's whole name, the number with it where there are members."""
+        return "{}/{}".format(*whose(tap)) if self.members else tap
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,26 @@ def survey(network: Network, images: Tensor) -> Survey:
         blocks=tuple(call.place for call in blocks),
         attention=_attention(calls, blocks),
         vector=_vector(network, calls, stages),
+    )
+
+
+def together(surveys: Sequence[Survey]) -> Survey:
+    """Several teachers as one: what is found without being named is the first one's."""
+    members = tuple(_numbered(number, one) for number, one in enumerate(surveys, 1))
+    return replace(members[0], members=members)
+
+
+def _numbered(number: int, one: Survey) -> Survey:
+    def named(place: Place) -> Place:
+        return replace(place, tap=f"{number}/{place.tap}")
+
+    return Survey(
+        places={f"{number}/{name}": named(place) for name, place in one.places.items()},
+        stages=tuple(map(named, one.stages)),
+        edges=tuple(map(named, one.edges)),
+        blocks=tuple(map(named, one.blocks)),
+        attention=one.attention and named(one.attention),
+        vector=one.vector and named(one.vector),
     )
 
 

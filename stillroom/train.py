@@ -1,18 +1,19 @@
-"""The training loop, and nothing else. It yields after every step; whoever iterates decides what to do.
+"""The training loop, and nothing else. It yields every step, in order; whoever iterates decides what to do.
 
     for step in train(learner, teacher, batches, config, state, engine, steps=1000, seed=0):
         run.append("steps.jsonl", ...)          # the caller logs, evaluates, saves, stops, draws
 
-No hooks, callbacks or trainer class: a `for` loop is the extension point.
+No hooks, callbacks or trainer class: a `for` loop is the extension point. Nothing in a step waits for the device: what
+depends on a step's numbers is decided there, and the numbers are read when the next step is already on its way.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,34 +22,13 @@ from stillroom.engine import Engine, precision_for
 from stillroom.learner import Learner
 from stillroom.sections import Training
 from stillroom.state import State
+from stillroom.step import Diverged, Launched, Numbers, Step
 from stillroom.teachers.teacher import Teacher
 from stillroom.types import Batch, Terms
-from stillroom.weighting import label_of
+from stillroom.weighting import EVERY
 
 SKIPS, WINDOW = 3, 100  # more skipped steps than this among that many: something is wrong for good
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What one step cost and how it went. Numbers only, ready to be a line of JSON."""
-
-    step: int
-    loss: float
-    terms: dict[str, float]  # raw
-    weights: dict[str, float]  # what they were multiplied by in this step
-    grad_norm: float
-    lr: float
-    seconds: float
-    wait: float  # of those, seconds that training waited for data
-    skipped: bool  # the weights were left as they were
-
-
-class Diverged(FloatingPointError):
-    """Too many steps were not finite; `skipped` says which."""
-
-    def __init__(self, step: Step, skipped: list[int]):
-        self.step, self.skipped = step, skipped
-        super().__init__(f"step {step.step}: not finite, gradient norm {step.grad_norm}, terms {step.terms}")
+AHEAD = {"cpu": 0}  # steps that a device is given before the numbers of the last one are read; 1 where not named
 
 
 def learning_rate(step: int, steps: int, config: Training) -> float:
@@ -69,8 +49,9 @@ def train(
     *,
     steps: int,
     seed: int,
+    due: Callable[[int], bool] = lambda step: True,
 ) -> Iterator[Step]:
-    """Train `learner` in place, yielding a `Step` after each step from `state.step` to `steps`.
+    """Train `learner` in place, yielding each `Step` from `state.step` to `steps`.
 
     A step whose loss or gradient is not finite is skipped: the weights never meet it.
 
@@ -83,50 +64,51 @@ def train(
         engine: the processes that do it together.
         steps: how many optimiser steps the whole run has.
         seed: of dropout and the like. Every step seeds itself, so there is no generator to save.
+        due: asked once after each step, whether the caller wants to do something with the weights as they are now.
+            Where it says no, an accelerator's steps may come one late: `state.step` is then ahead of `step.step`.
 
     Raises:
         Diverged: more than 3 of the last 100 steps were not finite.
     """
     model = engine.wrap(learner)
     learner.train()
+    late = deque[Launched]()
     with closing(batches(state.step)) as stream:
         while state.step < steps:
             started = time.perf_counter()
             batch = next(stream).to(engine.device)
             wait = time.perf_counter() - started
             torch.manual_seed(_seed(seed, state.step, engine.rank))
-            lr = learning_rate(state.step, steps, config) * state.lr_scale
             before = [buffer.clone() for buffer in learner.buffers()]
-            progress = state.step / steps
+            progress, avoided = state.step / steps, state.step in state.avoid
             terms, norm = _gradients(model, learner, teacher, batch, config, state, engine, progress)
-            weights = learner.weights(progress)
-            values, grad_norm = _to_host(terms, norm, engine)
-            # With a scaler an infinite gradient is ordinary: it skips the step and lowers its scale.
-            finite = all(map(math.isfinite, values.values())) and (
-                math.isfinite(grad_norm) or state.scaler.is_enabled()
-            )
-            skip = not finite or state.step in state.avoid
-            if skip:
-                _restore(learner, before)
-            else:
-                _advance(state, lr, config)
-            state.optimizer.zero_grad(set_to_none=True)
+            numbers = engine.mean(torch.cat([torch.stack([*terms.values(), norm]), learner.weighting.factors()]))
+            spoilt = ~numbers.isfinite().all() | avoided
+            lr = learning_rate(state.step, steps, config) * state.lr_scale
+            _restore(learner, before, spoilt)
+            _advance(state, lr, norm, spoilt, config)
             if teacher:
                 teacher.update(learner, state.step)
             state.step += 1
-            step = Step(
+            now = Launched(
                 step=state.step,
-                loss=sum(weights[label_of(name)] * value for name, value in values.items()),
-                terms=values,
-                weights=weights,
-                grad_norm=grad_norm,
+                names=list(terms),
+                numbers=Numbers(numbers),
+                weights=learner.weighting.plain(progress),
                 lr=lr,
-                seconds=time.perf_counter() - started,
                 wait=wait,
-                skipped=skip,
+                avoided=avoided,
             )
-            _give_up_if_hopeless(state, step, finite)
-            yield step
+            late.append(now)
+            punctual = due(state.step) or state.step == steps
+            ready = max(0, len(late) - (0 if punctual else AHEAD.get(engine.device.type, 1)))
+            if ready:
+                late[ready - 1].numbers.read()
+            now.seconds = time.perf_counter() - started
+            for _ in range(ready):
+                step = late.popleft().told()
+                _give_up_if_hopeless(state, step)
+                yield step
 
 
 def _gradients(
@@ -139,46 +121,50 @@ def _gradients(
     engine: Engine,
     progress: float,
 ) -> tuple[Terms, Tensor]:
-    """Fill in the gradients of the mean over the batch; return the raw terms and the norm before clipping."""
+    """Fill in the gradients of the mean over the batch; return the raw terms and the gradients' norm."""
     dtype = precision_for(engine.device, config.precision)
     total: Terms = {}
     for part, micro in enumerate(batch.split(config.accumulate)):
-        with torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32):
-            said = teacher((micro.images,), micro.keys, learner.teacher_taps) if teacher else None
-            with engine.without_sync(model, part < config.accumulate - 1):
-                terms = model(micro, said, progress)
-                engine.backward(state.scaler.scale(learner.total(terms, progress) / config.accumulate))
+        said = teacher((micro.images,), micro.keys, learner.teacher_taps) if teacher else None
+        measure = part == 0 and state.step % EVERY == 0
+        precision = torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32)
+        with precision, engine.without_sync(model, part < config.accumulate - 1):
+            terms = model(micro, said, progress)
+            loss = learner.total(terms, progress, measure=measure) / config.accumulate
+            engine.backward(state.scaler.scale(loss))
         for name, value in terms.items():
             total[name] = total.get(name, 0) + value.detach() / config.accumulate
     state.scaler.unscale_(state.optimizer)
-    return total, nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
+    return total, nn.utils.get_total_norm([p.grad for p in state.trained if p.grad is not None])
 
 
-def _advance(state: State, lr: float, config: Training) -> None:
-    """One optimiser step, and the average a little towards it."""
+def _advance(state: State, lr: float, norm: Tensor, spoilt: Tensor, config: Training) -> None:
+    """One optimiser step with gradients no longer than `clip`, and the average a little towards it.
+
+    A spoilt step changes nothing: a fused optimiser reads `found_inf` on the device, and divides by `grad_scale`.
+    """
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    state.scaler.step(state.optimizer)
+    state.optimizer.grad_scale = (norm / config.clip).clamp(min=1)  # type: ignore[attr-defined]
+    state.optimizer.found_inf = spoilt.float()  # type: ignore[attr-defined]
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
     state.scaler.update()
-    state.update_average(config.average)
+    state.update_average(config.average, spoilt)
 
 
 @torch.no_grad()
-def _restore(learner: Learner, before: list[Tensor]) -> None:
+def _restore(learner: Learner, before: list[Tensor], spoilt: Tensor) -> None:
     """Batch norm remembers what it saw in the forward pass; a step that is skipped must not leave its mark there."""
     for buffer, old in zip(learner.buffers(), before, strict=True):
-        buffer.copy_(old)
+        torch.where(spoilt, old, buffer, out=buffer)
 
 
-def _to_host(terms: Terms, norm: Tensor, engine: Engine) -> tuple[dict[str, float], float]:
-    """The numbers, averaged over processes: one copy, the step's only wait for the device."""
-    *values, grad_norm = engine.mean(torch.stack([*terms.values(), norm]).float()).tolist()
-    return dict(zip(terms, values, strict=True)), grad_norm
-
-
-def _give_up_if_hopeless(state: State, step: Step, finite: bool) -> None:
+def _give_up_if_hopeless(state: State, step: Step) -> None:
     """Remember a step that was not finite, and raise when there were too many lately."""
-    if finite:
+    # With a scaler an infinite gradient is ordinary: it skips the step and lowers its scale.
+    norm_is_well = math.isfinite(step.grad_norm) or state.scaler.is_enabled()
+    if norm_is_well and all(map(math.isfinite, step.terms.values())):
         return
     state.skipped.append(step.step - 1)
     recent = [n for n in state.skipped if step.step - n <= WINDOW and n not in state.avoid]

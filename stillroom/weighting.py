@@ -47,7 +47,7 @@ class Weighting(nn.Module):
     Balanced, a weight says how long a loss's gradient on the student is beside that of the first label, mostly the
     task's: every 20 steps the lengths are measured, and their running means divide. The idea is GradNorm's (Chen et
     al. 2018, https://arxiv.org/abs/1711.02257), without its training rates and without its own optimiser: ratios of
-    measured lengths need neither. What was measured is saved with the rest.
+    measured lengths need neither. What was measured is saved with the rest, and stays on the device.
 
     Args:
         weights: label -> weight, in the order of the labels' importance.
@@ -55,31 +55,44 @@ class Weighting(nn.Module):
     """
 
     lengths: Tensor
-    calls: Tensor
 
     def __init__(self, weights: Mapping[str, Weight], *, balanced: bool = False):
         super().__init__()
         self.plans, self.balanced = dict(weights), balanced
-        self.register_buffer("lengths", torch.ones(len(weights), dtype=torch.float64))
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("lengths", torch.zeros(len(weights), dtype=torch.float64))  # 0: not measured yet
 
     def at(self, progress: float) -> dict[str, float]:
-        """Label -> what its terms are multiplied by."""
-        plain = {label: weight.at(progress) for label, weight in self.plans.items()}
+        """Label -> what its terms are multiplied by. Waits for the device."""
+        plain, factors = self.plain(progress), self.factors().tolist()
+        return {label: plain[label] * factor for label, factor in zip(plain, factors, strict=True)}
+
+    def plain(self, progress: float) -> dict[str, float]:
+        """Label -> its weight before balancing."""
+        return {label: weight.at(progress) for label, weight in self.plans.items()}
+
+    def factors(self) -> Tensor:
+        """[labels] what balancing multiplies each weight by; a length that is not known counts as 1."""
         if not self.balanced:
-            return plain
-        reference, *_ = lengths = self.lengths.tolist()
-        return {label: plain[label] * reference / length for label, length in zip(plain, lengths, strict=True)}
+            return torch.ones_like(self.lengths)
+        lengths = torch.where(self.lengths > 0, self.lengths, 1.0)
+        return lengths[0] / lengths
+
+    def total(self, terms: Terms, progress: float) -> Tensor:
+        """The sum of weight x term."""
+        plain = self.plain(progress)
+        charged = torch.stack([plain[label_of(name)] * value for name, value in terms.items()])
+        if self.balanced:
+            factors = dict(zip(self.plans, self.factors().to(charged.dtype), strict=True))
+            charged = charged * torch.stack([factors[label_of(name)] for name in terms])
+        return charged.sum()
 
     def measure(self, terms: Terms, parameters: Sequence[Tensor]) -> None:
-        """Take note of how long each label's gradient is, when it is time to. Leaves every `.grad` alone."""
-        if not self.balanced or not torch.is_grad_enabled():
+        """Take note of how long each label's gradient is. Leaves every `.grad` alone."""
+        if not self.balanced:
             return
-        if self.calls % EVERY == 0:
-            measured = torch.stack([_length(terms, label, parameters) for label in self.plans])
-            usable = torch.where(measured.isfinite() & (measured > 0), measured, self.lengths)
-            self.lengths.copy_(usable if self.calls == 0 else self.lengths.lerp(usable, 1 - KEEP))
-        self.calls += 1
+        measured = torch.stack([_length(terms, label, parameters) for label in self.plans])
+        mean = torch.where(self.lengths > 0, self.lengths.lerp(measured, 1 - KEEP), measured)
+        self.lengths.copy_(torch.where(measured.isfinite() & (measured > 0), mean, self.lengths))
 
 
 def label_of(term: str) -> str:

@@ -26,7 +26,7 @@ OPTIONS = {
     "list": {"kind", "like"},
     "new": {"name", "to"},
     "report": {"folder"},
-    "run": {"words", "folder", "devices"},
+    "run": {"words", "folder", "devices", "seeds"},
 }
 
 
@@ -39,6 +39,7 @@ def test_names_to_import():
         "Network",
         "Output",
         "Recipe",
+        "Several",
         "distill",
         "open",
         "read_recipe",

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from stillroom.data.augment import augment, key, to_float
 from stillroom.data.dataset import Split
 from stillroom.data.geometry import geometry
-from stillroom.data.mixing import mixed, partners
+from stillroom.data.mixing import mix_in, partners
 from stillroom.data.random import LOOKS, permutation, uniform
 from stillroom.sections import Augment
 from stillroom.types import Batch, Mixed
@@ -103,8 +103,8 @@ def look(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], *, se
     if not (policy.mixup or policy.cutmix):
         return batch
     others = _alone(split, partners(batch.keys.numpy(), len(split)), epochs, seed, policy)
-    images, share = mixed(batch.images, others.images, batch.keys.numpy(), policy)
-    return replace(batch, images=images, mixed=Mixed(target=others.target, share=share))
+    share = mix_in(others.images, batch.images, batch.keys.numpy(), policy)
+    return replace(batch, mixed=Mixed(target=others.target, share=share))
 
 
 def _alone(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int, policy: Augment) -> Batch:

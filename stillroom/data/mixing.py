@@ -42,20 +42,20 @@ def partners(keys: Numbers, length: int) -> Numbers:
     return np.floor(uniform(keys, stream=PARTNER) * length).astype(np.int64)
 
 
-def mixed(images: Tensor, others: Tensor, keys: Numbers, policy: Augment) -> tuple[Tensor, Tensor]:
-    """The images with their partners in them, [B, C, H, W] in 0..1, and the share of each that is its own, [B].
+def mix_in(others: Tensor, images: Tensor, keys: Numbers, policy: Augment) -> Tensor:
+    """Mixes partners into images, in place.
 
     With both kinds on, a hash of the key decides which of the two it is, each half of the time.
 
     Args:
-        images: float32 [B, C, H, W] in 0..1, as seen under their keys.
-        others: the same of their partners.
+        others: float32 [B, C, H, W] in 0..1, the partners; worthless afterwards.
+        images: the same of the images, as seen under their keys; mixed afterwards, in 0..1 as before.
         keys: int64 [B] of the images.
         policy: `mixup` and `cutmix`, not both 0.
 
     Returns:
-        Both float32; shares in 0.5..1. A box is cut at the image's edge, as the authors' is, so that it may be smaller
-        than was drawn; its share is counted in pixels. What was given is left as it was.
+        The share of each image that is still its own, float32 [B] in 0.5..1. A box is cut at the image's edge, as the
+        authors' is, so that it may be smaller than was drawn; its share is counted in pixels.
     """
     boxed, share = _drawn(keys, policy)
     height, width = images.shape[2:]
@@ -63,15 +63,15 @@ def mixed(images: Tensor, others: Tensor, keys: Numbers, policy: Augment) -> tup
     left, right = _span(keys, share, width, stream=BOX_X)
     exact = 1 - (bottom - top) * (right - left) / (height * width)
     share = np.where(boxed, exact, share).astype(np.float32)
-    own, other, result = images.numpy(), others.numpy(), images.numpy().copy()
-    for i in range(len(own)):
+    for i, (image, other) in enumerate(zip(images.numpy(), others.numpy(), strict=True)):
         if boxed[i]:
             box = (slice(None), slice(top[i], bottom[i]), slice(left[i], right[i]))
-            result[i][box] = other[i][box]
+            image[box] = other[box]
         else:
-            result[i] *= share[i]
-            result[i] += (1 - share[i]) * other[i]
-    return torch.from_numpy(result), torch.from_numpy(share)
+            image *= share[i]
+            other *= 1 - share[i]
+            image += other
+    return torch.from_numpy(share)
 
 
 def _drawn(keys: Numbers, policy: Augment) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,10 +48,18 @@ def labelled(batch: Batch, student: Tensor, teacher: Tensor) -> tuple[Tensor, Te
     Raises:
         Failure: SR-M332 the labels are not one class for each of the rows.
     """
-    y = batch.target
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.numel() != len(student):
-        shape = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise Failure("SR-M332", labels=shape, rows=len(student))
-    y = y.flatten()
+    y = classes_of(batch.target, student)
     known = y >= 0
     return (student, teacher, y) if bool(known.all()) else (student[known], teacher[known], y[known])
+
+
+def classes_of(target: Any, logits: Tensor) -> Tensor:
+    """The labels of rows [M, K], [M]; negative where there is none.
+
+    Raises:
+        Failure: SR-M332 they are not one class for each of the rows.
+    """
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.numel() != len(logits):
+        shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        raise Failure("SR-M332", labels=shape, rows=len(logits))
+    return target.flatten()

@@ -71,6 +71,7 @@ class DKD(Method):
     """
 
     weight = 1.0
+    needs_labels = True
 
     def __init__(
         self,

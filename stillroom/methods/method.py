@@ -8,7 +8,7 @@ from torch import nn
 
 from stillroom.types import Answers, Batch, Output, Terms
 
-Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention"]
+Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
 """Where in the two networks a method looks, when the recipe names no taps. `pairing` finds the places:
 
 pred: at no tap, the predictions are enough.     vector: at what the classifiers read, pooled, [B, D].
@@ -16,6 +16,7 @@ last: at the last map or tokens.                 middle: at the one half-way.
 stages: at the end of every stage, shallow to deep.
 edges: as `stages`, before the stage's last activation, where there is one.
 blocks: at a ViT's first, second and last block.  attention: at what a ViT's last attention computes q, k and v with.
+members: as `vector`, a pair for each of several teachers, or for the only one; "" where no part can be heard.
 """
 
 
@@ -28,6 +29,7 @@ class Method(nn.Module):
     Attributes:
         weight: the authors' weight of this loss, used where a recipe gives none.
         reads: where it looks.
+        needs_labels: whether it teaches nothing where nobody knows an image's class.
         answers: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
         student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of one side is compared
             with the i-th of the other.
@@ -35,6 +37,7 @@ class Method(nn.Module):
 
     weight: ClassVar[float] = 1.0
     reads: ClassVar[Reads] = "pred"
+    needs_labels: ClassVar[bool] = False
     answers: ClassVar[tuple[Answers, ...]] = ()
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()

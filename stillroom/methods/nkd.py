@@ -56,6 +56,7 @@ class NKD(Method):
     """
 
     weight = 1.0
+    needs_labels = True
 
     def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0, standardised: bool = False):
         super().__init__()

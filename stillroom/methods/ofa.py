@@ -76,6 +76,7 @@ class OFA(Method):
     """
 
     weight = 1.0
+    needs_labels = True
     reads = "stages"
 
     def __init__(self, *, eps: float = 1.0, temperature: float = 1.0, student_taps: tuple[str, ...] = ()):

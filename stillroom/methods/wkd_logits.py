@@ -93,6 +93,7 @@ class WKDLogits(Method):
     """
 
     weight = 1.0
+    needs_labels = True
     covariance: Tensor
     average: Tensor
     seen: Tensor

@@ -8,15 +8,19 @@ from stillroom.types import Batch, Output
 
 
 class Accuracy(Metric):
-    """Share of images whose greatest logit is the label's: |{i : argmax_k pred_ik = target_i}| / N, in 0..1."""
+    """Share of images whose greatest logit is the label's: |{i : argmax_k pred_ik = target_i}| / N, in 0..1.
+
+    Images without a label (-1) are none of the N.
+    """
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, right=(), seen=())
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Count the images and those answered rightly."""
-        right = decide(output.pred) == batch.target
-        self._add(right=right.sum(), seen=batch.target.new_tensor(len(right)))
+        known = batch.target >= 0
+        right = (decide(output.pred) == batch.target) & known
+        self._add(right=right.sum(), seen=known.sum())
 
     def compute(self) -> dict[str, Figure]:
         """`accuracy`, with its interval."""

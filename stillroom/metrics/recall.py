@@ -8,16 +8,20 @@ from stillroom.types import Batch, Output
 
 
 class Recall(Metric):
-    """For each class c: |{i : target_i = c, argmax_k pred_ik = c}| / |{i : target_i = c}|, in 0..1."""
+    """For each class c: |{i : target_i = c, argmax_k pred_ik = c}| / |{i : target_i = c}|, in 0..1.
+
+    Images without a label (-1) are of no class.
+    """
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, right=(len(classes),), seen=(len(classes),))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Count each class's images and those of them that were found."""
-        found = batch.target[decide(output.pred) == batch.target]
+        known = batch.target >= 0
+        labels, right = batch.target[known], (decide(output.pred) == batch.target)[known]
         classes = len(self.classes)
-        self._add(right=found.bincount(minlength=classes), seen=batch.target.bincount(minlength=classes))
+        self._add(right=labels[right].bincount(minlength=classes), seen=labels.bincount(minlength=classes))
 
     def compute(self) -> dict[str, Figure]:
         """`recall`: class name -> share; a class without images is left out, for 0 of 0 is not a number."""

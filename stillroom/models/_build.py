@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.models._weights import fill, load, statistics
-from stillroom.models.network import Facts, Family, Network
+from stillroom.models.network import Facts, Family, Kept, Network, Opener
 from stillroom.plugins import choices, near, pick
 from stillroom.types import Answers
 
@@ -59,14 +59,14 @@ def restore(
     classes: int | None,
     channels: int,
     size: int,
-    head: Literal["keep", "any", "replace"] = "keep",
+    head: Kept = "keep",
     trust: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     answers: Answers = "classes",
     **arguments: Any,
 ) -> Network:
-    """A network with the weights of a file.
+    """A network with the weights of a file; or the network that a file holds, where the family is an `Opener`.
 
     Pixels are normalised as the file's metadata says; else as the library says of its trained weights; else with
     `mean` and `std`. Weights that were trained on colour make a network that repeats grey images three times.
@@ -89,8 +89,11 @@ def restore(
     Raises:
         Failure: as `build`, `load` and `fill`.
     """
-    state, said = load(path, trust=trust)
     family = find(name)
+    if isinstance(family, Opener):
+        facts = Facts(classes=classes, channels=channels, size=size, answers=answers)
+        return family.open(Path(path), facts, head=head, trust=trust, **arguments)
+    state, said = load(path, trust=trust)
     pixels = statistics(said) or ((None, None) if family.states_pixels else (mean, std))
     facts = Facts(classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1], answers=answers)
     network = family.build(name, facts, **arguments)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,26 @@ def answering(model: Any, answers: Answers, *, mirrored: bool = False) -> nn.Mod
         summary = any(name.rpartition(".")[2] == "cls_token" for name, _ in model.named_parameters())
         model.register_forward_hook(partial(_vector, summary=summary))
     return model
+
+
+def classifying(model: Any, classes: int) -> nn.Module:
+    """A backbone, for which transformers has no classifier, with one on its vector: a linear layer, `classifier`.
+
+    Args:
+        model: of transformers, a bare backbone.
+        classes: K.
+
+    Raises:
+        TypeError: its settings do not say how wide its vector is.
+    """
+    config = model.config
+    width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
+    if not isinstance(width, int):
+        raise TypeError(f"the settings of a {config.model_type} have no hidden_size")
+    answering(model, "vector")
+    model.add_module("classifier", nn.Linear(width, classes))
+    model.register_forward_hook(_classified)
+    return cast(nn.Module, model)
 
 
 def heads(model: nn.Module, answers: Answers, classes: int) -> tuple[str, ...]:
@@ -158,6 +178,11 @@ def _vector(model: Any, given: Any, said: Any, *, summary: bool) -> Tensor:
     elif last.ndim == 3:
         last = last[:, 0] if summary else last.mean(1)
     return model.vector(last)
+
+
+def _classified(model: Any, given: Any, said: Tensor) -> Tensor:
+    logits: Tensor = model.classifier(said)
+    return logits
 
 
 def _without_dense_pooler(model: Any) -> None:

@@ -80,11 +80,16 @@ def pixels(source: Source) -> dict[str, Any]:
         return {}
 
 
-def side(config: Any, pixels: Mapping[str, Any]) -> int | None:
-    """H = W that the model was made for, by its settings or by what its folder says of pixels."""
-    for said in (getattr(config, "image_size", None), pixels.get("crop_size"), pixels.get("size")):
-        found = max(said.values(), default=None) if isinstance(said, Mapping) else said
-        found = found[-1] if isinstance(found, (list, tuple)) else found
-        if isinstance(found, int):
-            return found
-    return None
+def sides(config: Any, pixels: Mapping[str, Any], *, trained: bool) -> list[int]:
+    """H = W that the model was made for, likeliest first: by its settings, and by what its folder says of pixels.
+
+    Trained weights are asked as their folder asks them: a DINOv2 has settings for 518 px and is shown 224.
+    """
+    found = [_side(pixels.get("crop_size")) or _side(pixels.get("size")), _side(getattr(config, "image_size", None))]
+    return [one for one in (found if trained else reversed(found)) if one]
+
+
+def _side(said: Any) -> int | None:
+    found = max(said.values(), default=None) if isinstance(said, Mapping) else said
+    found = found[-1] if isinstance(found, (list, tuple)) else found
+    return found if isinstance(found, int) else None

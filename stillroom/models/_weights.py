@@ -17,7 +17,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,12 +25,9 @@ from torch import Tensor
 
 from stillroom.errors import Failure
 from stillroom.models._state import Unusable, tensors
-from stillroom.models.network import Network
+from stillroom.models.network import Kept, Network
 
 Metadata = dict[str, str]
-Kept = Literal["keep", "any", "replace"]
-"""What of a file's classifier is wanted, see `fill`."""
-
 TORCH_FILE = (b"PK\x03\x04", b"\x80")
 """How a file of `torch.save` begins: as a zip archive, or, before torch 1.6, as a pickle."""
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from stillroom.errors import Failure
-from stillroom.models._hub import answering, heads, trunk
-from stillroom.models._hub_source import PREFIX, Source, changed, find, pixels, side
+from stillroom.models._hub import answering, classifying, heads, trunk
+from stillroom.models._hub_source import PREFIX, Source, changed, find, pixels, sides
 from stillroom.models._probe import arguments_of, fetching, hub, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.types import Answers
@@ -30,7 +30,7 @@ CLASSES = {
 SIDES = {"classes": 224, "pixels": 512, "boxes": 640, "vector": 224}
 """The size that is tried last where neither the model nor its folder names one."""
 
-ELSEWHERE = {"timm_wrapper"}
+ELSEWHERE = {"timm_wrapper", "timm_backbone"}
 """Kinds that fetch a further model by a name in their settings: `timm/NAME` builds those."""
 
 
@@ -44,7 +44,11 @@ class Huggingface:
     Trained weights come with their folder (`weights = "pretrained"`), for transformers renames what it reads; a file of
     weights alone has to be one that this program saved.
 
-    classes, pixels: the logits. A head of another K is new, and so is what the file of weights lacks.
+    A ViT with trained weights sees images of the side that its preprocessor_config.json names, else its settings,
+    however small the data's are; `image_size` says another, and many take any multiple of their patches.
+
+    classes, pixels: the logits. A head of another K is new, and so is what the file of weights lacks. A backbone that
+        transformers has no classifier for, DINOv3 for one, gets a linear layer on what it says as a vector.
     boxes: detectors in the manner of DETR. Where there is a softmax over K classes and "no object" (DETR, YOLOS, Table
         Transformer), a class's probability p becomes the logit log(p / (1 - p)). No auxiliary or denoising loss is
         charged: only the last layer's answer is seen, so what an RT-DETR chooses its queries by is not trained.
@@ -79,16 +83,20 @@ class Huggingface:
             if not source.local:
                 stack.enter_context(hub(True))
             base = _settings(source, facts)
-            if base.model_type not in _kinds(facts.answers):
+            if base.model_type not in _kinds(facts.answers) and not _bare(base, facts):
                 kinds = ", ".join(sorted(_kinds(facts.answers))) if facts.answers != "vector" else "vit, dinov2, resnet"
                 raise Failure("SR-M352", model=name, kind=base.model_type, answers=facts.answers, kinds=kinds)
+            side = arguments.pop("image_size", None) if facts.pretrained else None
             with arguments_of(name):
                 config = changed(base, arguments)
                 if facts.classes and facts.answers != "vector":
                     config.num_labels = facts.classes
             said = pixels(source)
-            model = _trained(source, config, facts) if facts.pretrained else _new(source, config, facts.answers)
-        return _network(model.train(), source, said, facts)
+            model = _trained(source, config, facts) if facts.pretrained else _new(source, config, facts)
+            if _bare(config, facts):
+                with arguments_of(name):
+                    model = classifying(model, facts.classes or config.num_labels)
+        return _network(model.train(), source, said, facts, side)
 
 
 def _settings(source: Source, facts: Facts) -> Any:
@@ -107,19 +115,32 @@ def _settings(source: Source, facts: Facts) -> Any:
     return getattr(config, "vision_config", config) if facts.answers == "vector" else config
 
 
-def _new(source: Source, config: Any, answers: Answers) -> Any:
+def _bare(config: Any, facts: Facts) -> bool:
+    """Whether it is a backbone that transformers has no classifier for, as DINOv3, and one is wanted."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES as BACKBONES
+
+    kind = config.model_type
+    return facts.answers == "classes" and kind in set(BACKBONES) - _kinds("classes") - _kinds("boxes") - ELSEWHERE
+
+
+def _class(config: Any, facts: Facts) -> Any:
     import transformers
 
+    return getattr(transformers, CLASSES["vector" if _bare(config, facts) else facts.answers])
+
+
+def _new(source: Source, config: Any, facts: Facts) -> Any:
     with arguments_of(source.name):
-        return getattr(transformers, CLASSES[answers]).from_config(config, dtype=torch.float32)
+        return _class(config, facts).from_config(config, dtype=torch.float32)
 
 
 def _trained(source: Source, config: Any, facts: Facts) -> Any:
-    """The model with its weights. What has K rows may be new, and nothing else may be of another shape."""
-    import transformers
+    """The model with its weights. What has K rows may be new, and nothing else may be of another shape.
 
+    Where no number of classes is asked for, the trained classifier is wanted, and one that is new is refused: SR-M316.
+    """
     with fetching(source.name):
-        model, told = getattr(transformers, CLASSES[facts.answers]).from_pretrained(
+        model, told = _class(config, facts).from_pretrained(
             source.where,
             config=config,
             dtype=torch.float32,
@@ -129,17 +150,24 @@ def _trained(source: Source, config: Any, facts: Facts) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    strange = [f"{key} is {tuple(theirs)}, not {tuple(own)}" for key, theirs, own in told["mismatched_keys"]
-               if own[0] not in (config.num_labels, config.num_labels + 1)]  # fmt: skip
+    wide = (config.num_labels, config.num_labels + 1)
+    strange = [
+        f"{key} is {tuple(theirs)}, not {tuple(own)}"
+        for key, theirs, own in told["mismatched_keys"]
+        if own[0] not in wide
+    ]
     names = dict(model.named_parameters())
     lacking = [key for key in told["missing_keys"] if key in names]
     if strange or 2 * len(lacking) > len(names):
         problem = strange[0] if strange else f"the file lacks {len(lacking)} of {len(names)} weights: {lacking[0]}, ..."
         raise Failure("SR-M308", model=source.name, problem=problem, near="")
+    headless = _bare(config, facts) or any(len(names[key]) in wide for key in lacking)
+    if headless and facts.classes is None and facts.answers != "vector":
+        raise Failure("SR-M316", file=source.name, answers=facts.answers)
     return model
 
 
-def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts) -> Network:
+def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts, wanted: int | None) -> Network:
     mean, std = (said.get(f"image_{word}") or own for word, own in zip(("mean", "std"), IMAGENET, strict=True))
     if said.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
@@ -154,9 +182,22 @@ def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts) 
         answers=facts.answers,
         trunk=trunk(model) if facts.answers == "boxes" else (),
     )
-    settled(network, source.name, facts.size, own=side(config, said) or SIDES[facts.answers])
+    own = [wanted] if wanted else sides(config, said, trained=facts.pretrained) or [SIDES[facts.answers]]
+    fixed = bool(wanted) or (facts.pretrained and facts.answers in ("classes", "vector") and _of_tokens(config))
+    for place, one in enumerate(own, 1):
+        try:
+            settled(network, source.name, facts.size, own=one, fixed=fixed)
+            break
+        except Failure:
+            if place == len(own):
+                raise
     network.head = heads(model, facts.answers, network.classes)
     return network
+
+
+def _of_tokens(config: Any) -> bool:
+    """Whether it cuts images into patches of one size and lets all look at all: few patches are too few to look at."""
+    return isinstance(getattr(config, "patch_size", None), int) and hasattr(config, "num_attention_heads")
 
 
 def _kinds(answers: Answers) -> set[str]:

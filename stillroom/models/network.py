@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey: ITU-R BT.601, as Pillow's mode "L"."""
+
+Kept = Literal["keep", "any", "replace"]
+"""What of a file's classifier is wanted, see `models.restore`."""
 
 torch.export.register_dataclass(Output, serialized_type_name="stillroom.types.Output")
 
@@ -90,6 +94,14 @@ class Family(Protocol):
             Failure: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no
                 trained weights, SR-N801 they can't be fetched.
         """
+
+
+@runtime_checkable
+class Opener(Family, Protocol):
+    """A family whose files hold the networks themselves: one is opened where others are built and filled."""
+
+    def open(self, path: Path, facts: Facts, *, head: Kept, trust: str | None, **arguments: Any) -> Network:
+        """The network in a file; `head` and `trust` as for `models.restore`."""
 
 
 class Network(nn.Module):

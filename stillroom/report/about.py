@@ -15,6 +15,7 @@ class About:
         answers: "classes", "pixels", "boxes" or "vector"; what else a file may say is shown as figures only.
         headline: the figure that leads everywhere, by its name in `metrics.json`.
         by_class: the figure with a value for each class; "" where there is none.
+        truth: what answers are held against: "labels" or "teacher".
     """
 
     name: str = "classification"
@@ -28,11 +29,17 @@ class About:
     tag: str = "image-classification"
     use: str = "Sorting an image into one of {classes} classes"
     caution: str = "It always names one of its classes, also for an image that shows none of them."
+    truth: str = "labels"
 
     @property
     def spoken(self) -> str:
         """The headline figure's title inside a sentence: "accuracy", "mAP"."""
         return spoken(self.title)
+
+    @property
+    def by_teacher(self) -> bool:
+        """Whether answers are held against the teacher's, because no image has a label."""
+        return self.truth == "teacher"
 
     @property
     def right(self) -> bool:

@@ -49,6 +49,12 @@ def points(difference: Any) -> str:
     return f"{text} point" if text == "1.0" else f"{text} points"
 
 
+def signed(difference: Any) -> str:
+    """A difference of two shares in percentage points, with its sign: "+1.3", "−0.2"."""
+    gap = number(difference)
+    return EMPTY if gap is None else f"{100 * gap:+.1f}".replace("-", "−")
+
+
 def count(value: Any) -> str:
     """A number of things: "940", "27.2 k", "1.24 M"."""
     return _scaled(value, (("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)))

@@ -111,14 +111,20 @@ def hang(folder: Folder) -> Gallery:
 def _wanted(folder: Folder, *, scored: bool) -> list[_Wanted]:
     teacher, baseline, student = (folder.speaker(role) for role in ("teacher", "baseline", "student"))
     title = "{} right, {} wrong" if folder.about.right else "{} better than {}"
+    kinds = [
+        (teacher, student, title.format("Teacher", "student")),
+        (student, teacher, title.format("Student", "teacher")),
+        (student, baseline, title.format("Student", "untaught baseline")),
+    ]
+    if folder.about.by_teacher:  # who can't be wrong
+        kinds = [
+            (teacher, student, "Student differs from its teacher"),
+            (student, baseline, "Student nearer to its teacher than the untaught baseline"),
+        ]
     found = []
-    for better, worse, said in (
-        (teacher, student, ("Teacher", "student")),
-        (student, teacher, ("Student", "teacher")),
-        (student, baseline, ("Student", "untaught baseline")),
-    ):
+    for better, worse, said in kinds:
         if better and worse and scored:
-            found.append(_Wanted(title.format(*said), (better, worse), _lead(better.key, worse.key)))
+            found.append(_Wanted(said, (better, worse), _lead(better.key, worse.key)))
     for file in folder.files:
         if student and (file.bits or 32) < 32:
             found.append(_Wanted(f"{file.label} file differs from the student", (student, file), _apart(file.key)))
@@ -191,6 +197,8 @@ def _drawn(album: Album, shot: Shot, speakers: tuple[Speaker, ...]) -> Picture:
 
 
 def _note(folder: Folder) -> str:
+    if folder.about.right and folder.about.by_teacher:
+        return "The surest differences come first. Bars: the three strongest beliefs; nobody knows the true class."
     if folder.about.right:
         return "The surest mistakes come first. Bars: the three strongest beliefs; a tick marks the true class."
     how = {

@@ -41,7 +41,7 @@ def render(path: Path) -> str:
     found = folder.read(path)
     name = str(found.run.get("name") or path.resolve().name)
     text = (
-        _environment()
+        environment()
         .get_template("card.md")
         .render(
             license=_quoted(found.run.get("license") or found.part("networks", "student").get("licence") or "unknown"),
@@ -94,7 +94,8 @@ def fenced(code: str, language: str) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Of the templates beside this file; what they print is escaped for Markdown."""
     # Jinja's own escaping is for HTML; here whatever a template prints goes through Markdown's.
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -174,6 +175,7 @@ def _teacher(found: Folder) -> list[str]:
         return []
     lines = [f"Network: {table.network(found, 'teacher')}"]
     for key, title in (
+        ("combine", "Averaged over the teachers"),
         ("weights", "Weights"),
         ("sha256", "sha256 of the weights"),
         ("licence", "Licence of the weights"),
@@ -207,6 +209,8 @@ def _training(found: Folder) -> list[str]:
     lines = []
     counts = [f"{data[part]:,} {said}" for part, said in _SPLITS if isinstance(data.get(part), int)]
     if counts:
+        blind = data.get("unlabelled")
+        counts += [f"{whole(blind)} of them without a label"] if blind else []
         lines.append(f"Images: {', '.join(counts)}; fingerprint {data.get('fingerprint') or 'not recorded'}")
     for stage, spent in found.part("stages").items():
         if isinstance(spent, dict):

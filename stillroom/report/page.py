@@ -47,7 +47,7 @@ def render(path: Path) -> str:
     found, past = folder.read(path), history.read(path)
     script = (HERE / "hover.js").read_text(encoding="utf-8")
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             run=found.run,
@@ -74,19 +74,25 @@ def render(path: Path) -> str:
             # The policy below allows this one script and no other, whatever the folder's texts hold.
             policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             script=Markup(script),
-            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+            style=style(),
         )
     )
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Of the templates beside this file; what they print is escaped for HTML."""
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"duration": format.duration, "whole": format.whole, "tie": _tie, "breaks": _breaks}
     made.globals["sign"] = _sign
     return made
+
+
+def style() -> Markup:
+    """How pages look, in light and in dark."""
+    return Markup((HERE / "page.css").read_text(encoding="utf-8"))
 
 
 def _sign(role: str) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from stillroom.report.about import titled
 from stillroom.report.folder import Folder, Measured, Speaker
@@ -100,14 +101,21 @@ def _note(speaker: Speaker, folder: Folder) -> str:
         return "the same student, untaught"
     if speaker.role == "file":
         return speaker.path.rsplit("/", 1)[-1]
-    return network(folder, speaker.role)
+    other = folder.run.get("teacher_of_seed") if speaker.role == "teacher" else None
+    return network(folder, speaker.role) + ("" if other is None else f", that of seed {other}")
 
 
 def network(folder: Folder, role: str) -> str:
-    """A network with its arguments: "resnet20 (width 2.0)"."""
+    """A network with its arguments: "resnet20 (width 2.0)"; several as one with a plus between them."""
     about = folder.part("networks", role)
-    extra = ", ".join(f"{name} {value}" for name, value in folder.part("networks", role, "arguments").items())
-    name = str(about.get("network") or "")
+    members = about.get("members")
+    return " + ".join(map(_titled, members)) if isinstance(members, list) else _titled(about)
+
+
+def _titled(about: Any) -> str:
+    found = about if isinstance(about, dict) else {}
+    name, arguments = str(found.get("network") or ""), found.get("arguments")
+    extra = ", ".join(f"{key} {value}" for key, value in arguments.items()) if isinstance(arguments, dict) else ""
     return f"{name} ({extra})" if name and extra else name
 
 

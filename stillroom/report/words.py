@@ -26,7 +26,7 @@ def verdict(folder: Folder) -> tuple[str, str]:
         return "unknown", "No untaught baseline was measured, so this run can't say what the teacher added."
     against = f"{percent(taught)} against {percent(untaught)}"
     if taught == untaught:
-        good = "accurate" if folder.about.right else "good"
+        good = "accurate" if folder.about.right and not folder.about.by_teacher else "good"
         return "open", f"The same student, untaught, is exactly as {good} ({percent(taught)}): no gain is shown here."
     gap, side = points(taught - untaught), "above" if taught > untaught else "below"
     ours, theirs = student.interval(folder.about.headline), baseline.interval(folder.about.headline)
@@ -80,8 +80,13 @@ def limits(folder: Folder) -> list[str]:
         end = f" (95 % interval {interval(found.ci95)})" if found.ci95 else ""
         title = folder.about.title
         said.append(f"{title} was measured on {found.n:,} test images of one data set{end}; other images may differ.")
+    if folder.about.by_teacher:
+        said.append("No image had a label: how often the student, or its teacher, is right was not measured.")
     seeds = folder.run.get("seeds")
-    if isinstance(seeds, list) and len(seeds) == 1:
+    students = folder.run.get("students")
+    if isinstance(seeds, list) and isinstance(students, int) and students > 1:
+        said.append(f"One of {students} seeds ({seeds[0]}); the page in the folder above shows how far they differ.")
+    elif isinstance(seeds, list) and len(seeds) == 1:
         said.append(f"One seed ({seeds[0]}): how much another seed would change the figures was not measured.")
     if student and student.value("latency_ms") is not None:
         said.append("Latency and throughput belong to the machine named here; another machine has other figures.")
@@ -93,6 +98,8 @@ def limits(folder: Folder) -> list[str]:
 
 def _kept(folder: Folder, student: Speaker, teacher: Speaker | None) -> str:
     ours, theirs, figure = folder.leads(student), folder.leads(teacher), folder.about.spoken
+    if folder.about.by_teacher:
+        return f"The student agrees with its teacher on {percent(ours)} of the test images"
     kept = divide(ours, theirs)
     if teacher is None or ours is None or theirs is None or kept is None:
         return f"The student reaches {percent(ours)} {figure}"

@@ -21,6 +21,11 @@ class Classification:
 
         ce = -mean_b log softmax(logits_b)[label_b]
 
+    An image without a label (-1) charges nothing and counts as an image: the mean is the same however a batch is cut.
+    One that is mixed of two charges share_b times its own label's term and 1 - share_b times the other's, each where it
+    is known: for mixup the paper's loss (Zhang et al. 2018, https://arxiv.org/abs/1710.09412, section 2), for cutmix
+    too (Yun et al. 2019, https://arxiv.org/abs/1905.04899, eq. 1).
+
     At least 0; 0 when every label has probability 1. With `smoothing` s the label's distribution is
     (1 - s) one-hot + s / K (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7), and the least
     possible value is that distribution's entropy.
@@ -35,6 +40,7 @@ class Classification:
     gates: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
     gallery: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
     about: ClassVar[About] = About(
@@ -60,7 +66,11 @@ class Classification:
 
     def loss(self, output: Output, batch: Batch) -> Terms:
         """`{"ce": ...}`."""
-        return {"ce": F.cross_entropy(output.pred.float(), batch.target, label_smoothing=self.smoothing)}
+        charged = self._charged(output.pred, batch.target)
+        if batch.mixed is not None:
+            share = batch.mixed.share
+            charged = share * charged + (1 - share) * self._charged(output.pred, batch.mixed.target)
+        return {"ce": charged.mean()}
 
     def answer(self, output: Output, images: Tensor) -> Output:
         """The logits as they are."""
@@ -71,8 +81,9 @@ class Classification:
         return decide(answer.pred)
 
     def score(self, answer: Output, batch: Batch) -> Tensor:
-        """1 where the largest logit is the label's, else 0."""
-        return (self.decode(answer) == batch.target.to(answer.pred.device)).float()
+        """1 where the largest logit is the label's, or nobody knows the label, else 0."""
+        labels = batch.target.to(answer.pred.device)
+        return ((self.decode(answer) == labels) | (labels < 0)).float()
 
     def same(self, answer: Output, other: Output) -> Tensor:
         """1 where both name the same class, else 0."""
@@ -95,5 +106,12 @@ class Classification:
         return {"logits": answer.pred[row].tolist()}
 
     def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
-        """The label."""
-        return {"class": int(batch.target[row])}
+        """The label; nothing where it is not known."""
+        label = int(batch.target[row])
+        return {"class": label} if label >= 0 else {}
+
+    def _charged(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B], 0 where the label is not known."""
+        return F.cross_entropy(
+            logits.float(), labels, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
+        )

@@ -77,6 +77,7 @@ class Detection:
     gates: ClassVar[Mapping[int, float]] = GATES
     tolerance: ClassVar[float] = 0.02
     taught: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
     gallery: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = True
     about: ClassVar[About] = About(

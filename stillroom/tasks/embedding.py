@@ -38,6 +38,7 @@ class Embedding:
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.75}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = False
+    mixes: ClassVar[bool] = True
     gallery: ClassVar[tuple[str, ...]] = ("train",)
     any_size: ClassVar[bool] = False
     about: ClassVar[About] = About(

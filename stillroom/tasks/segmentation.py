@@ -75,6 +75,7 @@ class Segmentation:
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.9}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
     gallery: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = True
     about: ClassVar[About] = About(

@@ -30,6 +30,7 @@ class About:
         tag: the hub's word for it: "image-classification".
         use: what it is for, in a sentence; `{classes}` becomes how many there are.
         caution: what its answer does not say, in a sentence.
+        truth: what answers are held against: the labels, or, where no image has one, what the teacher says.
     """
 
     headline: str
@@ -41,6 +42,7 @@ class About:
     tag: str
     use: str
     caution: str = ""
+    truth: Literal["labels", "teacher"] = "labels"
 
 
 class Task(Protocol):
@@ -57,6 +59,7 @@ class Task(Protocol):
         gates: bits of an exported file -> least agreement with its network, where the recipe does not say.
         tolerance: greatest `max_difference` of a float file.
         taught: whether labels teach: without, the untaught baseline is the student as it was before training.
+        mixes: whether two images may be mixed into one: `loss` charges for both targets, or reads none.
         gallery: splits that the metrics compare test images with, and that are therefore shown too.
         any_size: whether an exported file takes images of any height and width.
     """
@@ -68,6 +71,7 @@ class Task(Protocol):
     gates: ClassVar[Mapping[int, float]]
     tolerance: ClassVar[float]
     taught: ClassVar[bool]
+    mixes: ClassVar[bool]
     gallery: ClassVar[tuple[str, ...]]
     any_size: ClassVar[bool]
 

@@ -4,8 +4,8 @@
       cache.json                  whose answers these are, to which images, and in what form
       shard-000000.safetensors    the answers 0 to S-1, a checksum each; there whole or not at all
 
-Answer n is the one to look n // N at image n % N, of the N training images in the order of their numbers. A shard is
-mapped into memory for as long as a batch needs it, so reading takes no more memory however large the cache is.
+Answer n is the one to look n // N at image n % N, of the N training images in the order of their numbers. The rows that
+a batch wants are read and nothing is held open, so reading takes no more memory however large the cache is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import json
 import math
-import mmap
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +34,7 @@ Numbers = NDArray[np.int64]
 FORMAT = 1  # of the files; another number is another fingerprint
 SHARD_BYTES, LEAST, MOST = 8 * 2**20, 512, 8192  # of a shard, and rows in it: what a kill costs, against many files
 CHECKSUM = "crc"
+HEADER = 2**20  # bytes: no shard of ours has more before its numbers
 NAMED = 12  # digits of the fingerprint in a folder's name
 
 
@@ -50,7 +51,7 @@ class Cache:
         self.facts: dict[str, Any] = said["facts"]
         self.images, self.views, self.shard = said["images"], said["views"], said["shard"]
         self.form = Form.read(said["form"])
-        self._known: dict[int, dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]] = {}
+        self._known: dict[int, dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]] = {}
 
     def __repr__(self) -> str:
         return f"Cache({str(self.folder)!r})"
@@ -133,27 +134,26 @@ class Cache:
     def _read(self, number: int, offsets: Numbers) -> Rows:
         path = self.path(number)
         try:
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            with path.open("rb", buffering=0) as file:
                 found = {
-                    name: np.frombuffer(held, kind, count, start).reshape(-1, *shape)[offsets]
-                    for name, (kind, shape, start, count) in self._layout(number, held).items()
+                    name: _rows(file.fileno(), kind, shape, start, offsets)
+                    for name, (kind, shape, start) in self._layout(number, file.fileno()).items()
                 }
-        except (OSError, ValueError, KeyError, IndexError, BufferError) as problem:
+        except (OSError, ValueError, KeyError) as problem:
             raise Failure("SR-T602", path=path, problem=problem) from problem
         wrong = np.flatnonzero(_checksums(found) != found.pop(CHECKSUM))
         if len(wrong):
             raise Failure("SR-T602", path=path, problem=f"{len(wrong)} of {len(offsets)} checksums are wrong")
         return found
 
-    def _layout(self, number: int, held: mmap.mmap) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int, int]]:
-        """Column -> its type, the shape of one row, where in the file it begins, and how many numbers it has."""
+    def _layout(self, number: int, file: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
+        """Column -> its type, the shape of one row, and where in the file it begins."""
         if number not in self._known:
-            length = int.from_bytes(held[:8], "little")
-            said = json.loads(held[8 : 8 + length])
+            length = int.from_bytes(os.pread(file, 8, 0), "little")
+            said = json.loads(os.pread(file, min(length, HEADER), 8))
             known = self.form.columns | {CHECKSUM: (np.dtype("uint32"), ())}
             self._known[number] = {
-                name: (kind, shape, 8 + length + said[name]["data_offsets"][0], math.prod(said[name]["shape"]))
-                for name, (kind, shape) in known.items()
+                name: (kind, shape, 8 + length + said[name]["data_offsets"][0]) for name, (kind, shape) in known.items()
             }
         return self._known[number]
 
@@ -206,6 +206,13 @@ def make(path: Path, facts: Mapping[str, Any], *, images: int, views: int, form:
         said = {"facts": dict(facts), "images": images, "views": views, "shard": rows, "form": form.as_dict()}
         write_json(folder / "cache.json", said)
         return Cache(folder)
+
+
+def _rows(file: int, kind: np.dtype[Any], shape: tuple[int, ...], start: int, offsets: Numbers) -> NDArray[Any]:
+    """Rows of a column, [n, ...]: read by position, since the cold pages of a mapped file come far slower (docs/LOG.md)."""
+    size = kind.itemsize * math.prod(shape)
+    found = b"".join([os.pread(file, size, start + size * offset) for offset in offsets.tolist()])
+    return np.frombuffer(found, kind).reshape(len(offsets), *shape)
 
 
 def _checksums(rows: Rows) -> NDArray[np.uint32]:

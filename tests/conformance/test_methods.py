@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 
@@ -152,3 +153,20 @@ def test_a_step_down_its_gradient_brings_it_down(name, pair):
                 p.copy_(origin - size * grad / length if grad is not None else origin)
         reached.append(charged().item())
     assert min(reached) < before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_teaches_nothing_without_labels_says_so(name):
+    pair = "cnn from cnn"
+    if not tried(name, pair) or works(name, pair):
+        pair = "vit from vit"
+    if not tried(name, pair):
+        pytest.skip("for networks without labels of images")
+    student, teacher, method = usable(name, pair)
+    one = batch(6, pair)
+    blind = dataclasses.replace(one, target=torch.full_like(one.target, -1))
+    terms = charge(student.train(), teacher, method.train(), blind)
+    torch.stack(list(terms.values())).sum().backward()
+    grads = [p.grad for p in student.parameters() if p.grad is not None]
+    assert all(value.isfinite() for value in terms.values()) and all(grad.isfinite().all() for grad in grads)
+    assert any(grad.abs().sum() > 0 for grad in grads) != pick("methods", name).needs_labels

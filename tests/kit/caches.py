@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kit import training
-
-from stillroom import label
 from stillroom.engine import Signals
 from stillroom.sections import Augment, Cache
+from stillroom.teachers import filling
 from stillroom.teachers.asking import Asking
 from stillroom.teachers.cached import Cached
 
@@ -30,6 +29,6 @@ def asking(folder: Path, *, teacher: Any = None, augment: Augment = LOOKS, batch
 
 
 def filled(one: Asking) -> Cached:
-    cache = label.opened(one)
-    label.fill(cache, one, Signals())
+    cache = filling.opened(one)
+    filling.fill(cache, one, Signals())
     return Cached(cache, one.split.listed, temperature=one.temperature)

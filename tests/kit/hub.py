@@ -51,6 +51,8 @@ DETR = {
     "num_labels": 3,
 }
 
+DINO = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 84, "patch_size": 14}
+
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit": ("ViTForImageClassification", "ViTConfig", VIT | {"image_size": 32, "patch_size": 8, "num_labels": 5}),
     "vit_backbone": ("ViTModel", "ViTConfig", VIT | {"image_size": 32, "patch_size": 8}),
@@ -60,6 +62,23 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {k: v for k, v in VIT.items() if k != "intermediate_size"} | {"image_size": 32, "patch_size": 8},
     ),
     "convnext": ("ConvNextModel", "ConvNextConfig", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
+    "resnet": ("ResNetForImageClassification", "ResNetConfig", RESNET | {"num_labels": 5}),
+    "dinov2_classifier": (
+        "Dinov2ForImageClassification",
+        "Dinov2Config",
+        DINO | {"mlp_ratio": 2, "num_labels": 5},
+    ),
+    "dinov2_registers": (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersConfig",
+        DINO | {"mlp_ratio": 2, "num_register_tokens": 4},
+    ),
+    "dinov3": ("DINOv3ViTModel", "DINOv3ViTConfig", DINO | {"intermediate_size": 48, "num_register_tokens": 4}),
+    "dinov3_convnext": (
+        "DINOv3ConvNextModel",
+        "DINOv3ConvNextConfig",
+        {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]},
+    ),
     "segformer": (
         "SegformerForSemanticSegmentation",
         "SegformerConfig",

@@ -19,3 +19,12 @@ def digit_folders(root: Path, *, each: int = 12, side: int = 16, classes: int = 
             scan = Image.fromarray((row.reshape(8, 8) * 255 / 16).astype(np.uint8))
             scan.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{number:02}.{suffix}")
     return root
+
+
+def flat_digits(root: Path, *, count: int = 120, start: int = 0, side: int = 8) -> Path:
+    """`root/0000.png ...`: digit scans in their own order, all in one folder; nobody says which digit is which."""
+    root.mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(load_digits(return_X_y=True)[0][start : start + count], start):
+        scan = Image.fromarray((row.reshape(8, 8) * 255 / 16).astype(np.uint8))
+        scan.resize((side, side), Image.Resampling.BICUBIC).save(root / f"{number:04}.png")
+    return root

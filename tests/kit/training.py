@@ -18,9 +18,10 @@ from stillroom.models import build
 from stillroom.run import Run
 from stillroom.sections import Augment, Training
 from stillroom.state import State
+from stillroom.step import Step
 from stillroom.tasks.classification import Classification
 from stillroom.teachers.frozen import Frozen
-from stillroom.train import Step, train
+from stillroom.train import train
 
 TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", average=0.9, evaluations=3)
 AUGMENT = Augment(shift=0.1, rotate=10)

@@ -86,9 +86,7 @@ def test_of_many_classes_the_leading_ones_keep_their_probability_and_the_others_
     assert 1 < form.leading < 1299
     assert form.covered[form.temperatures.index(1.0)] >= 0.9
     torch.testing.assert_close(said.gather(1, top), heard.gather(1, top), rtol=2e-2, atol=1e-6)
-    torch.testing.assert_close(
-        1 - said.gather(1, top).sum(1), 1 - heard.gather(1, top).sum(1), rtol=2e-2, atol=1e-4
-    )
+    torch.testing.assert_close(1 - said.gather(1, top).sum(1), 1 - heard.gather(1, top).sum(1), rtol=2e-2, atol=1e-4)
 
 
 def test_an_answer_that_is_not_finite_is_kept_as_such(tmp_path):

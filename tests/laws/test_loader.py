@@ -18,12 +18,15 @@ from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
 from stillroom.data.store import Ledger
 from stillroom.sections import Augment
-from stillroom.types import Batch
+from stillroom.types import Batch, Mixed
 
 SOURCE = Digits()
 POLICY = Augment(flip=True, shift=0.2, brightness=0.1)
+MIXED = Augment(flip=True, shift=0.2, mixup=0.4, cutmix=1.0)
+POLICIES = [POLICY, MIXED, Augment(shift=0.2, views=3), Augment(shift=0.2, views=4, mixup=0.3, cutmix=0.3)]
 SPLITS: dict[int, Split] = {}
 
+policies = st.sampled_from(POLICIES)
 lengths = st.sampled_from([1, 2, 7, 32, 33, 100])
 
 
@@ -40,14 +43,21 @@ def split(length: int, *, memory: bool = True) -> Split:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    return torch.equal(a.images, b.images) and torch.equal(a.target, b.target) and torch.equal(a.keys, b.keys)
+    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    batch.map(lambda tensor: (found.append(tensor), tensor)[1])
+    assert len(found) == (3 if batch.mixed is None else 5)
+    return found
 
 
 @settings(deadline=None, max_examples=30)
-@given(length=lengths, batch=st.integers(1, 90), seed=st.integers(0, 2**32), start=st.integers(0, 40))
-def test_starting_at_n_is_skipping_n(length, batch, seed, start):
-    loader = Loader(split(length), batch=batch, seed=seed, augment=POLICY)
-    skipped = islice(Loader(split(length), batch=batch, seed=seed, augment=POLICY)(0), start, start + 2)
+@given(length=lengths, batch=st.integers(1, 90), seed=st.integers(0, 2**32), start=st.integers(0, 40), policy=policies)
+def test_starting_at_n_is_skipping_n(length, batch, seed, start, policy):
+    loader = Loader(split(length), batch=batch, seed=seed, augment=policy)
+    skipped = islice(Loader(split(length), batch=batch, seed=seed, augment=policy)(0), start, start + 2)
     for n, (ours, theirs) in enumerate(zip(loader(start), skipped, strict=False), start):
         assert len(ours) == batch
         assert same(ours, theirs) and same(ours, loader.at(n))
@@ -55,20 +65,23 @@ def test_starting_at_n_is_skipping_n(length, batch, seed, start):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    length=lengths, share=st.integers(1, 20), world=st.integers(1, 5), seed=st.integers(0, 999), n=st.integers(0, 99)
+    length=lengths,
+    share=st.integers(1, 20),
+    world=st.integers(1, 5),
+    seed=st.integers(0, 999),
+    n=st.integers(0, 99),
+    policy=policies,
 )
-def test_the_processes_parts_are_the_one_process_batch(length, share, world, seed, n):
-    whole = Loader(split(length), batch=share * world, seed=seed, augment=POLICY).at(n)
+def test_the_processes_parts_are_the_one_process_batch(length, share, world, seed, n, policy):
+    whole = Loader(split(length), batch=share * world, seed=seed, augment=policy).at(n)
     parts = [
-        Loader(split(length), batch=share * world, seed=seed, augment=POLICY, rank=rank, world=world).at(n)
+        Loader(split(length), batch=share * world, seed=seed, augment=policy, rank=rank, world=world).at(n)
         for rank in range(world)
     ]
-    together = Batch(
-        images=torch.cat([part.images for part in parts]),
-        target=torch.cat([part.target for part in parts]),
-        keys=torch.cat([part.keys for part in parts]),
-    )
-    assert same(whole, together)
+    images, target, keys, *rest = (torch.cat(column) for column in zip(*map(tensors, parts), strict=True))
+    mixed = Mixed(target=rest[0], share=rest[1]) if rest else None
+    assert same(whole, Batch(images=images, target=target, keys=keys, mixed=mixed))
+    assert (whole.mixed is None) == (policy.mixup == 0)
 
 
 @settings(deadline=None, max_examples=40)
@@ -103,8 +116,9 @@ def test_a_batch_is_what_its_definition_says(length, batch, seed, n):
         assert torch.equal(got.images[row], augment(image, one, POLICY)[0])
 
 
-def test_memory_or_not_is_the_same():
-    kept, streamed = (Loader(split(33, memory=memory), batch=20, seed=5, augment=POLICY) for memory in (True, False))
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+def test_memory_or_not_is_the_same(policy):
+    kept, streamed = (Loader(split(33, memory=memory), batch=20, seed=5, augment=policy) for memory in (True, False))
     assert all(same(kept.at(n), streamed.at(n)) for n in range(5))
 
 

@@ -13,7 +13,8 @@ from stillroom.models import Network, build
 from stillroom.run import read_stream
 from stillroom.sections import Training
 from stillroom.state import State
-from stillroom.train import Diverged, learning_rate
+from stillroom.step import Diverged
+from stillroom.train import learning_rate
 from stillroom.weighting import Weight
 
 METHODS = {"hinton": {}, "fitnet": {}}

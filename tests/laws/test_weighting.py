@@ -56,16 +56,22 @@ def test_balanced_a_weight_is_a_ratio_of_gradients(scale):
     assert float(pulls[1] / pulls[0]) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_a_running_mean_is_kept_and_measured_now_and_then():
+def test_a_running_mean_is_kept():
     weighting, x, terms = two(1.0)
     weighting.measure(terms, [x])
     first = weighting.lengths.clone()
-    later = {"task/a": terms["task/a"], "other/b": 3 * terms["other/b"]}
-    for _ in range(EVERY - 1):
-        weighting.measure(later, [x])
-    assert torch.equal(weighting.lengths, first)
-    weighting.measure(later, [x])
+    weighting.measure({"task/a": terms["task/a"], "other/b": 3 * terms["other/b"]}, [x])
+    assert weighting.lengths[0].item() == pytest.approx(first[0].item())
     assert weighting.lengths[1].item() == pytest.approx(first[1].item() * (KEEP + 3 * (1 - KEEP)))
+
+
+def test_a_length_that_comes_late_or_not_finite_begins_the_mean_or_leaves_it():
+    weighting, x, terms = two(0.0)
+    weighting.measure(terms, [x])
+    assert weighting.lengths[1] == 0
+    for scale in (4.0, float("nan"), float("inf")):
+        weighting.measure({"task/a": terms["task/a"], "other/b": scale * terms["task/a"]}, [x])
+        assert weighting.lengths[1].item() == pytest.approx(4 * weighting.lengths[0].item())
 
 
 def test_a_loss_without_gradient_changes_nothing():
@@ -74,17 +80,27 @@ def test_a_loss_without_gradient_changes_nothing():
     assert all(math.isfinite(weight) for weight in weighting.at(0.5).values())
     plain, x, terms = two(5.0, balanced=False)
     plain.measure(terms, [x])
-    assert plain.at(0.5) == {"task": 1.0, "other": 0.5} and plain.calls == 0
+    assert plain.at(0.5) == {"task": 1.0, "other": 0.5} and not plain.lengths.any()
 
 
-def test_measuring_leaves_gradients_alone_and_is_saved():
-    one = training.learner()
+@given(st.floats(1e-3, 1e3), st.booleans())
+def test_the_total_is_the_sum_of_weight_times_term(scale, balanced):
+    weighting, x, terms = two(scale, balanced=balanced)
+    weighting.measure(terms, [x])
+    expected = sum(weighting.at(0.5)[name.partition("/")[0]] * term.item() for name, term in terms.items())
+    assert weighting.total(terms, 0.5).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_is_measured_now_and_then_leaves_gradients_alone_and_is_saved(monkeypatch):
+    one, measured = training.learner(), []
     one.weighting.balanced = True
-    state, told = training.steps(one, until=3)
+    measure = one.weighting.measure
+    monkeypatch.setattr(one.weighting, "measure", lambda *what: (measure(*what), measured.append(len(measured))))
+    state, told = training.steps(one, training.replace(training.TRAINING, steps=EVERY + 3, accumulate=2))
+    assert len(measured) == 2  # at steps 0 and EVERY, once for both micro-batches
     assert told[-1].weights["hinton"] != 0.9 and told[-1].weights["task"] == 1.0
     assert told[-1].loss == pytest.approx(sum(told[-1].weights[n.split("/")[0]] * v for n, v in told[-1].terms.items()))
-    saved = state.parts()["learner"]
-    assert torch.equal(saved["weighting.lengths"], one.weighting.lengths) and int(saved["weighting.calls"]) == 3
+    assert torch.equal(state.parts()["learner"]["weighting.lengths"], one.weighting.lengths)
 
 
 def test_schedules_reach_the_loop():

@@ -161,3 +161,11 @@ def test_the_task_says_how_far_a_pretrained_teacher_is_fitted(task, fit):
 def test_a_teacher_that_no_label_can_teach_needs_weights():
     with pytest.raises(Failure, match=r"teacher\.fit: must be 'none', for labels teach nothing in embedding"):
         recipe.check(LEAST | {"task": "embedding"})
+
+
+@pytest.mark.parametrize(("key", "value"), [("precision", "float16"), ("shard", True), ("combine", "probabilities")])
+def test_what_holds_for_all_teachers_is_said_once(key, value):
+    words = {"data": "digits", "student": "resnet8"}
+    recipe.check(words | {"teacher": {"network": "resnet8", "others": ["resnet14"], key: value}})
+    with pytest.raises(Failure, match=rf"teacher.others\[0\].{key}: said once for all teachers"):
+        recipe.check(words | {"teacher": {"network": "resnet8", "others": [{"network": "resnet14", key: value}]}})

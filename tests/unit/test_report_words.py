@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from stillroom import report
 from stillroom.metrics._figure import wilson
 from stillroom.report import folder as folders
 from stillroom.report import model_card, words
+from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks.classification import Classification
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -123,3 +126,29 @@ def test_a_distilled_vit_is_loaded_by_what_made_it(run_copy: Path) -> None:
     change(run_copy / "run.json", lambda r: r["networks"]["student"].update(student))
     card = model_card.render(run_copy)
     assert "restore('timm/test_vit'" in card and "distilled=True" in card and "timm.create_model" not in card
+
+
+def test_agreement_with_the_teacher_is_never_called_accuracy(run_copy: Path) -> None:
+    """The words of a run without labels, on the figures of one that has some."""
+    about = agreeing(Classification()).about
+    task = {"name": "classification", "answers": "classes"} | asdict(about)
+    change(run_copy / "run.json", lambda r: r.update(task=task))
+    change(run_copy / "run.json", lambda r: r["data"].update(unlabelled=1797))
+
+    def agree(metrics: dict) -> None:
+        for row in (metrics["teacher"], metrics["baseline"], metrics["student"], *metrics["exports"]):
+            row["teacher_agreement"] = row.pop("accuracy")
+            row.pop("recall", None)
+        del metrics["teacher"]["teacher_agreement"]
+
+    change(run_copy / "metrics.json", agree)
+    found = folders.read(run_copy)
+    value = 100 * found.leads(found.speaker("student"))
+    assert words.headline(found).startswith(f"The student agrees with its teacher on {value:.1f} % of the test images")
+    assert "the same student untaught" in words.verdict(found)[1]
+    same = "teacher_agreement"
+    change(run_copy / "metrics.json", lambda m: m["baseline"].update({same: m["student"][same]}))
+    assert "exactly as good" in words.verdict(folders.read(run_copy))[1]
+    for said in (Page(report.write(run_copy).read_text()).text, report.card(run_copy).read_text()):
+        assert "accura" not in said.lower().replace("top-1 accuracy on the test split", "")  # how it was measured
+        assert "1,797" in said and "Agreement with the teacher" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stillroom.errors import Failure
+from stillroom.files import write_json
 from stillroom.run import Run, differences, read_stream
 
 
@@ -67,3 +68,61 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
     run.rewind("student", 0)
     run.save_weights("student", {}, {})
     assert not list(tmp_path.iterdir())
+
+
+def donor(folder, *names, **info):
+    folder.mkdir()
+    write_json(folder / "run.json", {"seeds": [4], **info})
+    for name in names:
+        (folder / name).write_text(f"{name} of {folder.name}")
+    return folder
+
+
+def test_an_adopted_teacher_is_the_same_file_and_its_seed_is_noted(tmp_path):
+    other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors", "student.safetensors")
+    run = open_run(tmp_path / "mine")
+    run.note(seeds=[1])
+    run.adopt(other)
+    assert run.info == {"seeds": [1], "teacher_of_seed": 4}
+    assert sorted(path.name for path in run.folder.glob("*.safetensors")) == [
+        "teacher-2.safetensors",
+        "teacher.safetensors",
+    ]
+    assert (run.folder / "teacher.safetensors").samefile(other / "teacher.safetensors")  # on the disk once
+    third = open_run(tmp_path / "third")
+    third.adopt(run.folder)
+    assert third.info == {"teacher_of_seed": 4}  # whose it was, not who handed it on
+    run.close()
+    third.close()
+
+
+def test_adopting_goes_on_where_it_was_killed(tmp_path):
+    other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors")
+    run = open_run(tmp_path / "mine")
+    run.note(teacher_of_seed=4)
+    (run.folder / "teacher.safetensors").write_text("teacher.safetensors of other")
+    run.adopt(other)
+    assert (run.folder / "teacher-2.safetensors").read_text() == "teacher-2.safetensors of other"
+    run.close()
+
+
+def test_a_run_with_a_teacher_of_its_own_takes_none(tmp_path):
+    other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors")
+    run = open_run(tmp_path / "mine")
+    (run.folder / "teacher.safetensors").write_text("mine")
+    run.adopt(other)
+    assert run.info == {} and not (run.folder / "teacher-2.safetensors").exists()
+    run.adopt(donor(tmp_path / "none"))
+    assert run.info == {}
+    run.close()
+
+
+def test_a_file_system_without_second_names_gets_a_copy(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    run = open_run(tmp_path / "mine")
+    run.adopt(donor(tmp_path / "other", "teacher.safetensors"))
+    assert (run.folder / "teacher.safetensors").read_text() == "teacher.safetensors of other"
+    run.close()

@@ -1,0 +1,115 @@
+"""How long a training step takes in each of several ways, measured side by side on real batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+
+from stillroom.benchmark import memory
+from stillroom.data.loader import Loader
+from stillroom.engine import Engine, precision_for
+from stillroom.learner import Learner
+from stillroom.sections import Training
+from stillroom.state import State
+from stillroom.teachers.teacher import Teacher
+from stillroom.train import Step, train
+
+ROUNDS, SECONDS = 5, 1.0  # seconds for each way in a round; one step at least
+WARM = 2  # steps before any is timed
+LOW, HIGH = 10, 90  # percentiles
+
+
+@dataclass(frozen=True)
+class Span:
+    """Seconds: a low, a middle and a high value."""
+
+    low: float = 0.0
+    middle: float = 0.0
+    high: float = 0.0
+
+    def __mul__(self, times: float) -> Span:
+        return Span(self.low * times, self.middle * times, self.high * times)
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.low + other.low, self.middle + other.middle, self.high + other.high)
+
+
+class Way:
+    """One way to train, a few real steps at a time. What it trains is not to be used for anything else.
+
+    Args:
+        learner: what is trained.
+        teacher: None where nothing is imitated.
+        batches: the images.
+        training: how.
+        engine: the processes.
+
+    Attributes:
+        seconds: of a step, one number a round.
+        waits: of those, seconds for data.
+        peak: bytes of memory at most in any round; None where nobody tells.
+    """
+
+    def __init__(self, learner: Learner, teacher: Teacher | None, batches: Loader, training: Training, engine: Engine):
+        self.seconds, self.waits = list[float](), list[float]()
+        self.peak: int | None = None
+        self._device = engine.device
+        scaled = precision_for(engine.device, training.precision) == torch.float16
+        state = State.fresh(learner.to(engine.device), training, scaled=scaled)
+        self.checkpoint = sum(t.nbytes for part in state.parts().values() for t in part.values())
+        steps = train(learner, teacher, batches, training, state, engine, steps=10**9, seed=0)
+        self._steps = cast(Generator[Step], steps)
+
+    def take(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        memory.forget_peak(self._device)
+        started = time.perf_counter()
+        self._waited = sum(next(self._steps).wait for _ in range(steps))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+    def count(self, steps: int) -> None:
+        """A round: so many steps, counted."""
+        self.seconds.append(self.take(steps) / steps)
+        self.waits.append(self._waited / steps)
+        found = memory.peak(self._device)
+        self.peak = found if self.peak is None or found is None else max(self.peak, found)
+
+    @property
+    def step(self) -> Span:
+        """Seconds of a step: the tenth percentile over the rounds, the median, the ninetieth."""
+        low, middle, high = np.percentile(self.seconds, [LOW, 50, HIGH]).tolist()
+        return Span(low, middle, high)
+
+    @property
+    def waiting(self) -> float:
+        """The share of the time that is spent on waiting for data."""
+        return sum(self.waits) / sum(self.seconds)
+
+    def close(self) -> None:
+        """Let the loader go."""
+        self._steps.close()
+
+
+def take_turns(ways: Mapping[str, Way]) -> None:
+    """Time all ways, a round of each after the other: a machine that is busy for one is busy for all."""
+    for way in ways.values():
+        way.take(WARM)
+    lengths = {name: max(1, round(SECONDS / way.take(1))) for name, way in ways.items()}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            way.count(lengths[name])
+
+
+def once(function: Callable[[], object]) -> float:
+    """Seconds of a call, the second of two."""
+    function()
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started

@@ -1,0 +1,117 @@
+"""An ONNX file as a teacher: `network = "onnx"`, `weights = "teacher.onnx"`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import Failure
+from stillroom.models._onnx import Embedder, Program, Sealed, look
+from stillroom.models._onnx import Facts as Found
+from stillroom.models._probe import arguments_of
+from stillroom.models.network import IMAGENET, Facts, Kept, Network
+from stillroom.plugins import near
+from stillroom.types import Answers
+
+PIXELS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+    "imagenet": IMAGENET,
+    "symmetric": ((0.5,), (0.5,)),
+    "plain": ((0.0,), (1.0,)),
+    "bytes": ((0.0,), (1 / 255,)),
+}
+"""What a file may want instead of pixels in 0..1: mean and standard deviation that make them so."""
+
+RANK: dict[Answers, int] = {"classes": 1, "vector": 1, "pixels": 3}
+"""What a network says -> axes of one image's answer. Boxes are missing: every exporter has its own form of them."""
+
+NAMED: dict[Answers, tuple[str, ...]] = {
+    "classes": ("logits",),
+    "vector": ("vector", "pooler_output", "image_embeds"),
+    "pixels": ("logits",),
+}
+"""Names of outputs that are taken before others; else the first of the right shape is."""
+
+
+class Onnx:
+    """The file is architecture and weights in one. It teaches and is never taught: nothing in it is trained or tapped.
+
+    It runs on onnxruntime, on the processor. Images are resized to the side that the file names; where it takes any, to
+    the data's, or the next larger one that it runs on. A file that takes a fixed number of images gets them in pieces.
+    An input [B, H, W, C] with 1 or 3 as its last axis, and not as its second, gets the channels last. All weights must
+    be inside the file.
+
+    Args of the recipe: `pixels`, what the file wants: "imagenet" (the default), "symmetric" (-1..1), "plain" (0..1),
+    "bytes" (0..255), or two lists, mean and deviation, of pixels in 0..1. A file that this program exported says it
+    itself. `output`: a name, where the file has several outputs that could be meant.
+    """
+
+    example = "onnx"
+    states_pixels = True
+
+    def knows(self, name: str) -> bool:
+        """As `Family.knows`."""
+        return name == "onnx"
+
+    def names(self, like: str = "") -> list[str]:
+        """As `Family.names`."""
+        return [self.example] if like in self.example else []
+
+    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+        """Nothing: SR-M360, there is no such network without its file."""
+        raise Failure("SR-M360")
+
+    def open(self, path: Path, facts: Facts, *, head: Kept, trust: str | None = None, **arguments: Any) -> Network:
+        """As `network.Opener.open`. Failures: as `_onnx.look`, and SR-M361 it can't be trained, SR-M315 it can't say
+        boxes, SR-M364 none of its outputs is an answer of this kind, SR-M301 it knows other classes, SR-S213.
+        """
+        if head != "keep":
+            raise Failure("SR-M361", path=path)
+        if facts.answers not in RANK:
+            raise Failure("SR-M315", model=path.name, answers=facts.answers)
+        with arguments_of("onnx"):
+            wanted, pixels = _arguments(**arguments)
+        data, found = look(path, facts.size)
+        output, shape = _output(path, found, facts.answers, wanted)
+        if facts.classes not in (None, shape[0]):
+            raise Failure("SR-M301", name=path.name, theirs=shape[0], classes=facts.classes)
+        mean, std = pixels or PIXELS["plain" if found.own else "imagenet"]
+        vector = facts.answers == "vector"
+        program = (Embedder if vector else Program)(data, found, output)
+        if trust is not None and trust.lower() != (digest := f"sha256:{bytes(program.sha256.tolist()).hex()}"):
+            raise Failure("SR-S213", file=path.name, given=trust, sha256=digest.removeprefix("sha256:"))
+        return Sealed(
+            program,
+            classes=shape[0],
+            channels=found.channels,
+            size=found.side or (found.tried if found.tried != facts.size else None),
+            mean=mean,
+            std=std,
+            head=("vector",) if vector else (),
+            answers=facts.answers,
+        )
+
+
+def _arguments(
+    *, pixels: str | Sequence[Sequence[float]] | None = None, output: str | None = None
+) -> tuple[str | None, tuple[Sequence[float], Sequence[float]] | None]:
+    if isinstance(pixels, str) and pixels not in PIXELS:
+        raise ValueError(
+            f"pixels: must be two lists or one of {', '.join(PIXELS)}, got {pixels!r}{near(pixels, PIXELS)}"
+        )
+    if pixels is None or isinstance(pixels, str):
+        return output, PIXELS[pixels] if pixels else None
+    mean, std = (tuple(map(float, part)) for part in pixels)
+    return output, (mean, std)
+
+
+def _output(path: Path, found: Found, answers: Answers, wanted: str | None) -> tuple[str, list[int]]:
+    """Name and shape of the output that says what is asked for."""
+    outputs, own = dict(found.outputs), found.own.get("answers", answers)
+    fitting = [name for name, shape in outputs.items() if len(shape) == RANK[answers] and own == answers]
+    named = [wanted] if wanted else [name for name in NAMED[answers] if name in fitting]
+    chosen = (named or fitting)[:1]
+    if not chosen or chosen[0] not in fitting:
+        there = ", ".join(f"{name} {['B', *shape]}".replace("'", "") for name, shape in outputs.items())
+        raise Failure("SR-M364", path=path, answers=answers, outputs=there, own=f"; it says {own}" * (own != answers))
+    return chosen[0], outputs[chosen[0]]

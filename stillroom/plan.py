@@ -1,0 +1,183 @@
+"""`stillroom plan`: what a recipe will cost, timed on real batches before anything is trained.
+
+Whether the teacher is asked once or at every step is decided by the same function as in `stillroom run`.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from stillroom import assemble
+from stillroom.benchmark.steps import Span, Way, once, take_turns
+from stillroom.checkpoint import KEPT
+from stillroom.data.loader import Loader
+from stillroom.engine import Engine, Signals
+from stillroom.learn import total_steps
+from stillroom.learner import Learner
+from stillroom.models.network import Network
+from stillroom.run import Run
+from stillroom.sections import Recipe, Training
+from stillroom.stages import Stages
+from stillroom.teachers import filling
+from stillroom.teachers.asking import Asking
+from stillroom.teachers.cache import Cache
+from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.teacher import Teacher
+from stillroom.types import Output
+
+ADVISED = 8  # looks that are counted with where the recipe has no end of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was timed.
+
+    Attributes:
+        ways: name -> way to train: a stage of a teacher that is trained here, "baseline", "live" and "cached".
+        ask: seconds that the teacher needs for an image.
+        look: seconds that the student needs for an image of val.
+        choice: whether the teacher is asked once, and why.
+    """
+
+    ways: dict[str, Way]
+    ask: float
+    look: float
+    choice: tuple[bool, str]
+
+
+class Sample:
+    """Stands for a cache that is not there yet: reads from a small one, any answers, as often and as many."""
+
+    def __init__(self, cache: Cache, asking: Asking):
+        self._cache, self._temperature = cache, asking.temperature
+        self._random = np.random.default_rng(0)
+
+    def __call__(self, views: tuple[Tensor, ...], keys: Tensor, taps: tuple[str, ...]) -> Output:
+        """Some answers, as many as there are keys."""
+        numbers = self._random.integers(len(self._cache), size=len(keys))
+        said = self._cache.form.output(self._cache.read(numbers), temperature=self._temperature)
+        device = views[0].device
+        return Output(pred=said.pred.to(device), taps={name: said.taps[name].to(device) for name in taps})
+
+    def update(self, learner: nn.Module, step: int) -> None:
+        """Nothing."""
+
+
+def plan(recipe: Recipe, *, engine: Engine, signals: Signals) -> dict[str, Any]:
+    """What there is to know before a run, ready for JSON.
+
+    Raises:
+        Failure: what would stop the run, before it has cost anything.
+    """
+    recipe, data, task = assemble.subject(recipe)
+    stages = Stages(recipe, data, task, Run(Path(recipe.name), writes=False), engine, signals, lambda *_: None)
+    networks, student = stages.begun(), stages.untrained()
+    fits = {name: section.fit for name, section in assemble.stages_of(recipe.teacher).items()}
+    trained = {name: copy.deepcopy(network) for name, network in networks.items() if fits[name] == "all"}
+    teacher = stages.asked(networks)  # from here on they are at rest
+    asking = stages.asking(teacher, stages.learner(copy.deepcopy(student), teacher))
+    counted = asking if asking.entries else replace(asking, augment=replace(recipe.augment, views=ADVISED))
+    return summary(recipe, counted, measure(stages, trained, teacher, student, asking, counted))
+
+
+def measure(
+    stages: Stages,
+    trained: Mapping[str, Network],
+    teacher: Frozen,
+    student: Network,
+    asking: Asking,
+    counted: Asking,
+) -> Measured:
+    """Time everything that a run of these stages will spend hours on."""
+    recipe, data, task = stages.recipe, stages.data, stages.task
+
+    def way(learner: Learner, speaker: Teacher | None, training: Training) -> Way:
+        batches = Loader(asking.split, batch=training.batch, seed=stages.seed, augment=recipe.augment)
+        return Way(learner, speaker, batches, training, stages.engine)
+
+    def alone(network: Network, training: Training) -> Way:
+        return way(stages.learner(copy.deepcopy(network), None), None, training)
+
+    def taught(speaker: Teacher) -> Way:
+        return way(stages.learner(copy.deepcopy(student), teacher), speaker, recipe.train)
+
+    with ExitStack() as stack, stages.threads(student, teacher):
+        kept, ask = stack.enter_context(filling.tried(counted))
+        sections = assemble.stages_of(recipe.teacher)
+        ways = {name: alone(network, sections[name].train) for name, network in trained.items()}
+        if recipe.baseline and task.taught:
+            ways["baseline"] = alone(student, recipe.train)
+        ways |= {"live": taught(teacher), "cached": taught(Sample(kept, asking))}
+        for one in ways.values():
+            stack.callback(one.close)
+        take_turns(ways)
+        images = assemble.spread(data.splits["val"], recipe.train.batch).to(stages.engine.device)
+        look = once(lambda: assemble.look(student, images)) / len(images)
+        choice = filling.worth(asking, len(recipe.seeds) * _looks(recipe.train, asking))
+    return Measured(ways=ways, ask=ask, look=look, choice=choice)
+
+
+def summary(recipe: Recipe, counted: Asking, found: Measured) -> dict[str, Any]:
+    """What was timed, as hours, memory and disk."""
+    seeds, images = len(recipe.seeds), len(counted.split)
+    val = len(counted.data.splits["val"])
+
+    def hours(name: str, training: Training) -> Span:
+        watched = Span(*[found.look * val * training.evaluations] * 3)
+        return (found.ways[name].step * total_steps(training, images) + watched) * (1 / 3600)
+
+    stages: dict[str, Span] = {}
+    for stage, section in assemble.stages_of(recipe.teacher).items():
+        if section.fit == "all":
+            stages[stage] = hours(stage, section.train)
+        elif section.fit == "head":
+            stages[stage] = Span(*[found.ask * (images + val) / 3600] * 3)
+    if "baseline" in found.ways:
+        stages["baseline"] = hours("baseline", recipe.train) * seeds
+    asked = Span(*[found.ask * counted.entries / 3600] * 3)
+    student = {"live": hours("live", recipe.train) * seeds, "cached": asked + hours("cached", recipe.train) * seeds}
+    cached, why = found.choice
+    total = sum([*stages.values(), student["cached" if cached else "live"]], Span())
+    checkpoint = max(way.checkpoint for way in found.ways.values())
+    return {
+        "recipe": recipe.name,
+        "seeds": seeds,
+        "ways": {name: _way(way, recipe) for name, way in found.ways.items()},
+        "hours": {name: astuple(span) for name, span in stages.items()}
+        | {f"student, {name}": astuple(span) for name, span in student.items()}
+        | {"labelling": astuple(asked), "total": astuple(total)},
+        "teacher": {
+            "asked": "once" if cached else "at every step",
+            "why": why,
+            "answers": counted.entries,
+            "looks": counted.augment.looks,
+            "seconds_an_image": found.ask,
+        },
+        "disk_gb": {
+            "cache": round(counted.entries * counted.form.bytes / 2**30, 3),
+            "checkpoints": round(KEPT * checkpoint / 2**30, 3),
+            "free": round(shutil.disk_usage(Path()).free / 2**30, 1),
+        },
+    }
+
+
+def _way(way: Way, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "step_ms": [round(1e3 * value, 3) for value in astuple(way.step)],
+        "images_per_second": round(recipe.train.batch / way.step.middle, 1),
+        "data_wait": round(way.waiting, 4),
+        "peak_gb": None if way.peak is None else round(way.peak / 2**30, 2),
+    }
+
+
+def _looks(training: Training, asking: Asking) -> int:
+    return total_steps(training, len(asking.split)) * training.batch

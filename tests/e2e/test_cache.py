@@ -1,0 +1,108 @@
+"""A teacher asked once, through the command: the same student, after kills too; many who label; a plan."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+from kit.command import QUICK, start, stillroom
+from kit.resume import assert_equal_runs, wait_for_steps
+from safetensors.torch import load_file
+
+from stillroom.run import read_stream
+
+ONCE = [*QUICK, "augment.views=2", "cache.bits=32"]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    """The run whose teacher is asked at every step."""
+    folder = tmp_path_factory.mktemp("live")
+    stillroom("run", *ONCE, "cache.use=never", cwd=folder)
+    return folder / "runs" / "digits"
+
+
+def test_a_cached_teacher_makes_the_same_student_and_a_kill_changes_nothing(live, tmp_path):
+    folder = tmp_path / "runs" / "digits"
+    process = start("run", *ONCE, "cache.use=always", cwd=tmp_path)
+    wait_for_steps(folder, 28, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    stillroom("run", *ONCE, "cache.use=always", cwd=tmp_path)
+    assert_equal_runs(live, folder)
+    info = json.loads((folder / "run.json").read_text())
+    assert info["answers"]["kept"] and (tmp_path / info["answers"]["cache"] / "cache.json").exists()
+    assert not json.loads((live / "run.json").read_text())["answers"]["kept"]
+
+
+def test_another_recipe_and_another_student_ask_nobody(live, tmp_path):
+    words = ["run", *QUICK, "augment.views=2", "teacher.fit=none", f"teacher.weights={live}/teacher.safetensors"]
+    stillroom(*words, "cache.use=always", cwd=tmp_path)
+    (cache,) = tmp_path.glob("caches/*/shard-000000.safetensors")
+    written = cache.stat().st_mtime_ns
+    stillroom(*words, "student.width=0.5", "train.lr=0.01", "seeds=3", "name=other", cwd=tmp_path)
+    info = json.loads((tmp_path / "runs" / "other" / "run.json").read_text())
+    assert info["answers"]["why"].endswith("has its answers")
+    assert cache.stat().st_mtime_ns == written and len(list(tmp_path.glob("caches/*/cache.json"))) == 1
+
+
+def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_path):
+    shutil.copytree(live, tmp_path / "runs" / "digits")
+    words = ["label", *QUICK, "augment.views=40", "--json"]
+    first = start(*words, cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("caches/*/shard-*")):
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = 8192 * len(list(tmp_path.glob("caches/*/shard-*")))
+    both = [start(*words, cwd=tmp_path) for _ in range(2)]
+    said = [json.loads(process.communicate()[0]) for process in both]
+    assert before + sum(one["made"] for one in said) == said[0]["answers"] == 40 * 1169
+    again = json.loads(stillroom(*words, "--audit", "0.05", cwd=tmp_path).stdout)
+    assert again["made"] == 0 and again["worst"] == 0.0
+    (folder,) = tmp_path.glob("caches/*/")
+    assert not list(folder.glob(".*"))
+    shard = next(folder.glob("shard-*2.safetensors"))
+    raw = bytearray(shard.read_bytes())
+    raw[-9] ^= 1
+    shard.write_bytes(raw)
+    mended = stillroom(*words, cwd=tmp_path)
+    assert json.loads(mended.stdout)["made"] == 8192 and "SR-T602" in mended.stderr
+    assert load_file(shard)["pred"].shape == (8192, 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "exit"),
+    [
+        (["augment.views=2"], "SR-T606", 4),
+        (["teacher.fit=none", "teacher.weights=TEACHER"], "SR-T607", 2),
+        (["teacher.fit=none", "teacher.weights=TEACHER", "augment.views=9", "cache.max_gb=1e-6"], "SR-T604", 5),
+    ],
+)
+def test_label_refuses_with_the_reason(live, tmp_path, words, code, exit):
+    words = [word.replace("TEACHER", str(live / "teacher.safetensors")) for word in words]
+    done = stillroom("label", *QUICK, *words, cwd=tmp_path, code=exit)
+    assert done.stderr.startswith(code) or f"\n{code}" in done.stderr
+    assert not list(tmp_path.glob("caches/*/cache.json"))
+
+
+def test_a_plan_tells_hours_memory_disk_and_who_is_asked(tmp_path):
+    found = json.loads(stillroom("plan", *QUICK, "augment.views=1", "train.steps=4000", "--json", cwd=tmp_path).stdout)
+    assert set(found["ways"]) == {"teacher", "baseline", "live", "cached"}
+    assert all(low <= middle <= high for low, middle, high in found["hours"].values())
+    total = found["hours"]["teacher"][1] + found["hours"]["baseline"][1] + found["hours"]["student, cached"][1]
+    assert found["hours"]["total"][1] == pytest.approx(total)
+    assert found["teacher"]["asked"] == "once" and found["teacher"]["answers"] == 1169
+    assert found["disk_gb"]["cache"] == round(1169 * 21 / 2**30, 3)
+    assert found["ways"]["live"]["peak_gb"] > 0.1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_log_of_a_cached_run_has_every_step_once(live):
+    steps = [line["step"] for line in read_stream(live, "steps.jsonl") if line["stage"] == "student"]
+    assert steps == list(range(1, 13))
