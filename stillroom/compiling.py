@@ -15,11 +15,12 @@ from torch import nn
 
 from stillroom.errors import Failure
 from stillroom.models._taps import READS
+from stillroom.models.network import Network
 
 log = logging.getLogger("stillroom")
 
 
-def compile_student(student: nn.Module, taps: Collection[str], once: Callable[[], object]) -> None:
+def compile_student(student: Network, taps: Collection[str], once: Callable[[], object]) -> None:
     """Compile a `Network` in place: its names, tensors and the values it gives, up to rounding, stay what they are.
 
     Args:
@@ -31,8 +32,8 @@ def compile_student(student: nn.Module, taps: Collection[str], once: Callable[[]
         Failure: SR-R530 there is no compiler, or the network is beyond it.
     """
     # A network with several heads is heard at the first one when a further one is tapped.
-    heard = {tap.removesuffix(READS) for tap in (*taps, *getattr(student, "head", ()))} if taps else set()
-    found = [part for part in pieces(student.module, heard) if "forward" not in vars(part)]  # type: ignore[arg-type]
+    heard = {tap.removesuffix(READS) for tap in (*taps, *student.head)} if taps else set()
+    found = [part for part in pieces(student.module, heard) if "forward" not in vars(part)]
     if not found:
         return
     for part in found:
@@ -57,9 +58,9 @@ def pieces(module: nn.Module, heard: Collection[str]) -> Iterator[nn.Module]:
         yield from [module] if next(module.children(), None) else []
         return
     for name, child in module.named_children():
-        yield from pieces(child, {tap.removeprefix(name).removeprefix(".") for tap in heard if within(tap, name)})
+        yield from pieces(child, {tap.removeprefix(name).removeprefix(".") for tap in heard if _within(tap, name)})
 
 
-def within(tap: str, name: str) -> bool:
+def _within(tap: str, name: str) -> bool:
     """Whether `tap` is the part `name` or lies in it."""
     return tap == name or tap.startswith(f"{name}.")

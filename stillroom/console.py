@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import traceback
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stillroom.report.seeds import Seeds
 
 QUIET_SECONDS = 10.0  # between two lines where nobody watches
+LATELY = 50  # steps over which waiting for data is told
 
 err, out = Console(stderr=True, highlight=False), Console(highlight=False, soft_wrap=True)
 for _console in (err, out):
@@ -34,6 +36,7 @@ class Watch:
 
     def __init__(self, *, quiet: bool = False):
         self._quiet, self._last, self._began = quiet, 0.0, dict[str, tuple[float, int]]()
+        self._lately = defaultdict[str, deque[Any]](lambda: deque(maxlen=LATELY))
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -43,12 +46,15 @@ class Watch:
             return
         began, first = self._began.setdefault(stage, (time.monotonic() - step.seconds, step.step - 1))
         speed = (step.step - first) / max(time.monotonic() - began, 1e-9)
+        lately = self._lately[stage]
+        lately.append(step)
+        waited = sum(one.wait for one in lately) / max(sum(one.seconds for one in lately), 1e-9)
         words: dict[str, Any] = {
             "loss": f"{step.loss:.3f}",
             "val": f"{best:.1%}" if best >= 0 else "-",
-            "speed": f"{speed:.1f}",
+            "speed": f"{speed:.1f} steps/s  {speed * step.images:.0f} images/s",
+            "wait": f"{waited:.0%}",
         }
-        words["wait"] = f"{step.wait / max(step.seconds, 1e-9):.0%}"
         if err.is_terminal:
             self._draw(stage, step.step, steps, words)
         elif time.monotonic() - self._last > QUIET_SECONDS or step.step == steps:
@@ -56,7 +62,7 @@ class Watch:
             left = time.strftime("%H:%M:%S", time.gmtime((steps - step.step) / speed))
             err.print(
                 f"{stage:8} {step.step}/{steps}  loss {words['loss']}  best val {words['val']}  "
-                f"{words['speed']} steps/s  data wait {words['wait']}  {left} left",
+                f"{words['speed']}  data wait {words['wait']}  {left} left",
                 soft_wrap=True,
             )
 
@@ -67,10 +73,10 @@ class Watch:
 
     def _draw(self, stage: str, step: int, steps: int, words: dict[str, Any]) -> None:
         if self._bar is None:
-            text = "loss {task.fields[loss]}  best val {task.fields[val]}  {task.fields[speed]} steps/s"
+            text = "loss {task.fields[loss]}  best val {task.fields[val]}  {task.fields[speed]}"
             self._bar = Progress(
                 TextColumn("{task.description:8}"),
-                BarColumn(bar_width=30),
+                BarColumn(bar_width=20),
                 TextColumn("{task.completed}/{task.total}"),
                 TextColumn(text + "  data wait {task.fields[wait]}"),
                 TimeRemainingColumn(),

@@ -869,6 +869,13 @@ RESOURCES: dict[str, Entry] = {
         "nothing was trained",
         "start as many on each machine: --nproc-per-node of torchrun, --ntasks-per-node of srun",
     ),
+    "SR-R530": Entry(
+        Exit.RESOURCES,
+        "torch.compile can't build the student's forward pass",
+        "{problem}",
+        "nothing was trained",
+        "install a C++ compiler (g++, or name one in CXX), or train without: train.compile=false",
+    ),
     "SR-E601": Entry(
         Exit.DIVERGED,
         "training diverged: {stage}, step {step}",

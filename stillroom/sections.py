@@ -94,7 +94,7 @@ class Training:
 class Teacher:
     """The large network. Further keys go to the network's constructor."""
 
-    network: str  # resnet56, timm/NAME, torchvision/NAME, huggingface/NAME or package.module:Name
+    network: str  # resnet56, timm/NAME, torchvision/NAME, huggingface/NAME, onnx or package.module:Name
     weights: str | None = None  # a file, "pretrained", or "none" to begin with nothing; see `resolved`
     fit: Fit | None = None  # to the data's classes; follows from `weights` if it is left out
     map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it

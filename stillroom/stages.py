@@ -7,16 +7,16 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import nn
 
-from stillroom import assemble, lessons, sections
+from stillroom import assemble, lessons, teaching
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
+from stillroom.data.part import known
 from stillroom.engine import Engine, Signals, threads_for
 from stillroom.fit import fit_head
 from stillroom.learn import Progress, learn, score, total_steps
@@ -27,16 +27,12 @@ from stillroom.models.network import Network
 from stillroom.run import Run
 from stillroom.sections import Recipe, Training
 from stillroom.tasks.task import Task
-from stillroom.teachers import filling
 from stillroom.teachers.asking import Asking
-from stillroom.teachers.cached import Cached
 from stillroom.teachers.frozen import Frozen
 from stillroom.teachers.teacher import Teacher
 from stillroom.weighting import Weight
 
 log = logging.getLogger("stillroom")
-
-AUDITED = 256  # answers of a cache that was there already which the teacher is asked about again
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,10 @@ class Stages:
             if not self.run.weights(stage).exists():
                 self._leave(stage, network, 0.0)
             return self._filled(stage, network)
-        return self._train(stage, network, teacher, self.recipe.train)
+        training = self.recipe.train
+        # Untaught, it learns from images with a label alone; in as many steps, so that it is teaching that is compared.
+        steps = training.steps if teacher else total_steps(training, len(self.data.splits["train"]))
+        return self._train(stage, network, teacher, replace(training, steps=steps))
 
     @cached_property
     def _pixels(self) -> assemble.Pixels:
@@ -139,8 +138,8 @@ class Stages:
             learn(
                 stage,
                 learner,
-                self.source(self.asking(teacher, learner)) if teacher and learner.methods else None,
-                train_split=splits["train"],
+                self._source(teacher, learner) if teacher and learner.methods else None,
+                train_split=splits["train"] if teacher else known(splits["train"]),
                 val_split=splits["val"],
                 classes=self.data.classes,
                 training=training,
@@ -170,40 +169,12 @@ class Stages:
 
     def asking(self, teacher: Frozen, learner: Learner) -> Asking:
         """The teacher, with all that the learner's methods will want to hear of it."""
-        training = self.recipe.train
-        found = (getattr(method, "temperature", None) for method in learner.methods.values())
-        return Asking(
-            teacher=teacher,
-            data=self.data,
-            augment=self.recipe.augment,
-            taps=learner.teacher_taps,
-            temperatures=tuple(dict.fromkeys(t for t in found if isinstance(t, float))),
-            batch=max(2, training.batch // self.engine.world // training.accumulate),
-            section=self.recipe.cache,
-            named=named(self.recipe.teacher),
-        )
+        return teaching.asking(self.recipe, self.data, teacher, learner, world=self.engine.world)
 
-    def source(self, asking: Asking) -> Teacher:
-        """Who teaches: the teacher itself, asked at every step, or what it said when it was asked once.
-
-        Whichever it was when the run began, it is after a resume.
-        """
-        training, known = self.recipe.train, self.run.info.get("answers")
-        looks = self.students * total_steps(training, len(asking.split)) * training.batch
-        kept, why = (known["kept"], known["why"]) if known else filling.worth(asking, looks)
-        kept = self.engine.any(kept)  # every process has measured for itself
-        log.info("teacher: %s, because %s", "asked once" if kept else "asked at every step", why)
-        if not kept:
-            self.run.note(answers={"kept": False, "why": why})
-            return asking.teacher
-        cache = filling.opened(asking)
-        self.run.note(answers={"kept": True, "why": why, "cache": str(cache.folder)})
-        with self.signals.held():
-            made = filling.fill(cache, asking, self.signals)
-        if not made:
-            filling.audit(cache, asking, AUDITED / len(cache))
-        self.engine.barrier()
-        return Cached(cache, asking.split.listed, temperature=asking.temperature)
+    def _source(self, teacher: Frozen, learner: Learner) -> Teacher:
+        asking = self.asking(teacher, learner)
+        looks = self.students * total_steps(self.recipe.train, len(asking.split)) * self.recipe.train.batch
+        return teaching.source(asking, looks, run=self.run, engine=self.engine, signals=self.signals)
 
     def _say(self, taught: lessons.Lessons) -> None:
         """Who learns what from where: to the log before training, and into run.json."""
@@ -248,9 +219,3 @@ class Stages:
                 f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
             )
         log.info("%s: %s %.1f %% on val", name, self.task.about.title, 100 * found)
-
-
-def named(section: sections.Teacher) -> dict[str, Any]:
-    """What of `[teacher]` its answers depend on, weights aside."""
-    said = {"network": section.network, "arguments": dict(section.arguments), "map": section.map}
-    return said | {"combine": section.combine, "others": [named(one) for one in section.others]}

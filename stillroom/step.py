@@ -17,6 +17,7 @@ class Step:
     """What one step cost and how it went. Numbers only, ready to be a line of JSON."""
 
     step: int
+    images: int  # of all processes together
     loss: float
     terms: dict[str, float]  # raw
     weights: dict[str, float]  # what they were multiplied by in this step
@@ -61,6 +62,7 @@ class Launched:
 
     Attributes:
         step: its number, from 1.
+        images: of all processes together.
         names: of the terms.
         numbers: the terms, the gradient's norm, and for each weight what balancing multiplies it by.
         weights: label -> weight before balancing.
@@ -71,6 +73,7 @@ class Launched:
     """
 
     step: int
+    images: int
     names: Sequence[str]
     numbers: Numbers
     weights: dict[str, float]
@@ -87,6 +90,7 @@ class Launched:
         weights = {label: weight * factors[label] for label, weight in self.weights.items()}
         return Step(
             step=self.step,
+            images=self.images,
             loss=sum(weights[label_of(name)] * value for name, value in terms.items()),
             terms=terms,
             weights=weights,

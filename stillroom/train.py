@@ -14,12 +14,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from stillroom.compiling import compile_student
 from stillroom.engine import Engine, precision_for
 from stillroom.learner import Learner
+from stillroom.models.network import Network
 from stillroom.sections import Training
 from stillroom.state import State
 from stillroom.step import Diverged, Launched, Numbers, Step
@@ -72,6 +76,11 @@ def train(
     """
     model = engine.wrap(learner)
     learner.train()
+    gradients = partial(_gradients, model, learner, teacher, config, state, engine)
+    if config.compile:
+        with closing(batches(state.step)) as stream:
+            once = partial(_rehearse, learner, state, next(stream).to(engine.device), gradients)
+        compile_student(cast(Network, learner.student), learner.student_taps, once)
     late = deque[Launched]()
     with closing(batches(state.step)) as stream:
         while state.step < steps:
@@ -81,7 +90,7 @@ def train(
             torch.manual_seed(_seed(seed, state.step, engine.rank))
             before = [buffer.clone() for buffer in learner.buffers()]
             progress, avoided = state.step / steps, state.step in state.avoid
-            terms, norm = _gradients(model, learner, teacher, batch, config, state, engine, progress)
+            terms, norm = gradients(batch, progress), _length(state)
             numbers = engine.mean(torch.cat([torch.stack([*terms.values(), norm]), learner.weighting.factors()]))
             spoilt = ~numbers.isfinite().all() | avoided
             lr = learning_rate(state.step, steps, config) * state.lr_scale
@@ -92,6 +101,7 @@ def train(
             state.step += 1
             now = Launched(
                 step=state.step,
+                images=len(batch) * engine.world,
                 names=list(terms),
                 numbers=Numbers(numbers),
                 weights=learner.weighting.plain(progress),
@@ -115,13 +125,13 @@ def _gradients(
     model: nn.Module,
     learner: Learner,
     teacher: Teacher | None,
-    batch: Batch,
     config: Training,
     state: State,
     engine: Engine,
+    batch: Batch,
     progress: float,
-) -> tuple[Terms, Tensor]:
-    """Fill in the gradients of the mean over the batch; return the raw terms and the gradients' norm."""
+) -> Terms:
+    """Fill in the gradients of the mean over the batch; return the raw terms."""
     dtype = precision_for(engine.device, config.precision)
     total: Terms = {}
     for part, micro in enumerate(batch.split(config.accumulate)):
@@ -134,8 +144,21 @@ def _gradients(
             engine.backward(state.scaler.scale(loss))
         for name, value in terms.items():
             total[name] = total.get(name, 0) + value.detach() / config.accumulate
+    return total
+
+
+def _rehearse(learner: Learner, state: State, batch: Batch, gradients: Callable[[Batch, float], Terms]) -> None:
+    """A step's forward and backward pass that leaves nothing behind: compiling is done in it, and not in a step."""
+    before = [buffer.clone() for buffer in learner.buffers()]
+    gradients(batch, 0.0)
+    _restore(learner, before, torch.tensor(True, device=batch.images.device))
+    state.optimizer.zero_grad(set_to_none=True)
+
+
+def _length(state: State) -> Tensor:
+    """The norm of all gradients together, which a scaler no longer enlarges afterwards."""
     state.scaler.unscale_(state.optimizer)
-    return total, nn.utils.get_total_norm([p.grad for p in state.trained if p.grad is not None])
+    return nn.utils.get_total_norm([p.grad for p in state.trained if p.grad is not None])
 
 
 def _advance(state: State, lr: float, norm: Tensor, spoilt: Tensor, config: Training) -> None:

@@ -90,8 +90,11 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`, copied without waiting where the memory allows it."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on `device`, copied without waiting where the memory allows it.
+
+        Keys stay where they are: answers are looked up by them, and nobody calculates with them.
+        """
+        return replace(self.map(lambda tensor: tensor.to(device, non_blocking=True)), keys=self.keys)
 
     def split(self, parts: int) -> Iterator[Batch]:
         """The batch cut into `parts` batches of equal length, in order.

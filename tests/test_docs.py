@@ -44,6 +44,8 @@ RUN = [
     "docs/unlabelled.md",
     "docs/recipes.md",
     "docs/choosing.md",
+    "docs/teachers.md",
+    "docs/seeds.md",
 ]
 BLOCK = re.compile(r"^((?:<!-- [^\n]* -->\n)*)```(\w*)\n(.*?)^```$", re.M | re.S)
 NOT_RUN = 9

@@ -2,7 +2,9 @@
 
     caches/1f3a90c2b4d5/
       cache.json                  whose answers these are, to which images, and in what form
-      shard-000000.safetensors    the answers 0 to S-1, a checksum each; there whole or not at all
+      shard-000000.safetensors    the answers 0 to S-1; there whole or not at all
+
+A shard holds one tensor, `records`, uint8 [S, bytes]: the CRC-32 of the rest, and the columns of `form` in their order.
 
 Answer n is the one to look n // N at image n % N, of the N training images in the order of their numbers. The rows that
 a batch wants are read and nothing is held open, so reading takes no more memory however large the cache is.
@@ -33,8 +35,8 @@ Numbers = NDArray[np.int64]
 
 FORMAT = 1  # of the files; another number is another fingerprint
 SHARD_BYTES, LEAST, MOST = 8 * 2**20, 512, 8192  # of a shard, and rows in it: what a kill costs, against many files
-CHECKSUM = "crc"
-HEADER = 2**20  # bytes: no shard of ours has more before its numbers
+CHECKSUM = 4  # bytes
+HEADER = 1024  # bytes at most
 NAMED = 12  # digits of the fingerprint in a folder's name
 
 
@@ -51,7 +53,6 @@ class Cache:
         self.facts: dict[str, Any] = said["facts"]
         self.images, self.views, self.shard = said["images"], said["views"], said["shard"]
         self.form = Form.read(said["form"])
-        self._known: dict[int, dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]] = {}
 
     def __repr__(self) -> str:
         return f"Cache({str(self.folder)!r})"
@@ -72,7 +73,7 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Of the whole, as the form tells."""
-        return len(self) * (self.form.bytes + 4)
+        return len(self) * (self.form.bytes + CHECKSUM)
 
     def path(self, number: int) -> Path:
         """Where a shard is, or will be."""
@@ -84,10 +85,11 @@ class Cache:
 
     def write(self, number: int, rows: Rows) -> None:
         """Commit a shard, whole."""
-        held = rows | {CHECKSUM: _checksums(rows)}
+        parts = [np.ascontiguousarray(rows[name], kind) for name, (kind, _) in self.form.columns.items()]
+        flat = np.concatenate([part.reshape(len(part), -1).view(np.uint8) for part in parts], 1)
+        records = np.concatenate([_checksums(flat).view(np.uint8).reshape(-1, CHECKSUM), flat], 1)
         with temporary(self.path(number)) as temp:
-            save_file({name: np.ascontiguousarray(value) for name, value in held.items()}, temp)
-        self._known.pop(number, None)
+            save_file({"records": records}, temp)
 
     def read(self, numbers: Numbers) -> Rows:
         """Answers by their numbers [n], in that order.
@@ -96,11 +98,15 @@ class Cache:
             Failure: SR-T602 a shard is damaged or gone.
         """
         shards, offsets = np.divmod(numbers, self.shard)
-        found = {name: np.empty((len(numbers), *shape), kind) for name, (kind, shape) in self.form.columns.items()}
+        records = np.empty((len(numbers), CHECKSUM + self.form.bytes), np.uint8)
         for number in np.unique(shards).tolist():
             here = shards == number
-            for name, value in self._read(number, offsets[here]).items():
-                found[name][here] = value
+            records[here] = self._read(number, offsets[here])
+        found, at = {}, CHECKSUM
+        for name, (kind, shape) in self.form.columns.items():
+            size = kind.itemsize * math.prod(shape)
+            found[name] = np.ascontiguousarray(records[:, at : at + size]).view(kind).reshape(-1, *shape)
+            at += size
         return found
 
     def sound(self, number: int) -> bool:
@@ -131,31 +137,21 @@ class Cache:
             if self.path(number).exists():  # before that, others would lock another file of that name
                 path.unlink(missing_ok=True)
 
-    def _read(self, number: int, offsets: Numbers) -> Rows:
-        path = self.path(number)
+    def _read(self, number: int, offsets: Numbers) -> NDArray[np.uint8]:
+        """Records of a shard [n, bytes], each checked: by position, as pages of a mapped file come far slower."""
+        path, size = self.path(number), CHECKSUM + self.form.bytes
         try:
             with path.open("rb", buffering=0) as file:
-                found = {
-                    name: _rows(file.fileno(), kind, shape, start, offsets)
-                    for name, (kind, shape, start) in self._layout(number, file.fileno()).items()
-                }
-        except (OSError, ValueError, KeyError) as problem:
+                start = _start(file.fileno(), [len(self.rows_of(number)), size])
+                held = b"".join([os.pread(file.fileno(), size, start + size * one) for one in offsets.tolist()])
+                records = np.frombuffer(held, np.uint8).reshape(len(offsets), size)
+        except (OSError, ValueError) as problem:
             raise Failure("SR-T602", path=path, problem=problem) from problem
-        wrong = np.flatnonzero(_checksums(found) != found.pop(CHECKSUM))
-        if len(wrong):
-            raise Failure("SR-T602", path=path, problem=f"{len(wrong)} of {len(offsets)} checksums are wrong")
-        return found
-
-    def _layout(self, number: int, file: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
-        """Column -> its type, the shape of one row, and where in the file it begins."""
-        if number not in self._known:
-            length = int.from_bytes(os.pread(file, 8, 0), "little")
-            said = json.loads(os.pread(file, min(length, HEADER), 8))
-            known = self.form.columns | {CHECKSUM: (np.dtype("uint32"), ())}
-            self._known[number] = {
-                name: (kind, shape, 8 + length + said[name]["data_offsets"][0]) for name, (kind, shape) in known.items()
-            }
-        return self._known[number]
+        written = np.ascontiguousarray(records[:, :CHECKSUM]).view(np.uint32)[:, 0]
+        wrong = int((written != _checksums(records[:, CHECKSUM:])).sum())
+        if wrong:
+            raise Failure("SR-T602", path=path, problem=f"{wrong} of {len(offsets)} checksums are wrong")
+        return records
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
@@ -208,15 +204,15 @@ def make(path: Path, facts: Mapping[str, Any], *, images: int, views: int, form:
         return Cache(folder)
 
 
-def _rows(file: int, kind: np.dtype[Any], shape: tuple[int, ...], start: int, offsets: Numbers) -> NDArray[Any]:
-    """Rows of a column, [n, ...]: read by position, since the cold pages of a mapped file come far slower (docs/LOG.md)."""
-    size = kind.itemsize * math.prod(shape)
-    found = b"".join([os.pread(file, size, start + size * offset) for offset in offsets.tolist()])
-    return np.frombuffer(found, kind).reshape(len(offsets), *shape)
+def _start(file: int, shape: list[int]) -> int:
+    """Where in a shard the records begin: behind the header, which must say what is expected."""
+    length = int.from_bytes(os.pread(file, 8, 0), "little")
+    said = json.loads(os.pread(file, min(length, HEADER), 8))
+    if said != {"records": {"dtype": "U8", "shape": shape, "data_offsets": [0, math.prod(shape)]}}:
+        raise ValueError("its header is not this cache's")
+    return 8 + length
 
 
-def _checksums(rows: Rows) -> NDArray[np.uint32]:
-    """CRC-32 of each row, over all its columns in the order of their names."""
-    names = sorted(rows.keys() - {CHECKSUM})
-    parts = [np.ascontiguousarray(rows[name]).reshape(len(rows[name]), -1).view(np.uint8) for name in names]
-    return np.array([zlib.crc32(row) for row in np.concatenate(parts, 1)], np.uint32)
+def _checksums(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """CRC-32 of each row."""
+    return np.array([zlib.crc32(row) for row in np.ascontiguousarray(rows)], np.uint32)

@@ -73,7 +73,7 @@ def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_pat
     shard.write_bytes(raw)
     mended = stillroom(*words, cwd=tmp_path)
     assert json.loads(mended.stdout)["made"] == 8192 and "SR-T602" in mended.stderr
-    assert load_file(shard)["pred"].shape == (8192, 10)
+    assert load_file(shard)["records"].shape == (8192, 4 + 10 * 2 + 1)
 
 
 @pytest.mark.parametrize(

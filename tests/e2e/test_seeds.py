@@ -1,4 +1,4 @@
-"""Several seeds through the command: one teacher, a page of the spread, killed and resumed, refused where it must be."""
+"""Several seeds through the command: one teacher, a page of the spread, killed and resumed, refused where need be."""
 
 from __future__ import annotations
 
@@ -79,24 +79,18 @@ def test_killed_in_the_second_student_and_resumed_is_uninterrupted(whole, tmp_pa
     assert not list(folder.rglob(".tmp-*"))
 
 
-def test_a_file_that_fails_does_not_stop_the_other_seeds(tmp_path):
-    strict = ['export=[{target = "onnx", bits = 8, agreement = 1.0}]', "train.steps=3", "teacher.train.steps=3"]
-    done = stillroom("run", *QUICK, *strict, "--seeds", "2", cwd=tmp_path, code=7)
+def test_neither_a_file_that_fails_nor_a_second_process_keeps_the_next_seed_from_running(tmp_path):
+    short = ["train.steps=3", "teacher.train.steps=3", 'export=[{target = "onnx", bits = 8, agreement = 1.0}]']
+    done = stillroom("run", *QUICK, *short, "seeds=[1, 2]", "--devices", "2", cwd=tmp_path, code=7)
     assert "SR-X701" in done.stderr and "the other seeds go on" in done.stderr
-    page = (tmp_path / "runs" / "digits" / "report.html").read_text()
-    metrics = json.loads((tmp_path / "runs" / "digits" / "metrics.json").read_text())
-    assert metrics["seeds"] == [0, 1] and not metrics["exports"][0]["verified"]
+    folder = tmp_path / "runs" / "digits"
+    for seed in (1, 2):
+        info = json.loads((folder / f"seed-{seed}" / "run.json").read_text())
+        assert info["status"] in ("done", "unverified") and info["hardware"]["processes"] == 2
+    metrics, page = json.loads((folder / "metrics.json").read_text()), (folder / "report.html").read_text()
+    assert metrics["seeds"] == [1, 2] and not metrics["exports"][0]["verified"]
     for seed in metrics["exports"][0]["unverified_seeds"]:
         assert f"The int8 ONNX file of seed {seed} is UNVERIFIED" in page
-
-
-@pytest.mark.parametrize("processes", ["2"])
-def test_other_processes_go_on_to_the_next_seed(tmp_path, processes):
-    short = ["train.steps=3", "teacher.train.steps=3"]
-    stillroom("run", *QUICK, *short, "--seeds", "2", "--devices", processes, cwd=tmp_path)
-    for seed in (0, 1):
-        info = json.loads((tmp_path / "runs" / "digits" / f"seed-{seed}" / "run.json").read_text())
-        assert (info["status"], info["hardware"]["processes"]) == ("done", 2)
 
 
 def test_from_python(tmp_path, monkeypatch):
@@ -107,8 +101,6 @@ def test_from_python(tmp_path, monkeypatch):
     values = [run.metrics["student"]["accuracy"]["value"] for run in runs.runs]
     assert runs.metrics["student"]["accuracy"]["value"] == pytest.approx(sum(values) / 2)
     assert sr.Several("runs/two").metrics == runs.metrics
-    one = sr.distill(data="digits", seeds=[3], name="one", **short)
-    assert isinstance(one, sr.Finished) and one.folder.name == "one" and one.recipe.seeds == (3,)
     with pytest.raises(sr.Failure) as caught:
         sr.open("runs/two")
     assert caught.value.code == "SR-C433" and "runs/two/seed-0" in str(caught.value)

@@ -149,8 +149,11 @@ def test_further_images_beside_labelled_ones(tmp_path):
         (50, 10, 20, 0),
         (110, 10, 20, 60),
     ]
-    steps = [(folder / "steps.jsonl").read_text().count('"stage": "student"') for folder in (alone, more)]
-    assert steps == [4, 7], "two looks at 50, and at 110 images, 32 at a time"
+    for stage in ("student", "baseline"):
+        steps = [(folder / "steps.jsonl").read_text().count(f'"stage": "{stage}"') for folder in (alone, more)]
+        assert steps == [4, 7], "two looks at 50, and at 110 images, 32 at a time; untaught as many"
+    weights = [load_file(folder / "teacher.safetensors") for folder in (alone, more)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items()), "labels alone taught it"
     metrics = read(more, "metrics.json")
     assert metrics["student"]["accuracy"]["n"] == 20 and len(metrics["student"]["recall"]["value"]) == 10
     assert "60 of them without a label" in (more / "README.md").read_text()

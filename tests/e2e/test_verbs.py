@@ -111,13 +111,6 @@ def test_the_five_lines(tmp_path, monkeypatch):
     assert again.metrics == run.metrics
 
 
-def test_several_seeds_have_a_folder_each(tmp_path):
-    words = ["run", "digits", "seeds=[1, 2]", "train.steps=3", "teacher.train.steps=3", "export=[]", "name=two"]
-    stillroom(*words, cwd=tmp_path)
-    for seed in (1, 2):
-        assert json.loads((tmp_path / "runs" / "two" / f"seed-{seed}" / "run.json").read_text())["seeds"] == [seed]
-
-
 def test_own_code_beside_the_recipe(tmp_path):
     """`package.module:Name` works for a network and for a method, from the folder one is in."""
     (tmp_path / "mine.py").write_text(

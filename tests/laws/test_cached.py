@@ -23,7 +23,7 @@ POLICIES = {
 def trained(teacher, augment, *, methods=None, seed=0, precision="float32"):
     """The weights and the losses of a student, taught by `teacher`."""
     one = training.learner(methods, seed=seed)
-    config = replace(TRAINING, precision=precision, steps=70 if augment.looks == 1 else 12)
+    config = replace(TRAINING, precision=precision, steps=45 if augment.looks == 1 else 12)
     _, told = training.steps(one, config, teacher=teacher, augment=augment)
     return one.state_dict(), [step.loss for step in told]
 

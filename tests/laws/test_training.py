@@ -14,7 +14,7 @@ from stillroom.run import read_stream
 from stillroom.sections import Training
 from stillroom.state import State
 from stillroom.step import Diverged
-from stillroom.train import learning_rate
+from stillroom.train import AHEAD, learning_rate
 from stillroom.weighting import Weight
 
 METHODS = {"hinton": {}, "fitnet": {}}
@@ -221,6 +221,94 @@ def test_a_stage_that_never_recovers_says_so_and_keeps_the_evidence(tmp_path, mo
     parts, facts = checkpoint.load(bundle)
     assert facts["stage"] == "student" and facts["terms"]["hinton/kl"] is None
     assert all(value.isfinite().all() for value in parts["learner"].values())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_first_step_that_is_skipped_is_one_that_never_was(optimizer):
+    """Moments, step counters and the average begin with the second step as they would have with the first."""
+    config = replace(TRAINING, optimizer=optimizer, warmup=0.0)
+    for one, state, step in poisoned_steps({0}, config):  # noqa: B007
+        moments = [value for kept in state.optimizer.state.values() for value in kept.values()]
+        if step.step == 1:
+            assert step.skipped and not any(value.any() for value in moments)
+            assert same(state.average.state_dict(), training.learner().student.state_dict())
+        assert all(value.isfinite().all() for value in moments)
+    assert {float(kept["step"]) for kept in state.optimizer.state.values() if "step" in kept} <= {11.0}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_is_the_one_that_is_written_in_books(optimizer):
+    """Clipped by torch's own function, made by its plainest optimiser."""
+    config = replace(TRAINING, optimizer=optimizer, clip=0.5, lr=0.01, steps=4)
+    one, plain = training.learner(METHODS), training.learner(METHODS).train()
+    _, told = training.steps(one, config, augment=training.AUGMENT)
+    state = State.fresh(plain, config, scaled=False)
+    kinds = {"sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}), "adamw": (torch.optim.AdamW, {})}
+    kind, arguments = kinds[optimizer]
+    groups = [{key: group[key] for key in ("params", "weight_decay")} for group in state.optimizer.param_groups]
+    reference = kind(groups, lr=1.0, foreach=False, **arguments)
+    batches = training.Loader(training.digits().splits["train"], batch=32, seed=0, augment=training.AUGMENT)
+    asked = training.teacher()
+    for n in range(4):
+        batch = batches.at(n)
+        terms = plain(batch, asked((batch.images,), batch.keys, plain.teacher_taps), n / 4)
+        plain.total(terms, n / 4).backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        assert told[n].grad_norm == pytest.approx(norm.item(), rel=1e-3)
+        for group in reference.param_groups:
+            group["lr"] = learning_rate(n, 4, config)
+        reference.step()
+        reference.zero_grad()
+    assert norm > 0.5 and furthest(one.state_dict(), plain.state_dict()) < 2e-4
+
+
+# An accelerator is one step ahead of what is known of it; here a processor plays one.
+
+
+def test_late_steps_are_the_same_steps(monkeypatch):
+    _, told = training.steps(one := training.learner())
+    monkeypatch.setitem(AHEAD, "cpu", 1)
+    state = State.fresh(two := training.learner(), TRAINING, scaled=False)
+    batches = training.Loader(training.digits().splits["train"], batch=32, seed=0, augment=training.AUGMENT)
+    late, ahead = [], []
+    for step in training.train(
+        two, training.teacher(), batches, TRAINING, state, training.Engine(1), steps=12, seed=0, due=[5, 6].__contains__
+    ):
+        late.append(step)
+        ahead.append(state.step - step.step)
+    assert same(one.state_dict(), two.state_dict())
+    timeless = [replace(step, seconds=0.0, wait=0.0) for step in told]
+    assert [replace(step, seconds=0.0, wait=0.0) for step in late] == timeless
+    assert ahead == [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("bad", [(), {1, 3, 5, 7}, {11}])
+def test_a_stage_whose_steps_come_late_is_the_same_stage(tmp_path, monkeypatch, bad):
+    found = []
+    for ahead in (0, 1):
+        monkeypatch.setitem(AHEAD, "cpu", ahead)
+        asked = Poisoned(training.teacher().network, bad)
+        monkeypatch.setattr(training, "teacher", lambda asked=asked: asked)
+        one = training.learner()
+        run = training.stage(tmp_path / str(ahead), one, replace(TRAINING, checkpoint_seconds=0.0 if bad else 30.0))
+        streams = [list(read_stream(run.folder, name)) for name in ("steps.jsonl", "evals.jsonl")]
+        for line in streams[0]:
+            del line["seconds"], line["wait"]
+        found.append((streams, one.state_dict(), run.info["warnings"] if bad else []))
+    (streams, weights, warnings), (others, again, said) = found
+    assert [line["step"] for line in others[0]] == list(range(1, 13))
+    assert streams == others and same(weights, again) and warnings == said
+
+
+def test_a_checkpoint_knows_the_steps_that_were_skipped_before_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(AHEAD, "cpu", 1)
+    asked = Poisoned(training.teacher().network, {3})
+    monkeypatch.setattr(training, "teacher", lambda: asked)
+    saved = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *what: (saved.append((what[1], what[3]["skipped"][:])), save(*what)))
+    training.stage(tmp_path, training.learner(), replace(TRAINING, checkpoint_seconds=0.0))
+    assert saved == [(n, [3] if n >= 4 else []) for n in range(13)]
 
 
 def test_selection_keeps_the_best_look_and_the_later_of_equals():

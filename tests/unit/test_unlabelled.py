@@ -22,6 +22,8 @@ from stillroom import assemble, recipe
 from stillroom.data.dataset import load
 from stillroom.data.guess import guess
 from stillroom.data.inspect import inspect
+from stillroom.data.loader import Loader
+from stillroom.data.part import known
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.images import Images
@@ -32,6 +34,7 @@ from stillroom.evaluate import evaluate
 from stillroom.fit import fit_head
 from stillroom.learn import score
 from stillroom.models import build
+from stillroom.sections import Augment
 from stillroom.tasks._agreeing import agreeing
 from stillroom.tasks.classification import Classification
 from stillroom.tasks.embedding import Embedding
@@ -165,6 +168,19 @@ def test_a_flat_folder_may_be_split_by_its_owner(tmp_path):
     assert code(lambda: Images(path=str(tmp_path / "test" / "0025.png"))) == "SR-D109"
     (tmp_path / "empty").mkdir()
     assert code(lambda: Images(path=str(tmp_path / "empty"))) == "SR-D108"
+
+
+def test_what_is_known_of_a_split_is_a_split(photos, tmp_path):
+    flat_digits(tmp_path / "more", count=40, start=900)
+    whole = load(Folder(path=str(photos), unlabelled=str(tmp_path / "more"))).splits["train"]
+    alone = load(Folder(path=str(photos))).splits["train"]
+    part = known(whole)
+    assert len(part) == len(alone) == 19 and part.items.tolist() == alone.items.tolist() == part.listed.tolist()
+    assert part.labels.tolist() == alone.labels.tolist() and part.name_of(3) == alone.name_of(3)
+    one, other = (Loader(split, batch=8, seed=3, augment=Augment(rotate=9, mixup=0.2)).at(2) for split in (part, alone))
+    assert torch.equal(one.images, other.images) and torch.equal(one.target, other.target)
+    assert torch.equal(one.keys, other.keys) and (one.target >= 0).all()
+    assert known(alone) is alone
 
 
 # who reads labels ---------------------------------------------------------------------------------------------------
