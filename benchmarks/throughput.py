@@ -41,6 +41,7 @@ from contestant import CONTESTANTS  # noqa: E402
 
 from stillroom import machine  # noqa: E402
 
+BESIDE = ("bare", "untaught", "torchdistill")
 FLOAT32 = ("torchdistill",)  # what has no other precision
 LOADERS = {"torchdistill": (0, 2), "timm": (0, 2)}  # worker processes that are tried
 CLOSE = 1e-3  # of the loss: what 16 bits of an answer may change
@@ -96,7 +97,7 @@ class Benchmark:
         for number in range(self.args.rounds):
             for kind, who in turns[::-1] if number % 2 else turns:  # whoever was first is last
                 found = self.one(who, kind, workers=self.best(who))
-                rates.setdefault(kind, {}).setdefault(who, []).append(found["rate"])
+                rates.setdefault(kind, {}).setdefault(who, []).append(round(found["rate"], 2))
                 losses.setdefault(kind, {})[who] = found["losses"]
                 print(f"round {number + 1}, {kind:8} {who:13} {found['rate']:8.0f} images/s", flush=True)
         return rates, losses
@@ -156,15 +157,18 @@ def ratio(above: list[float], below: list[float]) -> str:
 def show(found: dict[str, Any]) -> None:
     """The ratios that matter."""
     for kind, rates in found["rates"].items():
-        everybody = found["rates"].get("float32", {}) if kind != "float32" else {}
-        rates = {who: rates_of for who, rates_of in everybody.items() if who in FLOAT32} | rates
+        rates = {
+            who: found["rates"]["float32"][who] for who in FLOAT32 if who in found["rates"].get("float32", {})
+        } | rates
         print(f"\n{kind}")
-        for who in sorted(rates, key=list(CONTESTANTS).index):
-            beside = [f"{ratio(rates[who], rates[other])} x {other}" for other in rates if other != who]
-            print(f"  {who:13} {median(rates[who]):7.0f} images/s; {'; '.join(beside)}")
+        for who in CONTESTANTS:
+            if who in rates:
+                beside = [other for other in BESIDE if other in rates and other != who]
+                ratios = "; ".join(f"{ratio(rates[who], rates[other])} x {other}" for other in beside)
+                print(f"  {who:13} {median(rates[who]):7.0f} images/s; {ratios}")
     for kind, one in found["losses"].items():
         verdict = "the same" if one["worst"] <= CLOSE else "NOT THE SAME"
-        print(f"\n{kind}: live {one['live']:.4f}, cached {one['cached']:.4f} after {one['steps']} steps: {verdict}")
+        print(f"{kind}: live {one['live']:.4f}, cached {one['cached']:.4f} after {one['steps']} steps: {verdict}")
 
 
 def main() -> None:

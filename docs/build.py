@@ -31,7 +31,8 @@ from stillroom.plugins import choices, module, pick
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
-import tables  # noqa: E402 - stands beside this file
+import speed  # noqa: E402 - stands beside this file
+import tables  # noqa: E402
 
 NOTE = "<!-- Written by docs/build.py from the code. Edit the code, then run: python docs/build.py -->\n\n"
 
@@ -186,6 +187,7 @@ def pages() -> dict[str, str]:
         "method-results.md": tables.results,
         "choosing.md": choosing,
         "task-results.md": tables.tasks,
+        "throughput.md": speed.page,
         "decode.md": decoding,
     }
     return {name: NOTE + make().rstrip() + "\n" for name, make in made.items()}

@@ -114,7 +114,7 @@ def _run(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    from stillroom import console, several
+    from stillroom import console, several, tables
     from stillroom.engine import Engine, Signals
 
     recipe = _read(words, seeds)
@@ -126,14 +126,14 @@ def _run(
         def do(one: Recipe, place: Path, **shared: Any) -> None:
             finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
             if engine.first and not as_json:
-                console.out.print(console.results(finished.metrics, finished.info.get("task")))
+                console.out.print(tables.results(finished.metrics, finished.info.get("task")))
                 console.out.print(f"{place}/report.html", markup=False)
             elif engine.first and alone:
                 console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
 
         failures = several.run(recipe, place, do, writes=engine.first)
     if engine.first and not alone:
-        _say_spread(place, as_json=as_json, failed=bool(failures))
+        console.several(place, as_json=as_json, failed=bool(failures))
     for failure in failures:
         raise failure
     return 0
@@ -142,7 +142,7 @@ def _run(
 def _run_one(
     recipe: Recipe, folder: Path, engine: Engine, signals: Signals, *, verbose: bool, quiet: bool, **shared: Any
 ) -> Run:
-    from stillroom import console, pipeline
+    from stillroom import console, pipeline, tables
     from stillroom.run import Run
 
     first = engine.first
@@ -153,27 +153,10 @@ def _run_one(
     except Exception as problem:
         if getattr(problem, "code", "") == "SR-X701" and not quiet:
             failed = Run(folder)
-            console.err.print(console.results(failed.metrics, failed.info.get("task")))
+            console.err.print(tables.results(failed.metrics, failed.info.get("task")))
         raise
     finally:
         watch.close()
-
-
-def _say_spread(folder: Path, *, as_json: bool, failed: bool) -> None:
-    """The table of all seeds; beside a failure it is no result, and goes where failures go."""
-    from stillroom import console
-    from stillroom.report import seeds, spread
-
-    found = seeds.read(folder)
-    if not found.measured:
-        return
-    where = console.err if failed else console.out
-    if not as_json:
-        where.print(console.spread(found))
-        where.print(spread.verdict(found)[1], markup=False)
-        where.print(f"{folder}/report.html", markup=False)
-    elif not failed:
-        where.print_json(json.dumps({"folder": str(folder), "metrics": found.metrics()}))
 
 
 def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
@@ -335,12 +318,12 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
     stillroom eval runs/photos data=new_photos/
     stillroom eval runs/photos --split val --json
     """
-    from stillroom import console
+    from stillroom import console, tables
     from stillroom.reopen import Finished
 
     finished = Finished(folder)
     found, task = finished.evaluate(data.removeprefix("data=") or None, split=split), finished.run.info.get("task")
-    console.out.print_json(json.dumps(found)) if as_json else console.out.print(console.results(found, task))
+    console.out.print_json(json.dumps(found)) if as_json else console.out.print(tables.results(found, task))
     return 0
 
 
@@ -378,14 +361,14 @@ def bench(folder: Path, seconds: float, as_json: bool, **_: Any) -> int:
     stillroom bench runs/digits --seconds 20
     stillroom bench runs/digits --json
     """
-    from stillroom import console
+    from stillroom import console, tables
     from stillroom.reopen import Finished
 
     found = Finished(folder).bench(seconds)
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
-        console.out.print(console.times(found))
+        console.out.print(tables.times(found))
     return 0
 
 

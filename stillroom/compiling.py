@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator
 
 import torch
@@ -37,10 +38,12 @@ def compile_student(student: Network, taps: Collection[str], once: Callable[[], 
     if not found:
         return
     for part in found:
-        part.forward = torch.compile(part.forward, dynamic=False)  # type: ignore[method-assign]
+        part.forward = torch.compile(part.forward, dynamic=False)
     started = time.monotonic()
     try:
-        once()
+        with warnings.catch_warnings():  # of the gradients of what pieces hand on, which the tracer has a look at
+            warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
+            once()
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InvalidCxxCompiler) as problem:
         raise Failure("SR-R530", problem=str(problem).strip().partition("\n")[0]) from problem
     log.info("compiled the student's forward pass in %.0f s, %d pieces", time.monotonic() - started, len(found))

@@ -10,16 +10,14 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stillroom import tables
 from stillroom.errors import Exit, Failure, Stopped
-
-if TYPE_CHECKING:
-    from stillroom.report.seeds import Seeds
 
 QUIET_SECONDS = 10.0  # between two lines where nobody watches
 LATELY = 50  # steps over which waiting for data is told
@@ -145,82 +143,17 @@ def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "
     return int(Exit.FAILED)
 
 
-def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> Table:
-    """`metrics.json` as a table.
+def several(folder: Path, *, as_json: bool, failed: bool) -> None:
+    """What the seeds in `folder` came to; beside a failure it is no result, and goes where failures go."""
+    from stillroom.report import seeds, spread
 
-    Args:
-        metrics: the file, read.
-        task: `task` of `run.json`, which says what figure leads; a run without it sorts images into classes.
-    """
-    from stillroom.report import about  # here, because the package needs Jinja, and `stillroom list` needs neither
-
-    words = about.read(task)
-    lead, title, student = words.headline, words.spoken, metrics.get("student", {})
-    if student and lead not in student:  # judged on images that have labels where the run's had none, or the reverse
-        lead = next(iter(student))
-        title = about.spoken(about.titled(lead))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", title, "95 %", "agrees", "MACs", "size", "p50", "verified"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    titles = {"teacher": "teacher", "baseline": "untaught", "student": "student"}
-    for name, called in titles.items():
-        if name in metrics:
-            table.add_row(called, *_cells(metrics[name], lead), "")
-    for row in metrics.get("exports", []):
-        called = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
-        table.add_row(called, *_cells(row, lead), "yes" if row["verified"] else "NO")
-    return table
-
-
-def spread(found: Seeds) -> Table:
-    """The figures of several seeds as a table: means with standard deviations, the leading figure with its ends too."""
-    from stillroom.report import spread as pages
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", found.about.spoken, "least to greatest", "agrees", "MACs", "size", "p50", "verified"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for row in pages.rows(found):
-        lead, *others = row.cells
-        title = "untaught" if row.speaker.role == "baseline" else row.label
-        passed = {"verified": "yes", "UNVERIFIED": "NO"}.get(row.badge, "")
-        table.add_row(title, lead.text, lead.note, *(cell.text for cell in others), passed)
-    return table
-
-
-def _cells(row: Mapping[str, Any], headline: str) -> list[str]:
-    def cell(name: str, form: str, scale: float = 1.0) -> str:
-        value = row[name]["value"] if name in row else None
-        return "" if value is None else form.format(value * scale)
-
-    low, high = row.get(headline, {}).get("ci95", (None, None))
-    interval = "" if low is None else f"{low * 100:.1f}-{high * 100:.1f}"
-    shaky = "" if row.get("latency_ms", {}).get("stable", True) else "~"
-    return [
-        cell(headline, "{:.1f} %", 100),
-        interval,
-        cell("agreement", "{:.1f} %", 100),
-        cell("macs", "{:.2f} M", 1e-6),
-        cell("bytes", "{:.0f} kB", 1e-3),
-        shaky + cell("latency_ms", "{:.2f} ms"),
-    ]
-
-
-def times(rows: Mapping[str, Any]) -> Table:
-    """Times of networks and files as a table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "latency p50", "p95", "images/s", "spread"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, row in rows.items():
-        spread = row["latency_ms"].get("spread", 0.0)
-        flag = "" if row["latency_ms"].get("stable", True) else "  unstable (SR-B901)"
-        table.add_row(
-            name,
-            f"{row['latency_ms']['value']:.2f} ms",
-            f"{row['latency_p95_ms']['value']:.2f} ms",
-            f"{row['throughput']['value']:.0f}",
-            f"{spread:.0%}{flag}",
-        )
-    return table
+    found, where = seeds.read(folder), err if failed else out
+    if found.measured and not as_json:
+        where.print(tables.spread(found))
+        where.print(spread.verdict(found)[1], markup=False)
+        where.print(f"{folder}/report.html", markup=False)
+    elif found.measured and not failed:
+        where.print_json(json.dumps({"folder": str(folder), "metrics": found.metrics()}))
 
 
 def plan(found: Mapping[str, Any]) -> None:

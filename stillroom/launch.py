@@ -102,13 +102,14 @@ def _leave_with_children(children: list[subprocess.Popen[bytes]]) -> None:
     code = children[ended[0] - 1].returncode
     why, fix = f"it ended with exit code {code} before the processes had met", "give the same command again"
     print(Failure("SR-R520", rank=ended[0], world=len(children) + 1, words=" early", why=why, fix=fix), file=sys.stderr)
-    _gather(children, 0.0)
+    for child in children:
+        child.kill()
     os._exit(Exit.RESOURCES)
 
 
-def _gather(children: list[subprocess.Popen[bytes]], patience: float = PATIENCE) -> None:
+def _gather(children: list[subprocess.Popen[bytes]]) -> None:
     """Wait for the children to end; end those that do not."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     for child in children:
         try:
             child.wait(max(0.0, deadline - time.monotonic()))

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import Failure
+from stillroom.errors import Exit, Failure
 from stillroom.files import write
 from stillroom.reopen import Finished
 from stillroom.report import seeds, spread
@@ -25,9 +25,6 @@ log = logging.getLogger("stillroom")
 
 Do = Callable[..., object]
 """Does a recipe of one seed in a folder: `pipeline.run` with all but `students` and `teacher_of` given."""
-
-OWN = ("SR-E601", "SR-X701")
-"""Training that diverged, a file that failed its check: one seed's; all else would go wrong with every seed."""
 
 
 def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[Failure]:
@@ -62,7 +59,7 @@ def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[Fa
         try:
             do(replace(recipe, seeds=(seed,)), place, students=len(places), teacher_of=donor)
         except Failure as failure:
-            if failure.code not in OWN or _at_teacher(place):
+            if not _own(failure, place):
                 raise
             failures.append(failure)
             log.warning("seed %d: %s; the other seeds go on", seed, str(failure).partition("\n")[0])
@@ -116,6 +113,17 @@ def _begin(recipe: Recipe, folder: Path) -> None:
             raise Failure("SR-C410", folder=folder, changes="\n".join(f"  {line}" for line in changes))
     folder.mkdir(parents=True, exist_ok=True)
     write(path, recipe.toml())
+
+
+def _own(failure: Failure, place: Path) -> bool:
+    """Whether it went wrong with this seed: the student's training diverged, or a file fell short when it was measured.
+
+    Whatever else goes wrong would go wrong with every seed. Asked of the exit code and of files, on which all processes
+    of a run agree, whichever of them has failed.
+    """
+    if failure.exit == Exit.UNVERIFIED:
+        return (place / "metrics.json").is_file()
+    return failure.exit == Exit.DIVERGED and not _at_teacher(place)
 
 
 def _taught(place: Path) -> bool:

@@ -99,7 +99,7 @@ def train(
             if teacher:
                 teacher.update(learner, state.step)
             state.step += 1
-            now = Launched(
+            one = Launched(
                 step=state.step,
                 images=len(batch) * engine.world,
                 names=list(terms),
@@ -109,14 +109,9 @@ def train(
                 wait=wait,
                 avoided=avoided,
             )
-            late.append(now)
+            late.append(one)
             punctual = due(state.step) or state.step == steps
-            ready = max(0, len(late) - (0 if punctual else AHEAD.get(engine.device.type, 1)))
-            if ready:
-                late[ready - 1].numbers.read()
-            now.seconds = time.perf_counter() - started
-            for _ in range(ready):
-                step = late.popleft().told()
+            for step in _arrived(late, 0 if punctual else AHEAD.get(engine.device.type, 1), started):
                 _give_up_if_hopeless(state, step)
                 yield step
 
@@ -181,6 +176,15 @@ def _restore(learner: Learner, before: list[Tensor], spoilt: Tensor) -> None:
     """Batch norm remembers what it saw in the forward pass; a step that is skipped must not leave its mark there."""
     for buffer, old in zip(learner.buffers(), before, strict=True):
         torch.where(spoilt, old, buffer, out=buffer)
+
+
+def _arrived(late: deque[Launched], left: int, started: float) -> list[Step]:
+    """Wait for the numbers of all steps but the last `left`; the newest of all began at `started`."""
+    ready = max(0, len(late) - left)
+    if ready:
+        late[ready - 1].numbers.read()
+    late[-1].seconds = time.perf_counter() - started
+    return [late.popleft().told() for _ in range(ready)]
 
 
 def _give_up_if_hopeless(state: State, step: Step) -> None:

@@ -72,6 +72,7 @@ ORDER = [
     "api",
     "listing",
     "doctor",
+    "tables",
     "console",
     "cli",
 ]

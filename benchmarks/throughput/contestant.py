@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from importlib import metadata
 
 from job import Job
@@ -26,7 +25,7 @@ def main() -> None:
     found = importlib.import_module(module).run(job, **arguments)
     if job.who == "torchdistill":
         found["version"] = metadata.version("torchdistill")
-    print(json.dumps(found | {"load": os.getloadavg()[0]}), flush=True)
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

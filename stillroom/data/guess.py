@@ -28,6 +28,6 @@ def guess(path: str) -> str:
     why = (
         f"it could be {' or '.join(fitting)}"
         if fitting
-        else "neither class folders with images, nor parquet, idx, COCO or VOC files, nor images with masks"
+        else "neither class folders with images, nor parquet, idx, COCO or VOC files, nor images at all"
     )
     raise Failure("SR-D109", path=printable(path), why=why)

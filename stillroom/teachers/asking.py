@@ -118,7 +118,7 @@ class Asking:
 
     def answers(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Output]]:
         """The same, as the teacher sees them: which numbers, and what it says of each."""
-        device = self.network.mean.device
+        device = next(self.network.buffers()).device  # of the pixels' mean, which every network has
         for start, batch in zip(range(0, len(numbers), self.batch), self.batches(numbers), strict=True):
             here = numbers[start : start + self.batch]
             said = self.teacher((batch.images.to(device, non_blocking=True),), batch.keys, self.taps)

@@ -89,6 +89,13 @@ class Ensemble(nn.Module):
             heard |= {tap: preds[-1] if name == PRED else said.taps[name] for tap, name in own.items()}
         return Output(pred=self._combined(torch.stack(preds)), taps={tap: heard[tap] for tap in taps})
 
+    def metadata(self) -> dict[str, str]:
+        """What its answers depend on besides `state_dict()`: what is averaged, and how each member takes its pixels."""
+        said: dict[str, str] = {"combine": self.combine, "answers": self.answers}
+        for number, network in enumerate(self.members, 1):
+            said |= {f"{number}/{name}": value for name, value in network.metadata().items()}
+        return said
+
     def _asked(self, taps: tuple[str, ...]) -> dict[str, tuple[int, str]]:
         """Tap -> whose it is, and its name there."""
         asked = {tap: whose(tap) for tap in taps}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from kit.chromium import Chromium
+from kit.seeds import make_seeds
 
 from stillroom import report
+from stillroom.report import spread
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -80,6 +82,33 @@ def test_drawings_open_quietly_and_fit(chromium: Chromium, dense_run: Path, widt
     assert chromium.run(f"{panels}.length") >= 4 * 5
     shown = "[...document.querySelectorAll('.panel use')].map(e => e.getBBox())"
     assert chromium.run(f"{shown}.every(box => box.width === 96 && box.height === 96)")  # the shared picture was found
+
+
+@pytest.fixture(scope="module")
+def seeds(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three seeds whose recipe has a name that wants to be code and to burst the layout."""
+    figures = {0: (0.99, 0.90, 0.94), 1: (0.99, 0.92, 0.95), 12345678: (0.99, 0.88, 0.96)}
+    folder = make_seeds(made_run, tmp_path_factory.mktemp("seeds") / "photos", figures)
+    recipe = folder / "recipe.toml"
+    name = "<script>window.broken = true</script>" + "m" * 200
+    recipe.write_text(recipe.read_text().replace('"photos"', f"'{name}'"))
+    report.write(folder / "seed-1")
+    return spread.write(folder)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_seeds_open_quietly_and_fit(chromium: Chromium, seeds: Path, width: int) -> None:
+    chromium.open(seeds, width=width, dark=width == WIDTHS[0])
+    assert chromium.complaints() == [] and len(chromium.requests()) == 1
+    assert chromium.run("window.broken") is None
+    assert chromium.run("document.documentElement.scrollWidth") <= width
+    beyond = "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert chromium.run(f"{beyond}.map(e => e.tagName + '.' + e.getAttribute('class'))") == []
+    assert chromium.run("document.querySelectorAll('.chart .mark').length") == 9
+    joined = "[...document.querySelectorAll('.chart .rule')].map(e => e.getBBox()).every(box => box.height > 30)"
+    assert chromium.run(joined)
+    links = chromium.run("[...document.links].map(link => link.href)")
+    assert links == [(seeds.parent / "seed-1" / "report.html").as_uri()]
 
 
 def test_a_class_has_one_colour(chromium: Chromium, dense_runs: Path) -> None:

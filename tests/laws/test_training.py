@@ -287,9 +287,8 @@ def test_a_stage_whose_steps_come_late_is_the_same_stage(tmp_path, monkeypatch, 
     found = []
     for ahead in (0, 1):
         monkeypatch.setitem(AHEAD, "cpu", ahead)
-        asked = Poisoned(training.teacher().network, bad)
+        one, asked = training.learner(), Poisoned(training.teacher().network, bad)
         monkeypatch.setattr(training, "teacher", lambda asked=asked: asked)
-        one = training.learner()
         run = training.stage(tmp_path / str(ahead), one, replace(TRAINING, checkpoint_seconds=0.0 if bad else 30.0))
         streams = [list(read_stream(run.folder, name)) for name in ("steps.jsonl", "evals.jsonl")]
         for line in streams[0]:
@@ -302,12 +301,11 @@ def test_a_stage_whose_steps_come_late_is_the_same_stage(tmp_path, monkeypatch, 
 
 def test_a_checkpoint_knows_the_steps_that_were_skipped_before_it(tmp_path, monkeypatch):
     monkeypatch.setitem(AHEAD, "cpu", 1)
-    asked = Poisoned(training.teacher().network, {3})
+    one, asked, saved = training.learner(), Poisoned(training.teacher().network, {3}), []
     monkeypatch.setattr(training, "teacher", lambda: asked)
-    saved = []
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *what: (saved.append((what[1], what[3]["skipped"][:])), save(*what)))
-    training.stage(tmp_path, training.learner(), replace(TRAINING, checkpoint_seconds=0.0))
+    training.stage(tmp_path, one, replace(TRAINING, checkpoint_seconds=0.0))
     assert saved == [(n, [3] if n >= 4 else []) for n in range(13)]
 
 

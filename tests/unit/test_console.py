@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stillroom import console
 from stillroom.step import Step
 
 STEP = Step(
-    step=1, images=64, loss=1.5, terms={}, weights={}, grad_norm=1.0, lr=0.1, seconds=0.5, wait=0.0, skipped=False
+    step=1,
+    images=64,
+    loss=1.5,
+    terms={},
+    weights={},
+    grad_norm=1.0,
+    lr=0.1,
+    seconds=0.5,
+    wait=0.0,
+    skipped=False,
 )
 
 
 @pytest.fixture
-def lines(monkeypatch):
-    clock, said = [100.0], []
+def show(monkeypatch):
+    """Shows steps of half a second; the last line that was said."""
+    clock, said = [100.0], [""]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(console.err, "print", lambda text, **_: said.append(text))
     watch = console.Watch()
 
-    def show(step, wait):
-        clock[0] += 0.5
-        watch("student", console.replace(STEP, step=step, wait=wait), 100, 0.25)
+    def shown(first: int, last: int, wait: float) -> str:
+        for step in range(first, last + 1):
+            clock[0] += 0.5
+            watch("student", replace(STEP, step=step, wait=wait), 100, 0.25)
         return said[-1]
 
-    return show
+    return shown
+
+
+def test_it_says_how_fast_in_steps_and_in_images(show):
+    assert "student  1/100  loss 1.500  best val 25.0%  2.0 steps/s  128 images/s" in show(1, 1, 0.0)
+    assert show(2, 100, 0.0).endswith("00:00:00 left")
+
+
+def test_waiting_is_told_of_the_last_steps_and_not_of_one(show):
+    assert "data wait 0%" in show(1, 1, 0.0)
+    assert "data wait 10%" in show(2, 22, 0.05)  # a line at step 22
+    assert "data wait 50%" in show(23, 90, 0.25)  # what was 50 steps ago no longer counts

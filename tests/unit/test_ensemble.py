@@ -220,3 +220,22 @@ def test_members_are_the_networks_themselves():
     both = Ensemble([one, two])
     assert both.members[0] is one and both.members[1] is two and isinstance(two, Network)
     assert (both.answers, both.classes) == ("classes", 5)
+
+
+def test_what_changes_its_answers_changes_what_it_says_of_itself():
+    one, two = network(), network("resnet14", 1)
+
+    def facts(*members, **more):
+        made = Ensemble(members, **more)
+        return made.metadata(), {name: value.tolist() for name, value in made.state_dict().items()}
+
+    plain, resized = facts(one, two), copy.deepcopy(two)
+    resized.size = 24
+    assert plain[0]["2/classes"] == "5" and plain == facts(one, two)
+    changed = [
+        facts(two, one),
+        facts(one, two, combine="probabilities"),
+        facts(one, two, maps=[None, (1, 0, 2, 3, 4)]),
+        facts(one, resized),
+    ]
+    assert all(other != plain for other in changed)

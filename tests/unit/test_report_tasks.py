@@ -18,7 +18,7 @@ from kit.dense_runs import CLASSES, FURTHER, WORDS
 from kit.page import Page, change
 from PIL import Image
 
-from stillroom import console, report
+from stillroom import report, tables
 from stillroom.report import about, gallery, pixels, probe, table, words
 from stillroom.report import folder as folders
 
@@ -368,11 +368,11 @@ def test_code_for_the_student_compiles(dense_copy: Path, kind: str) -> None:
 def test_the_table_on_the_console_has_the_headline_figure(dense_run: Path, made_run: Path) -> None:
     metrics = json.loads((dense_run / "metrics.json").read_text())
     task = json.loads((dense_run / "run.json").read_text())["task"]
-    found = console.results(metrics, task)
+    found = tables.results(metrics, task)
     assert [str(column.header) for column in found.columns[:3]] == ["", task["title"], "95 %"]
     assert list(found.columns[1].cells) == ["87.5 %", "60.0 %", "75.0 %", "75.0 %", "67.5 %"]
     assert list(found.columns[2].cells)[2] == "70.0-79.0" and list(found.columns[7].cells)[3:] == ["yes", "yes"]
-    older = console.results(json.loads((made_run / "metrics.json").read_text()))
+    older = tables.results(json.loads((made_run / "metrics.json").read_text()))
     assert older.columns[1].header == "accuracy" and all("%" in cell for cell in older.columns[1].cells)
     metrics["student"][task["headline"]] = {"value": None, "how": "nothing to see"}
-    assert list(console.results(metrics, task).columns[1].cells)[2] == ""
+    assert list(tables.results(metrics, task).columns[1].cells)[2] == ""

@@ -12,7 +12,7 @@ from kit.page import Page, change
 from kit.seeds import make_seeds
 from scipy import stats
 
-from stillroom import console, report
+from stillroom import console, report, tables
 from stillroom.errors import Failure
 from stillroom.report import seeds, spread
 from stillroom.report.seeds import Spread
@@ -197,7 +197,7 @@ def test_what_is_no_folder_of_several_seeds(folder, made_run, tmp_path):
 
 
 def test_the_console_shows_the_same(folder, capsys):
-    console.out.print(console.spread(seeds.read(folder)))
+    console.out.print(tables.spread(seeds.read(folder)))
     said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines()[1:]] == ["teacher", "untaught", "student", "float", "int8"]
     assert "95.0 ± 1.0 %" in said and "94.0 to 96.0 %" in said and said.count("yes") == 2

@@ -95,8 +95,17 @@ def test_the_page_names_machine_versions_and_choices(page, tmp_path, monkeypatch
     assert "with 2 worker processes for the data, which was the faster of 0 and 2" in text
     assert "with 0 workers, the faster of 0 and 2" in text
     assert "loss is 20.1234 with the live teacher and 20.1236 with the cached one" in text
-    assert "further apart than 0.0004 of the loss" in text
+    assert "no step's are further apart than 0.0004 of the loss" in text
+    assert "no result" not in text
     assert "| auto | 50,000 | 1.2 | 1,000 (1,000 to 1,000) | 0.89 (0.89 to 0.90) × it | 20.00 (10.00 to 40.00)" in text
+
+
+def test_figures_of_a_busy_machine_are_called_a_trial(page, tmp_path, monkeypatch):
+    path = tmp_path / "throughput.json"
+    found = FOUND | {"machine": FOUND["machine"] | {"load_before": 3.0}}
+    path.write_text(json.dumps(found), encoding="utf-8")
+    monkeypatch.setattr(page, "RESULTS", path)
+    assert "The machine was busy: this is a trial of the benchmark, and no result." in page.page()
 
 
 def test_an_accelerator_is_named(page, tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def test_what_is_known_of_a_split_is_a_split(photos, tmp_path):
     whole = load(Folder(path=str(photos), unlabelled=str(tmp_path / "more"))).splits["train"]
     alone = load(Folder(path=str(photos))).splits["train"]
     part = known(whole)
-    assert len(part) == len(alone) == 19 and part.items.tolist() == alone.items.tolist() == part.listed.tolist()
+    assert len(part) == len(alone) == 21 and part.items.tolist() == alone.items.tolist() == part.listed.tolist()
     assert part.labels.tolist() == alone.labels.tolist() and part.name_of(3) == alone.name_of(3)
     one, other = (Loader(split, batch=8, seed=3, augment=Augment(rotate=9, mixup=0.2)).at(2) for split in (part, alone))
     assert torch.equal(one.images, other.images) and torch.equal(one.target, other.target)

@@ -1,4 +1,4 @@
-"""Whatever is at a path, told apart by looking: class folders, parquet or idx files, COCO or VOC boxes, masks."""
+"""Whatever is at a path, told apart by looking: class folders, parquet, idx, COCO or VOC files, masks, mere images."""
 
 from __future__ import annotations
 

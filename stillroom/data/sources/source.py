@@ -51,8 +51,9 @@ class Source(Protocol):
     Attributes:
         classes: the K class names, in the order of the labels.
         channels: 1 where all images are grey, else 3.
-        labels: [N] numbers, indices into `classes`; whatever lies outside 0..K-1 is found by `inspect`. Of kinds other
-            than labels: by what splits are shared out equally, e.g. the rarest class in the image, -1 for none.
+        labels: [N] numbers, indices into `classes`, -1 where nobody knows; whatever else lies outside 0..K-1 is found
+            by `inspect`. Images that nobody knows are for training only, unless nobody knows any. Of kinds other than
+            labels: by what splits are shared out equally, e.g. the rarest class in the image, -1 for none.
         splits: any of "train", "val", "test" -> item numbers; empty where the publisher made no split.
 
     A source of another kind than labels has besides:
