@@ -33,7 +33,6 @@ from stillroom.plugins import choices, pick
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUN = [
-    "docs/cluster.md",
     "README.md",
     "docs/first-run.md",
     "docs/own-images.md",
@@ -47,6 +46,7 @@ RUN = [
     "docs/choosing.md",
     "docs/teachers.md",
     "docs/seeds.md",
+    "docs/cluster.md",
 ]
 BLOCK = re.compile(r"^((?:<!-- [^\n]* -->\n)*)```(\w*)\n(.*?)^```$", re.M | re.S)
 NOT_RUN = 10
