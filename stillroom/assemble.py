@@ -216,10 +216,12 @@ def averaged(section: sections.Teacher, task: Task) -> str:
     return "vectors" if task.answers == "vector" else section.combine
 
 
-def frozen(recipe: sections.Recipe, network: nn.Module, device: torch.device) -> Frozen:
-    """What `together` gave, as it teaches: in the data's classes, in the recipe's precision."""
-    section = recipe.teacher
-    return Frozen(network, map=None if section.others else section.map, precision=precision_of(recipe, device))
+def frozen(
+    recipe: sections.Recipe, network: nn.Module, device: torch.device, spread: nn.Module | None = None
+) -> Frozen:
+    """What `together` gave, as it teaches: in the data's classes, in the recipe's precision. `spread`: see `Frozen`."""
+    map = None if recipe.teacher.others else recipe.teacher.map
+    return Frozen(network, map=map, precision=precision_of(recipe, device), spread=spread)
 
 
 def precision_of(recipe: sections.Recipe, device: torch.device) -> torch.dtype:

@@ -205,14 +205,15 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
 @main.command()
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
 @click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
+@click.option("--compile", is_flag=True, help="Time the student compiled too; takes a minute.")
 @common
-def plan(words: tuple[str, ...], devices: str, as_json: bool, **_: Any) -> int:
+def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_: Any) -> int:
     """Times real batches, then says hours, memory and disk, and whether the teacher is asked once or at every step.
 
     \b
     stillroom plan photos.toml
     stillroom plan fashion data.path=fashion_mnist/ augment.views=8
-    stillroom plan photos.toml --json
+    stillroom plan photos.toml --compile --json
     """
     from stillroom import console
     from stillroom.engine import Engine, Signals
@@ -220,7 +221,8 @@ def plan(words: tuple[str, ...], devices: str, as_json: bool, **_: Any) -> int:
 
     recipe = _read(words)
     with Signals().listen() as signals:
-        found = look(recipe, engine=Engine(int(devices) if devices.isdigit() else "auto"), signals=signals)
+        engine = Engine(int(devices) if devices.isdigit() else "auto")
+        found = look(recipe, engine=engine, signals=signals, compile=compile)
     console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
     return 0
 

@@ -175,6 +175,13 @@ def plan(found: Mapping[str, Any]) -> None:
     out.print(table)
     teacher, disk = found["teacher"], found["disk_gb"]
     out.print(f"the teacher is asked {teacher['asked']}, because {teacher['why']}", markup=False)
+    if compiled := found["compile"]:
+        verdict = "saves" if compiled["saves"] > 0 else "loses"
+        out.print(
+            f"torch.compile makes a step {compiled['speedup']:g} times as fast after {compiled['start']:.0f} s, and so "
+            f"{verdict} {abs(compiled['saves']):.0f} s of a training (train.compile)",
+            markup=False,
+        )
     out.print(
         f"disk: checkpoints {disk['checkpoints']:g} GB, a cache of {teacher['answers']:,} answers "
         f"({teacher['looks']} looks) {disk['cache']:g} GB; {disk['free']:g} GB are free",

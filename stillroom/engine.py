@@ -25,7 +25,8 @@ from stillroom.launch import launched
 from stillroom.norms import synchronise
 from stillroom.peers import Peers
 from stillroom.sections import Training
-from stillroom.watch import Pace, Watch
+from stillroom.standstill import Pace
+from stillroom.watch import Watch
 
 try:
     from lightning_fabric import Fabric
@@ -60,6 +61,7 @@ class Engine:
         count, machines = launched(devices, torch.cuda.device_count() if accelerator == "cuda" else 1)
         strategy = "ddp" if count * machines > 1 or "TORCHELASTIC_RUN_ID" in os.environ else "auto"
         self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=strategy)
+        _meet_again("nccl" if accelerator == "cuda" else "gloo")
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
@@ -152,6 +154,19 @@ class Engine:
     def barrier(self) -> None:
         """Wait for all processes, however long they take."""
         self.any(False)
+
+
+def _meet_again(backend: str) -> None:
+    """Let processes that torchrun has started again meet apart from those before them.
+
+    torchrun keeps its store between attempts, and with it the addresses of the dead.
+    """
+    env = os.environ
+    attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt != "0" and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized():
+        store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
+        own = dist.PrefixStore(f"stillroom/{attempt}", store)
+        dist.init_process_group(backend, store=own, rank=int(env["RANK"]), world_size=int(env["WORLD_SIZE"]))
 
 
 SMALL = 20_000_000

@@ -768,8 +768,8 @@ TEACHERS: dict[str, Entry] = {
     ),
     "SR-T603": Entry(
         Exit.UNVERIFIED,
-        "{folder} does not hold what the teacher says: an answer is off by {worst} of the largest ({count} asked again)",
-        "the files are undamaged, so the teacher, its library or the machine computes otherwise than when they were made",
+        "{folder} does not hold what the teacher says: of {count} answers one is off by {worst} of the largest",
+        "the files are undamaged, so the teacher, its library or the machine computes otherwise than it did",
         "nothing was learnt from them",
         "remove the folder and give the same command again, or set cache.use = 'never'",
     ),

@@ -41,6 +41,7 @@ class Peers:
     def __init__(self, folder: Path, rank: int, world: int):
         self.folder, self.rank, self.world = Path(folder), rank, world
         self.others = [other for other in range(world) if other != rank]
+        self.watched = [0] if rank else self.others  # a star: all together look at each other 2 (world - 1) times
         self._said: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()}
         path = self._place(rank)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -134,8 +134,9 @@ def prove(
     networks: dict[str, nn.Module] = {"teacher": teacher.network, "student": student}
     networks |= {"baseline": baseline} if baseline else {}
     log.info("proof: %d networks and %d files on the test images", len(networks), len(files))
-    speakers = {name: Answering(network.to(engine.device), task) for name, network in networks.items()}
-    speakers["teacher"] = Answering(teacher.speak, task)
+    speakers = {"teacher": Answering(teacher.alone.speak, task)} | {
+        name: Answering(network.to(engine.device), task) for name, network in networks.items() if name != "teacher"
+    }
     result, verdicts = judge.judge(speakers, files, data, task, device=engine.device, samples=run.folder / "samples")
     files = judge.settled(files, verdicts)
     timed = {name: Answering(network.cpu(), task) for name, network in networks.items() if name != "baseline"}

@@ -34,6 +34,7 @@ from stillroom.teachers.frozen import Frozen
 from stillroom.teachers.teacher import Teacher
 from stillroom.types import Output
 
+COMPILED = "cached, compiled"
 ADVISED = 8  # looks that are counted with where the recipe has no end of them
 
 
@@ -72,8 +73,14 @@ class Sample:
         """Nothing."""
 
 
-def plan(recipe: Recipe, *, engine: Engine, signals: Signals) -> dict[str, Any]:
+def plan(recipe: Recipe, *, engine: Engine, signals: Signals, compile: bool = False) -> dict[str, Any]:
     """What there is to know before a run, ready for JSON.
+
+    Args:
+        recipe: the whole experiment.
+        engine: the processes.
+        signals: who may end it.
+        compile: whether the student is timed compiled too, which takes a minute.
 
     Raises:
         Failure: what would stop the run, before it has cost anything.
@@ -86,7 +93,7 @@ def plan(recipe: Recipe, *, engine: Engine, signals: Signals) -> dict[str, Any]:
     teacher = stages.asked(networks)  # from here on they are at rest
     asking = stages.asking(teacher, stages.learner(copy.deepcopy(student), teacher))
     counted = asking if asking.entries else replace(asking, augment=replace(recipe.augment, views=ADVISED))
-    return summary(recipe, counted, measure(stages, trained, teacher, student, asking, counted))
+    return summary(recipe, counted, measure(stages, trained, teacher, student, asking, counted, compile))
 
 
 def measure(
@@ -96,6 +103,7 @@ def measure(
     student: Network,
     asking: Asking,
     counted: Asking,
+    compile: bool,
 ) -> Measured:
     """Time everything that a run of these stages will spend hours on."""
     recipe, data, task = stages.recipe, stages.data, stages.task
@@ -107,8 +115,8 @@ def measure(
     def alone(network: Network, training: Training) -> Way:
         return way(stages.learner(copy.deepcopy(network), None), None, training)
 
-    def taught(speaker: Teacher) -> Way:
-        return way(stages.learner(copy.deepcopy(student), teacher), speaker, recipe.train)
+    def taught(speaker: Teacher, training: Training = recipe.train) -> Way:
+        return way(stages.learner(copy.deepcopy(student), teacher), speaker, training)
 
     with ExitStack() as stack, stages.threads(student, teacher):
         kept, ask = stack.enter_context(filling.tried(counted))
@@ -117,6 +125,8 @@ def measure(
         if recipe.baseline and task.taught:
             ways["baseline"] = alone(student, recipe.train)
         ways |= {"live": taught(teacher), "cached": taught(Sample(kept, asking))}
+        if compile:
+            ways[COMPILED] = taught(Sample(kept, asking), replace(recipe.train, compile=True))
         for one in ways.values():
             stack.callback(one.close)
         take_turns(ways)
@@ -162,6 +172,7 @@ def summary(recipe: Recipe, counted: Asking, found: Measured) -> dict[str, Any]:
             "looks": counted.augment.looks,
             "seconds_an_image": found.ask,
         },
+        "compile": _compiled(found.ways, total_steps(recipe.train, images)),
         "disk_gb": {
             "cache": round(counted.entries * counted.form.bytes / 2**30, 3),
             "checkpoints": round(KEPT * checkpoint / 2**30, 3),
@@ -177,6 +188,15 @@ def _way(way: Way, recipe: Recipe) -> dict[str, Any]:
         "data_wait": round(way.waiting, 4),
         "peak_gb": None if way.peak is None else round(way.peak / 2**30, 2),
     }
+
+
+def _compiled(ways: Mapping[str, Way], steps: int) -> dict[str, Any] | None:
+    """What `train.compile = true` would save in one training of the student; None where it was not tried."""
+    if COMPILED not in ways:
+        return None
+    plain, fast = ways["cached"], ways[COMPILED]
+    saved = (plain.step.middle - fast.step.middle) * steps - (fast.start - plain.start)
+    return {"speedup": round(plain.step.middle / fast.step.middle, 3), "start": fast.start, "saves": saved}
 
 
 def _looks(training: Training, asking: Asking) -> int:

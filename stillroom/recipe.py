@@ -246,6 +246,11 @@ def _contradictions(recipe: Recipe) -> list[str]:
     looks, asks = recipe.augment.looks, "augment.views: must be above 0 with cache.use = 'always'"
     rules = [
         (recipe.cache.use == "always" and not looks, f"{asks}; looks that never come again are not worth keeping"),
+        (
+            recipe.cache.use == "always" and recipe.teacher.shard,
+            "cache.use: can't be 'always' with teacher.shard = true; a teacher that is spread over devices is asked at "
+            "every step, by all of them together",
+        ),
         (not recipe.seeds, "seeds: needs at least one"),
         (
             not recipe.methods and recipe.task.weight == 0,

@@ -16,10 +16,11 @@ from torch import nn
 from stillroom import assemble, lessons, teaching
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
+from stillroom.data.loader import in_order
 from stillroom.data.part import known
 from stillroom.engine import Engine, Signals, threads_for
 from stillroom.fit import fit_head
-from stillroom.learn import Progress, learn, score, total_steps
+from stillroom.learn import Progress, learn, total_steps
 from stillroom.learner import Learner
 from stillroom.metrics._figure import wilson
 from stillroom.models import fill, load
@@ -28,8 +29,10 @@ from stillroom.run import Run
 from stillroom.sections import Recipe, Training
 from stillroom.tasks.task import Task
 from stillroom.teachers.asking import Asking
+from stillroom.teachers.ensemble import PRED
 from stillroom.teachers.frozen import Frozen
 from stillroom.teachers.teacher import Teacher
+from stillroom.types import Output
 from stillroom.weighting import Weight
 
 log = logging.getLogger("stillroom")
@@ -74,10 +77,7 @@ class Stages:
             elif one.fit == "head":
                 self._fit_head(stage, networks[stage])
         teacher = self.asked(networks)
-        if section.others:
-            for stage, one in stages.items():
-                self._question(stage, Frozen(networks[stage], map=one.map, precision=teacher.precision))
-        self._question("the mean of all teachers" if section.others else "teacher", teacher)
+        self._question(teacher, {stage: f"{n}/{PRED}" for n, stage in enumerate(stages, 1)} if section.others else {})
         return teacher
 
     def begun(self) -> dict[str, Network]:
@@ -86,11 +86,13 @@ class Stages:
         return assemble.make_teachers(stages, self.data, self.task, self._pixels, seed=self.seed)
 
     def asked(self, networks: Mapping[str, Network]) -> Frozen:
-        """All teachers as the one that is asked, on the device."""
+        """All teachers as the one that is asked."""
         whole = assemble.together(self.recipe.teacher, list(networks.values()))
-        whole.to(self.engine.device)
+        # Spread before its layout changes: parts are cut from weights that lie in their plain order.
+        spread = self.engine.shard(copy.deepcopy(whole)) if self._spreads else None
+        whole.to(self._home)
         whole.to(memory_format=torch.channels_last)
-        return assemble.frozen(self.recipe, whole, self.engine.device)
+        return assemble.frozen(self.recipe, whole, self.engine.device, spread)
 
     def untrained(self) -> Network:
         """The student as it begins."""
@@ -107,6 +109,16 @@ class Stages:
         # Untaught, it learns from images with a label alone; in as many steps, so that it is teaching that is compared.
         steps = training.steps if teacher else total_steps(training, len(self.data.splits["train"]))
         return self._train(stage, network, teacher, replace(training, steps=steps))
+
+    @property
+    def _spreads(self) -> bool:
+        """Whether no device has to hold the whole teacher."""
+        return self.recipe.teacher.shard and self.engine.world > 1
+
+    @property
+    def _home(self) -> torch.device:
+        """Where the whole teacher is."""
+        return torch.device("cpu") if self._spreads else self.engine.device
 
     @cached_property
     def _pixels(self) -> assemble.Pixels:
@@ -156,7 +168,7 @@ class Stages:
         """A network with all that teaches it."""
         if teacher is None:
             return Learner(network, self.task, {}, {"task": 1.0})
-        images = assemble.spread(self.data.splits["train"], lessons.LOOKS).to(self.engine.device)
+        images = assemble.spread(self.data.splits["train"], lessons.LOOKS).to(self._home)
         taught = lessons.prepare(self.recipe, network, teacher, images, seed=self.seed)
         self._say(taught)
         weights = taught.weights | {"task": Weight(self.recipe.task.weight)}
@@ -195,7 +207,7 @@ class Stages:
             self.run.note(stage=stage)
             started = time.monotonic()
             splits = self.data.splits
-            found = fit_head(network, splits["train"], splits["val"], device=self.engine.device)
+            found = fit_head(network, splits["train"], splits["val"], device=self._home)
             log.info("%s: a new head for %d classes, %.1f %% of val", stage, len(self.data.classes), 100 * found)
             self._leave(stage, network, time.monotonic() - started)
         return self._filled(stage, network)
@@ -207,15 +219,29 @@ class Stages:
         stages = self.run.info.get("stages", {})
         self.run.note(stages=stages | {stage: stages.get(stage, {}) | {"seconds": round(seconds, 3)}})
 
-    def _question(self, name: str, teacher: Frozen) -> None:
-        """Say so when a teacher knows no more than chance, as one does whose classes are in another order."""
+    def _question(self, teacher: Frozen, members: Mapping[str, str]) -> None:
+        """Say so when a teacher knows no more than chance, as one does whose classes are in another order.
+
+        Args:
+            teacher: as it is asked.
+            members: of several teachers each one's stage -> the tap at which its own prediction is heard.
+        """
         if not self.data.labelled:
             return
         split, chance = self.data.splits["val"], self.task.chance(len(self.data.classes))
-        found = score(teacher.speak, self.task, split, self.data.classes, 32, self.engine)
-        if chance and wilson(round(found * len(split)), len(split))[0] <= chance:
-            self.run.warn(
-                f"SR-M302 {name} is right on {found:.1%} of {len(split)} val images, which chance explains "
-                f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
-            )
-        log.info("%s: %s %.1f %% on val", name, self.task.about.title, 100 * found)
+        whole = "the mean of all teachers" if members else "teacher"
+        metrics = {name: self.task.metrics(self.data.classes)[0] for name in (*members, whole)}
+        for batch in in_order(split, 32):
+            batch = batch.to(self.engine.device)
+            said = teacher((batch.images,), batch.keys, tuple(members.values()))
+            preds = {name: said.taps[tap] for name, tap in members.items()} | {whole: said.pred}
+            for name, pred in preds.items():
+                metrics[name].update(self.task.answer(Output(pred=pred), batch.images), batch)
+        for name, metric in metrics.items():
+            found = metric.value()
+            if chance and wilson(round(found * len(split)), len(split))[0] <= chance:
+                self.run.warn(
+                    f"SR-M302 {name} is right on {found:.1%} of {len(split)} val images, which chance explains "
+                    f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
+                )
+            log.info("%s: %s %.1f %% on val", name, self.task.about.title, 100 * found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -94,19 +95,18 @@ class State:
         return True
 
     @torch.no_grad()
-    def update_average(self, decay: float, spoilt: Tensor) -> None:
-        """Set average = decay x average + (1 - decay) x student, statistics of batch norms included.
-
-        Nothing moves where `spoilt`, a truth on the device, says that the step was skipped.
-        """
+    def update_average(self, decay: float) -> None:
+        """Set average = decay x average + (1 - decay) x student, statistics of batch norms included."""
         # A young average forgets faster, or a short run would end with the weights it began with.
         keep = min(decay, (1 + self.step) / (10 + self.step)) if decay else 0.0
-        mine, theirs = _tensors(self.average), _tensors(self.learner.student)
-        way = torch._foreach_sub(theirs.floats, mine.floats)
-        torch._foreach_mul_(way, (1 - keep) * (~spoilt).float())
-        torch._foreach_add_(mine.floats, way)
+        mine, theirs = self._averaged, _tensors(self.learner.student)
+        torch._foreach_lerp_(mine.floats, theirs.floats, 1 - keep)
         if mine.others:
             torch._foreach_copy_(mine.others, theirs.others)
+
+    @cached_property
+    def _averaged(self) -> _Tensors:
+        return _tensors(self.average)
 
 
 class _Tensors(NamedTuple):

@@ -159,7 +159,8 @@ def _length(state: State) -> Tensor:
 def _advance(state: State, lr: float, norm: Tensor, spoilt: Tensor, config: Training) -> None:
     """One optimiser step with gradients no longer than `clip`, and the average a little towards it.
 
-    A spoilt step changes nothing: a fused optimiser reads `found_inf` on the device, and divides by `grad_scale`.
+    A spoilt step leaves the weights alone: a fused optimiser reads `found_inf` on the device, as it does `grad_scale`,
+    by which it divides gradients.
     """
     for group in state.optimizer.param_groups:
         group["lr"] = lr
@@ -168,7 +169,7 @@ def _advance(state: State, lr: float, norm: Tensor, spoilt: Tensor, config: Trai
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.update()
-    state.update_average(config.average, spoilt)
+    state.update_average(config.average)
 
 
 @torch.no_grad()

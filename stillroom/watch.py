@@ -4,13 +4,10 @@ Process 0 looks at everybody's file (`Peers`) twice a second, everybody else at 
 
     it says that it has failed, and why         SR-R520 with its words
     it is gone, and has said nothing            SR-R520: killed, most likely
-    it has been in one step for far too long    SR-R521 with the line where it stands
+    it keeps the others waiting in a step       SR-R521 with the line where it stands, see `standstill`
 
 Whoever finds something repeats it, and then ends with the exit code of the process that failed first; process 0 prints
 it. What else broke because of it, connections mostly, is never told.
-
-Waiting is no fault: for another's export, checkpoint or cache everybody waits as long as it takes. Only forward and
-backward passes are timed (`Pace`), and only when a few have shown how long they take.
 """
 
 from __future__ import annotations
@@ -18,57 +15,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from stillroom.errors import Exit, Failure, Stopped
 from stillroom.peers import HEARING, POLL, Peers
 from stillroom.run import Run
+from stillroom.standstill import Pace, Standstill
 
 log = logging.getLogger("stillroom")
 
-PATIENCE = "STILLROOM_PATIENCE"
-"""The environment's word for the seconds that a pass may take, 15 where it says nothing."""
-
-WARM, SLOWER = 3, 10  # passes that may take any time; how many times longer than the longest so far is too long
-WAITS = ("torch.distributed", "torch.nn.parallel", "torch.autograd")  # whoever stands in there waits for others
 ELSEWHERE = ("SR-R520", "SR-R521")  # what is said of another process
 AGAIN = "mend the cause and give the same command again: it goes on from there, with as many processes as there are"
-
-
-class Pace:
-    """`with pace:` around each forward and backward pass knows when one takes far longer than those before."""
-
-    def __init__(self) -> None:
-        self.again()
-
-    def again(self) -> None:
-        """Forget how long passes take: another training begins."""
-        self._passes, self._longest = 0, 0.0
-        self._began: float | None = None
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        if self._began is not None and self._passes >= WARM:
-            self._longest = max(self._longest, time.monotonic() - self._began)
-        self._passes, self._began = self._passes + 1, None
-
-    def late(self, more: float = 0.0) -> float:
-        """Seconds in the present pass if that is too long, by `more` seconds; else 0."""
-        began = self._began
-        if began is None or self._passes < WARM:
-            return 0.0
-        seconds, patience = time.monotonic() - began, float(os.environ.get(PATIENCE, "15"))
-        return seconds if seconds > max(patience, SLOWER * self._longest) + more else 0.0
 
 
 class Watch:
@@ -81,8 +44,7 @@ class Watch:
     """
 
     def __init__(self, peers: Peers, pace: Pace, end: Callable[[Exception], int]):
-        self._peers, self._pace, self._end = peers, pace, end
-        self._main = threading.current_thread()
+        self._peers, self._standstill, self._end = peers, Standstill(peers, pace), end
         self._ending = threading.Lock()  # taken once, by the thread that ends this process's part
         self._found: Failure | Stopped | None = None
 
@@ -115,7 +77,7 @@ class Watch:
         """In a thread of its own, until this process ends: by itself where the main thread can, or from here."""
         while not self._ending.locked():
             time.sleep(POLL)
-            found = self._trouble() or self._still()
+            found = self._trouble() or self._standstill.look()
             if found is None or (isinstance(found, Stopped) and self._peers.rank == 0):
                 continue  # whoever was asked to stop has left in order, and process 0 may still be saving
             if getattr(found, "code", "") == "SR-R521":
@@ -128,7 +90,7 @@ class Watch:
 
     def _trouble(self) -> Failure | Stopped | None:
         """What another process ended with, if not well."""
-        for other in [0] if self._peers.rank else self._peers.others:
+        for other in self._peers.watched:
             gone, words = self._peers.gone(other), self._peers.words(other)  # in this order: words come before death
             if words.get("exit"):
                 return _repeated(words)
@@ -138,26 +100,8 @@ class Watch:
                 return self._of(other, Exit.RESOURCES, words=" without a word", why=why, fix=fix)
         return None
 
-    def _still(self) -> Failure | None:
-        """A step that does not end: everybody says where it stands, process 0 finds who keeps the others waiting.
-
-        Another process does so only where process 0 does not.
-        """
-        if not self._pace.late():
-            return None
-        if "stuck" not in self._peers.words(self._peers.rank):
-            self._peers.say(stuck=_standing(sys._current_frames()[self._main.ident or 0]))
-        time.sleep(2 * POLL)  # the others notice at about the same time
-        late = self._pace.late(HEARING if self._peers.rank else 0.0)
-        if not late:
-            return None
-        stuck = [self._peers.words(rank).get("stuck") for rank in range(self._peers.world)]
-        found = next((rank for rank, one in enumerate(stuck) if one is None or not one["waits"]), 0)
-        place = (stuck[found] or {"place": "it does not say where"})["place"]
-        return self._of(found, Exit.RESOURCES, "SR-R521", place=place, seconds=f"{late:.0f}")
-
-    def _of(self, rank: int, exit: Exit, code: str = "SR-R520", **values: Any) -> Failure:
-        failure = Failure(code, rank=rank, world=self._peers.world, **values)
+    def _of(self, rank: int, exit: Exit, **values: Any) -> Failure:
+        failure = Failure("SR-R520", rank=rank, world=self._peers.world, **values)
         failure.exit = exit
         return failure
 
@@ -243,12 +187,6 @@ def _repeated(words: dict[str, Any]) -> Failure | Stopped:
     failure = Failure(words["code"], **words["values"])
     failure.exit = Exit(words["exit"])
     return failure
-
-
-def _standing(frame: FrameType) -> dict[str, Any]:
-    """Where a thread stands, and whether it waits there for other processes."""
-    place = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}, in {frame.f_code.co_name}"
-    return {"place": place, "waits": frame.f_globals.get("__name__", "").startswith(WAITS)}
 
 
 def _deaf() -> dict[int, Any]:

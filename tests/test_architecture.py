@@ -29,6 +29,7 @@ ORDER = [
     "processes",
     "norms",
     "peers",
+    "standstill",
     "watch",
     "launch",
     "sharding",

@@ -12,7 +12,7 @@ import stillroom
 from stillroom import errors
 from stillroom.cli import main
 
-VERBS = ["bench", "check", "demo", "doctor", "eval", "export", "list", "new", "report", "run"]
+VERBS = ["bench", "check", "demo", "doctor", "eval", "export", "label", "list", "new", "plan", "report", "run"]
 
 EVERYWHERE = {"as_json", "verbose", "quiet"}
 
@@ -23,8 +23,10 @@ OPTIONS = {
     "doctor": set(),
     "eval": {"folder", "data", "split"},
     "export": {"folder", "target", "bits", "agreement"},
+    "label": {"words", "folder", "devices", "audit"},
     "list": {"kind", "like"},
     "new": {"name", "to"},
+    "plan": {"words", "devices", "compile"},
     "report": {"folder"},
     "run": {"words", "folder", "devices", "seeds"},
 }

@@ -52,11 +52,13 @@ class Way:
     Attributes:
         seconds: of a step, one number a round.
         waits: of those, seconds for data.
+        start: seconds before the first step is done, compiling among them.
         peak: bytes of memory at most in any round; None where nobody tells.
     """
 
     def __init__(self, learner: Learner, teacher: Teacher | None, batches: Loader, training: Training, engine: Engine):
         self.seconds, self.waits = list[float](), list[float]()
+        self.start = 0.0
         self.peak: int | None = None
         self._device = engine.device
         scaled = precision_for(engine.device, training.precision) == torch.float16
@@ -100,6 +102,7 @@ class Way:
 def take_turns(ways: Mapping[str, Way]) -> None:
     """Time all ways, a round of each after the other: a machine that is busy for one is busy for all."""
     for way in ways.values():
+        way.start = way.take(1)
         way.take(WARM)
     lengths = {name: max(1, round(SECONDS / way.take(1))) for name, way in ways.items()}
     for _ in range(ROUNDS):

@@ -117,9 +117,9 @@ class Asking:
         return ahead(at, range(0, len(numbers), self.batch))
 
     def answers(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Output]]:
-        """The same, as the teacher sees them: which numbers, and what it says of each."""
-        device = next(self.network.buffers()).device  # of the pixels' mean, which every network has
+        """The same, as the teacher sees them: which numbers, and what it says of each. A process asks when it likes."""
+        teacher, device = self.teacher.alone, next(self.network.buffers()).device  # of the pixels' mean, which all have
         for start, batch in zip(range(0, len(numbers), self.batch), self.batches(numbers), strict=True):
             here = numbers[start : start + self.batch]
-            said = self.teacher((batch.images.to(device, non_blocking=True),), batch.keys, self.taps)
+            said = teacher((batch.images.to(device, non_blocking=True),), batch.keys, self.taps)
             yield here, Output(pred=said.pred[: len(here)], taps={n: v[: len(here)] for n, v in said.taps.items()})

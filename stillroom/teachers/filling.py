@@ -48,6 +48,8 @@ def worth(asking: Asking, looks: int) -> tuple[bool, str]:
     found = find(Path(asking.section.path), asking.facts(), taps=asking.taps, temperatures=asking.temperatures)
     if found and not found.missing:
         return True, f"{found.folder} has its answers"
+    if asking.teacher.spread is not None:
+        return False, "with teacher.shard = true all processes must ask it together"
     if looks <= entries:
         return False, f"{looks:,} answers are wanted, and a cache would hold {entries:,}"
     if (size := entries * asking.form.bytes) > asking.section.max_gb * 2**30:

@@ -115,7 +115,7 @@ def alive(folder):
 def ends(kind, rank, folder, how="devices"):
     """Two processes of which one fails: exit codes, stderr, seconds from its last step to everybody's end."""
     shutil.copy(faulty.__file__, folder)
-    processes = begin(how, ["run", *FAULTY], folder, FAULT=f"{kind}:{rank}", STILLROOM_PATIENCE="10")
+    processes = begin(how, ["run", *FAULTY], folder, FAULT=f"{kind}:{rank}", STILLROOM_PATIENCE="3")
     codes, _, err = done(processes)
     steps = folder / "x" / "steps.jsonl"
     deadline = time.monotonic() + 30

@@ -13,7 +13,8 @@ import pytest
 from stillroom import peers, watch
 from stillroom.errors import Exit, Failure, Stopped
 from stillroom.peers import Peers
-from stillroom.watch import Pace, Watch
+from stillroom.standstill import Pace
+from stillroom.watch import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -89,45 +90,6 @@ def test_who_stands_still_is_ended(pair, monkeypatch):
     one.close()
     zero.see_off([1])
     assert killed == [-7]
-
-
-# Pace
-
-
-def test_the_first_passes_take_as_long_as_they_like(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
-    pace = Pace()
-    for took in (100.0, 100.0, 100.0, 1.0, 3.0):
-        with pace:
-            now[0] += took
-            assert pace.late() == 0
-    with pace:
-        now[0] += 29.0  # ten times the longest
-        assert pace.late() == 0
-        now[0] += 2.0
-        assert pace.late() == 31.0 and pace.late(more=5.0) == 0
-    assert pace.late() == 0
-    pace.again()
-    with pace:
-        now[0] += 1000.0
-        assert pace.late() == 0
-
-
-def test_patience_is_a_least_and_can_be_set(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
-    pace = Pace()
-    for _ in range(4):
-        with pace:
-            now[0] += 0.01
-    with pace:
-        now[0] += 14.0
-        assert pace.late() == 0
-        now[0] += 2.0
-        assert pace.late() == 16.0
-        monkeypatch.setenv(watch.PATIENCE, "60")
-        assert pace.late() == 0
 
 
 # Watch
@@ -243,37 +205,3 @@ def test_a_main_thread_that_can_not_leave_is_left_behind(pair, monkeypatch):
     assert not ended.is_set()
     pair[1].close()
     assert ended.wait(5) and codes == [Exit.RESOURCES]
-
-
-@pytest.mark.parametrize("still", [0, 1])
-def test_who_keeps_the_others_waiting_is_named(pair, monkeypatch, still):
-    monkeypatch.setenv(watch.PATIENCE, "0.1")
-    paces = [Pace(), Pace()]
-    for pace in paces:
-        for _ in range(4):
-            with pace:
-                pass
-        pace.__enter__()
-    places = [{"place": f"line of {rank}", "waits": rank != still} for rank in (0, 1)]
-    time.sleep(0.15)
-    pair[1].say(stuck=places[1])
-    monkeypatch.setattr(watch, "_standing", lambda frame: places[0])
-    found = watching(pair[0], paces[0])._still()
-    assert (found.code, found.values["rank"], found.values["place"]) == ("SR-R521", still, f"line of {still}")
-    assert watching(pair[1], paces[1])._still() is None  # process 0 says it
-    monkeypatch.setattr(pair[1], "words", lambda rank: {"stuck": places[1]} if rank else {})
-    monkeypatch.setattr(watch, "HEARING", 0.0)
-    alone = watching(pair[1], paces[1])._still()
-    assert (alone.values["rank"], alone.values["place"]) == (0, "it does not say where")
-
-
-def test_where_a_thread_stands():
-    import sys
-
-    frame = sys._getframe()
-    found = watch._standing(frame)
-    assert found["place"].startswith("test_watch.py, line ") and not found["waits"]
-    waiting = type(
-        "Frame", (), {"f_code": frame.f_code, "f_lineno": 1, "f_globals": {"__name__": "torch.distributed.x"}}
-    )
-    assert watch._standing(waiting)["waits"]
