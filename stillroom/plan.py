@@ -129,7 +129,7 @@ def measure(
             ways[COMPILED] = taught(Sample(kept, asking), replace(recipe.train, compile=True))
         for one in ways.values():
             stack.callback(one.close)
-        take_turns(ways)
+        take_turns(ways, stages.engine)
         images = assemble.spread(data.splits["val"], recipe.train.batch).to(stages.engine.device)
         look = once(lambda: assemble.look(student, images)) / len(images)
         choice = filling.worth(asking, len(recipe.seeds) * _looks(recipe.train, asking))

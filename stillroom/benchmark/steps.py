@@ -99,12 +99,17 @@ class Way:
         self._steps.close()
 
 
-def take_turns(ways: Mapping[str, Way]) -> None:
+def take_turns(ways: Mapping[str, Way], engine: Engine) -> None:
     """Time all ways, a round of each after the other: a machine that is busy for one is busy for all."""
+
+    def length(way: Way) -> int:
+        step = engine.mean(torch.tensor(way.take(1)))  # of all processes: they must take equally many steps
+        return max(1, round(SECONDS / float(step)))
+
     for way in ways.values():
         way.start = way.take(1)
         way.take(WARM)
-    lengths = {name: max(1, round(SECONDS / way.take(1))) for name, way in ways.items()}
+    lengths = {name: length(way) for name, way in ways.items()}
     for _ in range(ROUNDS):
         for name, way in ways.items():
             way.count(lengths[name])

@@ -214,6 +214,7 @@ def test_torchrun_starts_them_again(tmp_path):
 # What is refused
 
 
+@pytest.mark.slow
 def test_a_batch_that_can_not_be_shared_is_refused(tmp_path):
     codes, _, err = done(begin("devices", ["run", *QUICK, "train.batch=65", "--folder", "x"], tmp_path))
     assert codes == [2] and err.count("SR-R523 train.batch = 65 can't be shared equally by 2 processes") == 1

@@ -177,6 +177,22 @@ def test_when_it_is_worth_it(tmp_path):
     assert verdict(looks=1) == (True, f"{next(tmp_path.glob('*/cache.json')).parent} has its answers")
 
 
+def test_a_spread_teacher_is_asked_at_every_step_and_by_no_process_alone(tmp_path):
+    whole = training.teacher().network
+
+    def together(*_):
+        raise AssertionError("the other processes do something else")
+
+    spread = torch.nn.Module()
+    spread.forward = together
+    one = caches.asking(tmp_path, teacher=Frozen(whole, spread=spread))
+    kept, why = filling.worth(one, 10**6)
+    assert not kept and "teacher.shard" in why
+    cache = caches.filled(one).cache  # as a run does that one process began, and two go on with
+    assert filling.audit(cache, one, 0.01) < 1e-2
+    assert filling.worth(one, 1)[0], "answers that are there may be read"
+
+
 @pytest.mark.parametrize("bits", [16, 32])
 def test_a_form_survives_being_written(bits):
     torch.manual_seed(0)

@@ -68,6 +68,15 @@ def test_a_map_is_laid_over_it(images):
     assert torch.equal(Frozen(network, map=(2, 0)).speak(images).pred, plain[:, [2, 0]])
 
 
+def test_a_spread_copy_answers_in_its_place(images):
+    whole, spread = Network(Noting(), classes=3), Network(Noting(), classes=3)
+    teacher = Frozen(whole, map=(2, 0), spread=spread)
+    said, alone = teacher.speak(images), teacher.alone.speak(images)
+    assert torch.equal(said.pred, Frozen(spread, map=(2, 0)).speak(images).pred)
+    assert torch.equal(alone.pred, Frozen(whole, map=(2, 0)).speak(images).pred)
+    assert teacher.network is whole and teacher.spread is spread
+
+
 @pytest.mark.parametrize(
     ("teacher", "train", "found"),
     [

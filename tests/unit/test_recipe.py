@@ -163,6 +163,13 @@ def test_a_teacher_that_no_label_can_teach_needs_weights():
         recipe.check(LEAST | {"task": "embedding"})
 
 
+def test_a_spread_teacher_is_not_asked_once():
+    spread = {"teacher": {"network": "resnet8", "shard": True}, "augment": {"views": 2}}
+    assert recipe.check(LEAST | spread).teacher.shard
+    with pytest.raises(Failure, match=r"cache.use: can't be 'always' with teacher.shard = true"):
+        recipe.check(LEAST | spread | {"cache": {"use": "always"}})
+
+
 @pytest.mark.parametrize(("key", "value"), [("precision", "float16"), ("shard", True), ("combine", "probabilities")])
 def test_what_holds_for_all_teachers_is_said_once(key, value):
     words = {"data": "digits", "student": "resnet8"}
