@@ -106,11 +106,12 @@ def measure(
     compile: bool,
 ) -> Measured:
     """Time everything that a run of these stages will spend hours on."""
-    recipe, data, task = stages.recipe, stages.data, stages.task
+    recipe, data, task, engine = stages.recipe, stages.data, stages.task, stages.engine
 
     def way(learner: Learner, speaker: Teacher | None, training: Training) -> Way:
-        batches = Loader(asking.split, batch=training.batch, seed=stages.seed, augment=recipe.augment)
-        return Way(learner, speaker, batches, training, stages.engine)
+        part = {"rank": engine.rank, "world": engine.world}
+        batches = Loader(asking.split, batch=training.batch, seed=stages.seed, augment=recipe.augment, **part)
+        return Way(learner, speaker, batches, training, engine)
 
     def alone(network: Network, training: Training) -> Way:
         return way(stages.learner(copy.deepcopy(network), None), None, training)
@@ -129,8 +130,8 @@ def measure(
             ways[COMPILED] = taught(Sample(kept, asking), replace(recipe.train, compile=True))
         for one in ways.values():
             stack.callback(one.close)
-        take_turns(ways, stages.engine)
-        images = assemble.spread(data.splits["val"], recipe.train.batch).to(stages.engine.device)
+        take_turns(ways, engine)
+        images = assemble.spread(data.splits["val"], recipe.train.batch).to(engine.device)
         look = once(lambda: assemble.look(student, images)) / len(images)
         choice = filling.worth(asking, len(recipe.seeds) * _looks(recipe.train, asking))
     return Measured(ways=ways, ask=ask, look=look, choice=choice)

@@ -68,7 +68,7 @@ def assert_one_equals_two(folder):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        pytest.param("devices", COUPLED, id="devices"),
+        pytest.param("devices", COUPLED, id="devices", marks=pytest.mark.slow),
         pytest.param("torchrun", UNEVEN, id="torchrun"),
         pytest.param("srun", UNEVEN, id="srun", marks=pytest.mark.slow),
     ],
@@ -143,6 +143,7 @@ def test_a_mistake_in_one_process_is_told_once_and_one_process_goes_on(tmp_path)
     assert furthest(one, two) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_is_found_and_ended(tmp_path):
     codes, err = ends("sleep", 1, tmp_path)
     assert codes == [5] and len(re.findall(SAID["sleep"][1], err)) == 1 and err.count("SR-R") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from kit.command import QUICK, stillroom
 from kit.training import furthest
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_spread_teacher_teaches_the_same(tmp_path):
     """Two teachers as one, of which the second is listened to inside as well."""
     for name, words in {"spread": ["teacher.shard=true"], "whole": ["cache.use=never"]}.items():

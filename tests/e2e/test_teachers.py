@@ -92,6 +92,7 @@ def test_opened_again_they_say_what_they_said(whole):
     assert sr.open(whole).evaluate()["teacher"]["accuracy"] == known["teacher"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_teacher_it_ends_the_same(whole, tmp_path):
     folder = write(tmp_path)
     process = start("run", "three.toml", cwd=tmp_path)
