@@ -166,7 +166,7 @@ def test_a_method_of_other_predictions_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "task", ["detection", *(pytest.param(one, marks=pytest.mark.slow) for one in ("embedding", "segmentation"))]
+    "task", ["embedding", *(pytest.param(one, marks=pytest.mark.slow) for one in ("detection", "segmentation"))]
 )
 def test_killed_and_resumed_is_uninterrupted(task, tmp_path):
     """Boxes, masks and metrics that keep rows come through a kill as labels do: bit for bit."""
