@@ -176,3 +176,9 @@ def test_what_holds_for_all_teachers_is_said_once(key, value):
     recipe.check(words | {"teacher": {"network": "resnet8", "others": ["resnet14"], key: value}})
     with pytest.raises(Failure, match=rf"teacher.others\[0\].{key}: said once for all teachers"):
         recipe.check(words | {"teacher": {"network": "resnet8", "others": [{"network": "resnet14", key: value}]}})
+
+
+@pytest.mark.parametrize(("key", "value"), [("mixup", float("inf")), ("cutmix", 101.0), ("views", 2**23)])
+def test_looks_that_can_not_be_are_refused(key, value):
+    with pytest.raises(Failure, match=f"augment.{key}: must be less than"):
+        recipe.read("digits", {f"augment.{key}": value})
