@@ -49,7 +49,7 @@ class Augment:
     erase: Annotated[float, Ge(0), Le(1)] = 0.0  # probability that a square of up to half the side becomes grey
     mixup: Annotated[float, Ge(0), Le(100)] = 0.0  # images are blended in twos, the share from Beta(mixup, mixup)
     cutmix: Annotated[float, Ge(0), Le(100)] = 0.0  # a box of it is another one's; with mixup, half of the images each
-    views: Annotated[int, Ge(0), Lt(2**23)] = 0  # looks until the first comes again, for a cache to hold; 0: never again
+    views: Annotated[int, Ge(0), Lt(2**23)] = 0  # looks until the first comes again, for a cache to hold; 0: never
 
     @property
     def looks(self) -> int:
