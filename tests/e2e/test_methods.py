@@ -75,6 +75,7 @@ def test_a_distillation_token_from_a_cnn(tmp_path):
     assert "restore(" in (tmp_path / "runs" / "deit" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_methods_remember_survives_a_kill(tmp_path):
     """A queue of embeddings, a learned temperature, masks, directions, batch norms, measured gradients, schedules."""
     words = ["run", *QUICK, STATEFUL, "balance=true", "baseline=false"]

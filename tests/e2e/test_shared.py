@@ -23,6 +23,7 @@ def test_fashion_recipe(shared, tmp_path):
     assert found["teacher"]["accuracy"]["value"] > 0.4  # forty steps; chance is 0.1
 
 
+@pytest.mark.slow
 def test_flowers_with_a_timm_teacher_and_student(shared, tmp_path):
     """Class folders of JPEGs, DeiT-tiny's own weights, its head fitted; a student from timm."""
     for split in ("train", "val"):

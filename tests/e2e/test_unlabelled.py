@@ -95,6 +95,7 @@ def test_report_and_card_say_so(flat):
     assert "Student differs from its teacher" in page and " right, " not in page.partition('id="gallery"')[2]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_exported_and_judged_again(flat, tmp_path):
     folder = shutil.copytree(flat[0], tmp_path / "flat")
     before = read(folder, "metrics.json")
