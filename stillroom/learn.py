@@ -17,7 +17,7 @@ import torch
 from stillroom import checkpoint
 from stillroom.data.dataset import Split
 from stillroom.data.loader import Loader, in_order
-from stillroom.engine import Engine, Signals, precision_for
+from stillroom.engine import Engine, Signals
 from stillroom.errors import Exit, Failure, Stopped
 from stillroom.learner import Learner
 from stillroom.run import Run
@@ -26,7 +26,7 @@ from stillroom.state import State
 from stillroom.step import Diverged, Step
 from stillroom.tasks.task import Task
 from stillroom.teachers.teacher import Teacher
-from stillroom.train import train
+from stillroom.train import begun, train
 from stillroom.types import Output
 
 log = logging.getLogger("stillroom")
@@ -75,11 +75,7 @@ def learn(
     batches = Loader(
         train_split, batch=training.batch, seed=seed, augment=augment, rank=engine.rank, world=engine.world
     )
-    state = State.fresh(
-        learner.to(engine.device),
-        training,
-        scaled=precision_for(engine.device, training.precision) == torch.float16,
-    )
+    state = begun(learner, training, engine)
     _resume(stage, state, run, engine)
     looks = evaluation_steps(steps, training.evaluations)
     stop, saved_at = False, 0.0

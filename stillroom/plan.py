@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from stillroom import assemble
+from stillroom import assemble, teaching
 from stillroom.benchmark.steps import Span, Way, once, take_turns
 from stillroom.checkpoint import KEPT
 from stillroom.data.loader import Loader
@@ -30,9 +30,9 @@ from stillroom.stages import Stages
 from stillroom.teachers import filling
 from stillroom.teachers.asking import Asking
 from stillroom.teachers.cache import Cache
+from stillroom.teachers.cached import Cached
 from stillroom.teachers.frozen import Frozen
 from stillroom.teachers.teacher import Teacher
-from stillroom.types import Output
 
 COMPILED = "cached, compiled"
 ADVISED = 8  # looks that are counted with where the recipe has no end of them
@@ -55,22 +55,16 @@ class Measured:
     choice: tuple[bool, str]
 
 
-class Sample:
-    """Stands for a cache that is not there yet: reads from a small one, any answers, as often and as many."""
+class Sample(Cached):
+    """Stands for a cache that is not there yet: reads from a small one, any answers, as many as there are keys."""
 
-    def __init__(self, cache: Cache, asking: Asking):
-        self._cache, self._temperature = cache, asking.temperature
+    def __init__(self, cache: Cache, *, temperature: float):
+        super().__init__(cache, np.arange(cache.images), temperature=temperature)
         self._random = np.random.default_rng(0)
 
-    def __call__(self, views: tuple[Tensor, ...], keys: Tensor, taps: tuple[str, ...]) -> Output:
-        """Some answers, as many as there are keys."""
-        numbers = self._random.integers(len(self._cache), size=len(keys))
-        said = self._cache.form.output(self._cache.read(numbers), temperature=self._temperature)
-        device = views[0].device
-        return Output(pred=said.pred.to(device), taps={name: said.taps[name].to(device) for name in taps})
-
-    def update(self, learner: nn.Module, step: int) -> None:
-        """Nothing."""
+    def numbers(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Whichever."""
+        return self._random.integers(len(self.cache), size=len(keys))
 
 
 def plan(recipe: Recipe, *, engine: Engine, signals: Signals, compile: bool = False) -> dict[str, Any]:
@@ -125,15 +119,16 @@ def measure(
         ways = {name: alone(network, sections[name].train) for name, network in trained.items()}
         if recipe.baseline and task.taught:
             ways["baseline"] = alone(student, recipe.train)
-        ways |= {"live": taught(teacher), "cached": taught(Sample(kept, asking))}
+        sample = Sample(kept, temperature=asking.temperature)
+        ways |= {"live": taught(teacher), "cached": taught(sample)}
         if compile:
-            ways[COMPILED] = taught(Sample(kept, asking), replace(recipe.train, compile=True))
+            ways[COMPILED] = taught(sample, replace(recipe.train, compile=True))
         for one in ways.values():
             stack.callback(one.close)
         take_turns(ways, engine)
         images = assemble.spread(data.splits["val"], recipe.train.batch).to(engine.device)
         look = once(lambda: assemble.look(student, images)) / len(images)
-        choice = filling.worth(asking, len(recipe.seeds) * _looks(recipe.train, asking))
+        choice = filling.worth(asking, len(recipe.seeds) * teaching.looks(asking, recipe.train))
     return Measured(ways=ways, ask=ask, look=look, choice=choice)
 
 
@@ -175,7 +170,7 @@ def summary(recipe: Recipe, counted: Asking, found: Measured) -> dict[str, Any]:
         },
         "compile": _compiled(found.ways, total_steps(recipe.train, images)),
         "disk_gb": {
-            "cache": round(counted.entries * counted.form.bytes / 2**30, 3),
+            "cache": round(counted.bytes / 2**30, 3),
             "checkpoints": round(KEPT * checkpoint / 2**30, 3),
             "free": round(shutil.disk_usage(Path()).free / 2**30, 1),
         },
@@ -198,7 +193,3 @@ def _compiled(ways: Mapping[str, Way], steps: int) -> dict[str, Any] | None:
     plain, fast = ways["cached"], ways[COMPILED]
     saved = (plain.step.middle - fast.step.middle) * steps - (fast.start - plain.start)
     return {"speedup": round(plain.step.middle / fast.step.middle, 3), "start": fast.start, "saves": saved}
-
-
-def _looks(training: Training, asking: Asking) -> int:
-    return total_steps(training, len(asking.split)) * training.batch

@@ -185,7 +185,7 @@ class Stages:
 
     def _source(self, teacher: Frozen, learner: Learner) -> Teacher:
         asking = self.asking(teacher, learner)
-        looks = self.students * total_steps(self.recipe.train, len(asking.split)) * self.recipe.train.batch
+        looks = self.students * teaching.looks(asking, self.recipe.train)
         return teaching.source(asking, looks, run=self.run, engine=self.engine, signals=self.signals)
 
     def _say(self, taught: lessons.Lessons) -> None:

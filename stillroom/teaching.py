@@ -8,8 +8,10 @@ from typing import Any
 from stillroom import sections
 from stillroom.data.dataset import Dataset
 from stillroom.engine import Engine, Signals
+from stillroom.learn import total_steps
 from stillroom.learner import Learner
 from stillroom.run import Run
+from stillroom.sections import Training
 from stillroom.teachers import filling
 from stillroom.teachers.asking import Asking
 from stillroom.teachers.cached import Cached
@@ -69,6 +71,11 @@ def source(asking: Asking, looks: int, *, run: Run, engine: Engine, signals: Sig
         filling.audit(cache, asking, AUDITED / len(cache))
     engine.barrier()
     return Cached(cache, asking.split.listed, temperature=asking.temperature)
+
+
+def looks(asking: Asking, training: Training) -> int:
+    """How many answers one student wants in a whole training."""
+    return total_steps(training, len(asking.split)) * training.batch
 
 
 def _named(section: sections.Teacher) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from typing import cast
@@ -35,6 +35,12 @@ SKIPS, WINDOW = 3, 100  # more skipped steps than this among that many: somethin
 AHEAD = {"cpu": 0}  # steps that a device is given before the numbers of the last one are read; 1 where not named
 
 
+def begun(learner: Learner, config: Training, engine: Engine) -> State:
+    """A training before its first step, on the engine's device."""
+    scaled = precision_for(engine.device, config.precision) == torch.float16
+    return State.fresh(learner.to(engine.device), config, scaled=scaled)
+
+
 def learning_rate(step: int, steps: int, config: Training) -> float:
     """Linear warm-up, then a cosine to zero. A pure function of the step, so there is no scheduler to save."""
     warm = round(config.warmup * steps)
@@ -54,7 +60,7 @@ def train(
     steps: int,
     seed: int,
     due: Callable[[int], bool] = lambda step: True,
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Train `learner` in place, yielding each `Step` from `state.step` to `steps`.
 
     A step whose loss or gradient is not finite is skipped: the weights never meet it.

@@ -124,6 +124,11 @@ class Output:
     taps: dict[str, Tensor] = field(default_factory=dict)
 
 
+def wide(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are. Exponentials and sums need the range."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def _map(target: Any, change: Any) -> Any:
     if isinstance(target, Tensor):
         return change(target)

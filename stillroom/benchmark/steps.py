@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 
 from stillroom.benchmark import memory
 from stillroom.data.loader import Loader
-from stillroom.engine import Engine, precision_for
+from stillroom.engine import Engine
 from stillroom.learner import Learner
 from stillroom.sections import Training
-from stillroom.state import State
 from stillroom.teachers.teacher import Teacher
-from stillroom.train import Step, train
+from stillroom.train import begun, train
 
 ROUNDS, SECONDS = 5, 1.0  # seconds for each way in a round; one step at least
 WARM = 2  # steps before any is timed
@@ -61,11 +59,9 @@ class Way:
         self.start = 0.0
         self.peak: int | None = None
         self._device = engine.device
-        scaled = precision_for(engine.device, training.precision) == torch.float16
-        state = State.fresh(learner.to(engine.device), training, scaled=scaled)
+        state = begun(learner, training, engine)
         self.checkpoint = sum(t.nbytes for part in state.parts().values() for t in part.values())
-        steps = train(learner, teacher, batches, training, state, engine, steps=10**9, seed=0)
-        self._steps = cast(Generator[Step], steps)
+        self._steps = train(learner, teacher, batches, training, state, engine, steps=10**9, seed=0)
 
     def take(self, steps: int) -> float:
         """Seconds for so many steps."""

@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.methods._logits import wide
+from stillroom.types import wide
 
 
 def to_map(feature: Tensor) -> Tensor:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from stillroom.errors import Failure
-from stillroom.types import Batch
-
-
-def wide(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are. Exponentials and sums need the range."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from stillroom.types import Batch, wide
 
 
 def rows(logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stillroom.methods._logits import wide
+from stillroom.types import wide
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """Rows [..., n, D] and [..., m, D] -> how alike each is to each, [..., n, m]."""

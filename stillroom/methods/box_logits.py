@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.methods._checks import at_least
-from stillroom.methods._logits import wide
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Tensor:

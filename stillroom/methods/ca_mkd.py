@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import classes_of, rows, wide
+from stillroom.methods._logits import classes_of, rows
 from stillroom.methods._target import mean
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 ALONE = "no part gives out a vector, a map or tokens; with features = 0 the predictions are enough"
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, unit, vectors
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def cc_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:

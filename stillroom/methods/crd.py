@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
 from stillroom.processes import together
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def crd_loss(

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_grid
-from stillroom.methods._logits import wide
 from stillroom.methods._maps import comparable, pairs
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def inside(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from stillroom.boxes import giou
 from stillroom.methods._checks import at_least
-from stillroom.methods._logits import wide
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from stillroom.errors import Failure
 from stillroom.methods._features import to_tokens
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 Relation = Literal["qk", "qq", "kk", "vv"]
 """Whose products are compared: queries with keys (the attention map), or one of the three with itself."""

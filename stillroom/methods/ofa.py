@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.methods._checks import above
 from stillroom.methods._features import to_map
-from stillroom.methods._logits import labelled, rows, wide
+from stillroom.methods._logits import labelled, rows
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def ofa_loss(student: Tensor, teacher: Tensor, target: Tensor, eps: float = 1.0, temperature: float = 1.0) -> Tensor:

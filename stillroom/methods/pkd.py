@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_grid
-from stillroom.methods._logits import wide
 from stillroom.methods._maps import comparable, pairs
 from stillroom.methods.method import Method
 from stillroom.processes import total
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 EPSILON = 1e-6
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, unit, vectors
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 EPSILON = 1e-7
 """Added to every kernel, so that opposite vectors, whose kernel is 0, have a logarithm."""

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from stillroom.boxes import Assign, clip, detection_loss, suppress
 from stillroom.methods._checks import one_of
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 Of = Literal["unlabelled", "all"]
 

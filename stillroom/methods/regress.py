@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def regress_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tensor:

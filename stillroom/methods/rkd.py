@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from stillroom.methods._checks import at_least
-from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, relative_distances, unit, vectors
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 BUDGET = 2**24
 """Numbers that the angles at one group of images may need: 64 MiB in float32. Bounds the memory of B^3 angles."""

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
 from stillroom.processes import together
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def sliced_wasserstein_loss(student: Tensor, teacher: Tensor, directions: Tensor) -> Tensor:

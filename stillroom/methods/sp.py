@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from stillroom.methods._features import to_map
-from stillroom.methods._logits import wide
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
 from stillroom.processes import together
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:

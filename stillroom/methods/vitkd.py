@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_grid, to_map
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def vitkd_loss(student: Tensor, teacher: Tensor, counts: Tensor | None = None) -> Tensor:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 
 def vkd_loss(student: Tensor, teacher: Tensor) -> Tensor:

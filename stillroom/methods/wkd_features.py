@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
-from stillroom.methods._logits import wide
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms
+from stillroom.types import Batch, Output, Terms, wide
 
 EPS = 1e-5  # added to every variance, as the authors do: the root has a slope at 0
 

@@ -44,9 +44,10 @@ def write(folder: Path) -> Path:
     if not found.measured:
         raise seeds.unmeasured(found.path)
     write_json(found.path / "metrics.json", found.metrics())
-    write_file(found.path / "README.md", model_card.environment().get_template("spread.md").render(_said(found)))
-    said = _said(found) | {"chart": _chart(found), "style": page.style()}
-    return write_file(found.path / "report.html", page.environment().get_template("spread.html").render(said))
+    said = _said(found)
+    write_file(found.path / "README.md", model_card.environment().get_template("spread.md").render(said))
+    drawn = said | {"chart": _chart(found), "style": page.style()}
+    return write_file(found.path / "report.html", page.environment().get_template("spread.html").render(drawn))
 
 
 def rows(found: Seeds) -> list[Row]:

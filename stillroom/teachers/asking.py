@@ -71,6 +71,11 @@ class Asking:
         """Answers in the whole cache: a look at an image each."""
         return len(self.split.listed) * self.augment.looks
 
+    @property
+    def bytes(self) -> int:
+        """Of all of them, as they would be kept; checksums come on top."""
+        return self.entries * self.form.bytes
+
     @cached_property
     def _identity(self) -> str:
         """sha256 of the teacher: what the recipe says of it, how it takes its pixels, and every weight."""

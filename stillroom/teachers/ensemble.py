@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.models.network import Network
-from stillroom.teachers.frozen import mapped, whole
-from stillroom.types import Output
+from stillroom.teachers.frozen import mapped
+from stillroom.types import Output, wide
 
 Combine = Literal["logits", "probabilities"]
 
@@ -85,7 +85,7 @@ class Ensemble(nn.Module):
         for number, network in enumerate(self.networks, 1):
             own = {tap: name for tap, (whom, name) in asked.items() if whom == number}
             said = network(images, tuple(dict.fromkeys(name for name in own.values() if name != PRED)))
-            preds.append(mapped(whole(said.pred), getattr(self, f"map{number}"), self.answers))
+            preds.append(mapped(wide(said.pred), getattr(self, f"map{number}"), self.answers))
             heard |= {tap: preds[-1] if name == PRED else said.taps[name] for tap, name in own.items()}
         return Output(pred=self._combined(torch.stack(preds)), taps={tap: heard[tap] for tap in taps})
 

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,11 +52,11 @@ def worth(asking: Asking, looks: int) -> tuple[bool, str]:
         return False, "with teacher.shard = true all processes must ask it together"
     if looks <= entries:
         return False, f"{looks:,} answers are wanted, and a cache would hold {entries:,}"
-    if (size := entries * asking.form.bytes) > asking.section.max_gb * 2**30:
+    if (size := asking.bytes) > asking.section.max_gb * 2**30:
         return False, f"a cache would take {_gb(size)}, more than cache.max_gb = {asking.section.max_gb:g}"
     ask, read = speed(asking)
     once, always = entries * ask + looks * read, looks * ask
-    return once < always, f"asking once and reading takes {duration(once)}, asking every time {duration(always)}"
+    return once < always, f"asking once and reading takes {_duration(once)}, asking every time {_duration(always)}"
 
 
 def speed(asking: Asking) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def tried(asking: Asking, batches: int = 3) -> Iterator[tuple[Cache, float]]:
         rows.append(asking.form.rows(said))
         times.append((time.perf_counter() - started) / len(here))
         started = time.perf_counter()
-    joined = {name: np.concatenate([one[name] for one in rows]) for name in rows[0]}
+    joined = _joined(rows)
     with TemporaryDirectory() as folder:
         cache = make(Path(folder), {}, images=len(numbers), views=1, form=asking.form)
         for number in range(cache.shards):
@@ -99,7 +99,7 @@ def opened(asking: Asking) -> Cache:
     found = find(path, asking.facts(), taps=asking.taps, temperatures=asking.temperatures)
     if found:
         return found
-    size, limit = asking.entries * asking.form.bytes, asking.section.max_gb * 2**30
+    size, limit = asking.bytes, asking.section.max_gb * 2**30
     if size > limit:
         each = f"{len(asking.split.listed):,} images, {asking.augment.looks} looks, {asking.form.bytes:,} bytes each"
         raise Failure("SR-T604", size=_gb(size), each=each, limit=_gb(limit), need=math.ceil(size / 2**29) / 2)
@@ -171,11 +171,16 @@ def _shard(cache: Cache, asking: Asking, number: int, signals: Signals) -> Rows:
     for _, said in asking.answers(np.arange(wanted.start, wanted.stop)):
         found.append(cache.form.rows(said))
         _leave_if_asked(signals)
-    rows = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    rows = _joined(found)
     if not rows[SOUND].all():
         problem = Failure("SR-T605", count=int((rows[SOUND] == 0).sum()), total=len(wanted))
         log.warning("%s", str(problem).partition("\n")[0])
     return rows
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    """One behind the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _leave_if_asked(signals: Signals) -> None:
@@ -187,7 +192,7 @@ def _gb(size: float) -> str:
     return f"{size / 2**30:.2g} GB" if size < 2**30 else f"{size / 2**30:.1f} GB"
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Hours and minutes as a person says them."""
     if seconds < 90:
         return f"{seconds:.3g} s"

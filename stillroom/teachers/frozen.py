@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from stillroom.types import Output
+from stillroom.types import Output, wide
 
 
 class Frozen:
@@ -55,8 +55,8 @@ class Frozen:
             said = join([network(images.to(here), taps) for images in views])
         answers = getattr(self.network, "answers", "classes")
         return Output(
-            pred=mapped(whole(said.pred), self.map, answers).to(there),
-            taps={name: whole(value).to(there) for name, value in said.taps.items()},
+            pred=mapped(wide(said.pred), self.map, answers).to(there),
+            taps={name: wide(value).to(there) for name, value in said.taps.items()},
         )
 
     def speak(self, images: Tensor) -> Output:
@@ -75,11 +75,6 @@ def mapped(pred: Tensor, map: Tensor | None, answers: str) -> Tensor:
     if answers == "boxes":  # behind the four sides of the box
         return torch.cat([pred[..., :4], pred[..., 4 + chosen]], -1)
     return pred[:, chosen]
-
-
-def whole(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def join(outputs: list[Output]) -> Output:

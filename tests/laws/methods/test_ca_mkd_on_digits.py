@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
+from kit.mlp import trained
 from sklearn.datasets import load_digits
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from stillroom.methods.ca_mkd import ca_mkd_loss, confidence
@@ -18,19 +16,6 @@ TRAIN, SHOWN, NOISE = 1200, 200, 10.0
 Noise of its own for each image is averaged away where there are many images: with all 1,200 the two ways of weighting
 are within a point of each other.
 """
-
-
-def trained(widths, seed, loss, x, steps):
-    """An MLP after Adam on the whole of `x` at every step; `loss` takes its logits."""
-    torch.manual_seed(seed)
-    layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
-    network = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss(network(x)).backward()
-        optimizer.step()
-    return network.requires_grad_(False)
 
 
 def two_ways(seed):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
 
 import pytest
 import torch
+from kit.mlp import trained
 from sklearn.datasets import load_digits
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from stillroom.methods.hard import hard_loss
@@ -24,19 +23,6 @@ def split(seed):
     order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(seed))
     x, y = torch.tensor(digits.data, dtype=torch.float32)[order] / 16, torch.tensor(digits.target)[order]
     return x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:]
-
-
-def trained(widths, seed, loss, x, steps):
-    """An MLP after Adam on the whole of `x` at every step; `loss` takes its logits."""
-    torch.manual_seed(seed)
-    layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
-    network = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss(network(x)).backward()
-        optimizer.step()
-    return network.requires_grad_(False)
 
 
 @functools.cache
