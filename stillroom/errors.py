@@ -504,6 +504,14 @@ MODELS: dict[str, Entry] = {
         'set fit = "all" to train the rest here (of a classifier fit = "head" will do), or give a file of the whole '
         "network",
     ),
+    "SR-M317": Entry(
+        Exit.MODEL,
+        "{file} holds a network in a form that it can't be given here",
+        "its metadata tell how it was made smaller, and that does not fit the network it is to fill: {problem}",
+        "nothing was trained",
+        "name the network that the file was made of, with the arguments it was made with; if the file is from a newer "
+        "Stillroom, use that one",
+    ),
     "SR-M335": Entry(
         Exit.USAGE,
         "the method {method} can't teach networks that say {answers}",

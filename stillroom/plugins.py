@@ -21,6 +21,7 @@ CONTRACTS = {
     "teachers": "teacher",
     "methods": "method",
     "metrics": "metric",
+    "compress": "compression",
     "export": "file",
 }
 """Plug-in folder -> the file in it that holds the contract, and so is no plug-in itself."""

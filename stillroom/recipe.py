@@ -14,7 +14,7 @@ from typing import Any
 
 from stillroom.errors import Failure
 from stillroom.plugins import choices, near, pick
-from stillroom.sections import Data, Fit, Method, Recipe, Student, Task, Teacher
+from stillroom.sections import Compress, Data, Fit, Method, Recipe, Student, Task, Teacher, Training
 from stillroom.signature import build, plugin_problems
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -22,13 +22,24 @@ BUILT_IN = Path(__file__).parent / "recipes"
 AUTO = "auto"
 """`methods = "auto"`: the methods follow from the task and the two networks, see docs/choosing.md."""
 
-PLUGINS = {Data: ("data/sources", "source"), Task: ("tasks", "name"), Method: ("methods", "name")}
+PLUGINS = {
+    Data: ("data/sources", "source"),
+    Task: ("tasks", "name"),
+    Method: ("methods", "name"),
+    Compress: ("compress", "name"),
+}
 """Section -> the folder its further keys belong to, and the key that names the plug-in."""
 
 FROM_DATA = {"classes", "channels", "size", "mean", "std", "pretrained"}
 """What every network is told by the program, and a recipe therefore not."""
 
-SHORT: dict[str, str] = {"data": "source", "teacher": "network", "student": "network", "task": "name"}
+SHORT: dict[str, str] = {
+    "data": "source",
+    "teacher": "network",
+    "student": "network",
+    "task": "name",
+    "target": "profile",
+}
 """`teacher = "timm/vit_base_patch16_224"` is short for `teacher.network = ...`."""
 
 
@@ -155,15 +166,19 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
         raw["data"] = {"path": data["source"]} | data | {"source": "auto"}
     elif isinstance(data, dict) and "source" not in data and "path" in data:
         raw["data"] = data | {"source": "auto"}
-    methods = raw.get("methods")
-    if isinstance(methods, str):
-        methods = [name.strip() for name in methods.split(",") if name.strip()]
-    if isinstance(methods, list):
-        raw["methods"] = [{"name": one} if isinstance(one, str) else one for one in methods]
+    for key in ("methods", "compress"):
+        named = raw.get(key)
+        if isinstance(named, str):
+            named = [name.strip() for name in named.split(",") if name.strip()]
+        if isinstance(named, list):
+            raw[key] = [{"name": one} if isinstance(one, str) else one for one in named]
     if isinstance(raw.get("seeds"), int):
         raw["seeds"] = [raw["seeds"]]
     if isinstance(raw.get("teacher"), dict):
         raw["teacher"] = _teacher(raw["teacher"], raw.get("train"))
+    if isinstance(raw.get("compress"), list):
+        train = raw.get("train")
+        raw["compress"] = [_compress(one, train) if isinstance(one, dict) else one for one in raw["compress"]]
     return raw
 
 
@@ -180,6 +195,26 @@ def _teacher(given: dict[str, Any], train: Any) -> dict[str, Any]:
     return given
 
 
+def _compress(given: dict[str, Any], train: Any) -> dict[str, Any]:
+    """A compression, whose training inherits what it leaves out from [train]: a third of its length and of its rate."""
+    own, train = given.get("train", {}), train if isinstance(train, dict) else {}
+    if not isinstance(own, dict):
+        return given
+    shorter: dict[str, Any] = {"lr": _third(train.get("lr", Training.lr))}
+    if not {"epochs", "steps"} & own.keys():
+        length = "steps" if "steps" in train else "epochs"
+        shorter[length] = _third(train.get(length, Training.epochs))
+    inherited = {k: v for k, v in train.items() if k not in ("epochs", "steps", "lr")}
+    return given | {"train": inherited | shorter | own}
+
+
+def _third(value: Any) -> Any:
+    """A third of a number, of a whole one a whole one, at least 1; what is no number is left for the check."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(1, round(value / 3))
+    return value / 3 if isinstance(value, float) else value
+
+
 def _is_path(source: str) -> bool:
     """Whether `data=photos` means a place: it has a slash, or it is no source but there is a folder of that name."""
     return "/" in source or (source not in choices("data/sources") and ":" not in source and Path(source).exists())
@@ -191,8 +226,9 @@ def _sections(raw: dict[str, Any]) -> dict[str, Any]:
     moved: dict[str, Any] = {
         key: _with_arguments(kind, raw[key]) for key, kind in kinds.items() if isinstance(raw.get(key), dict)
     }
-    if isinstance(raw.get("methods"), list):
-        moved["methods"] = [_with_arguments(Method, one) if isinstance(one, dict) else one for one in raw["methods"]]
+    for key, kind in (("methods", Method), ("compress", Compress)):
+        if isinstance(raw.get(key), list):
+            moved[key] = [_with_arguments(kind, one) if isinstance(one, dict) else one for one in raw[key]]
     return raw | moved
 
 
@@ -211,6 +247,8 @@ def _unknown_names(raw: dict[str, Any]) -> list[str]:
     methods: Any = raw.get("methods")
     if isinstance(methods, list):
         places += [(f"methods[{i}]", Method, one) for i, one in enumerate(methods)]
+    if isinstance(raw.get("compress"), list):
+        places += [(f"compress[{i}]", Compress, one) for i, one in enumerate(raw["compress"])]
     for path, kind, given in places:
         if isinstance(given, dict):
             folder, key = PLUGINS[kind]

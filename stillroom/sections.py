@@ -140,11 +140,36 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compress:
+    """One way to make the student smaller, and the training that follows. Further keys go to the compression."""
+
+    name: str  # a name of `stillroom list compress`, or package.module:Name
+    taught: bool = True  # whether the teacher and the methods teach again; false: the labels alone
+    train: Training = field(default_factory=Training)  # what it leaves out is [train]'s; a third of its epochs and rate
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the file must be on the device: the compression is chosen for it, where `[[compress]]` names none."""
+
+    profile: str = ""  # a name of `stillroom list profiles` or a TOML file, for what is left out here
+    runtime: str = "onnx"  # a name of `stillroom list targets`
+    latency_ms: Positive | None = None  # median for one image
+    size_mb: Positive | None = None  # of the file, in 10^6 bytes
+    threads: Count = 1  # that the runtime computes with
+    bits: tuple[Literal[32, 8, 4], ...] = (32, 8)  # of the files that are considered
+    host: str = ""  # where it is measured: "" is this machine, else what `ssh` takes
+    python: str = "python3"  # there, with numpy and the runtime
+    watts: Positive | None = None  # of the processor at full load, to estimate energy where nothing measures it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export:
     """One file to make, and what it must prove on its own runtime."""
 
     target: str = "onnx"  # a name of `stillroom list targets`
-    bits: Literal[32, 8] = 32  # 32 is float, 8 is int8
+    bits: Literal[32, 8, 4] = 32  # 32 is float, 8 is int8, 4 is float arithmetic on 4-bit weights of linear layers
     agreement: Annotated[float, Ge(0), Le(1)] | None = None  # with the student; the task knows how much is usual
 
 
@@ -164,15 +189,17 @@ class Recipe:
     balance: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
     train: Training = field(default_factory=Training)
     cache: Cache = field(default_factory=Cache)
+    compress: tuple[Compress, ...] = ()  # one after the other, each on what the one before left
+    target: Target | None = None  # what the device asks for
     export: tuple[Export, ...] = (Export(bits=32), Export(bits=8))
 
     @property
     def trainings(self) -> dict[str, Training]:
         """What is trained here, under the names of the sections."""
         teachers = {"teacher": self.teacher} | {f"teacher.others.{i}": one for i, one in enumerate(self.teacher.others)}
-        return {"train": self.train} | {
-            f"{name}.train": one.train for name, one in teachers.items() if one.fit == "all"
-        }
+        found = {f"{name}.train": one.train for name, one in teachers.items() if one.fit == "all"}
+        found |= {f"compress.{i}.train": one.train for i, one in enumerate(self.compress)}
+        return {"train": self.train} | found
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as it would be written, with every default spelled out."""

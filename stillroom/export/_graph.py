@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto
-
-from stillroom.types import Answers
 
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that hold nearly all of a network's weights and work."""
@@ -45,40 +42,10 @@ def _rename(model: ModelProto) -> None:
             names[:] = [short.setdefault(name, f"t{len(short)}") for name in names]
 
 
-OUTPUTS: dict[Answers, tuple[str, str]] = {
-    "classes": ("logits", "float32 [B, {classes}]"),
-    "pixels": ("logits", "float32 [B, {classes}, H, W]"),
-    "boxes": (
-        "boxes",
-        "float32 [B, M, 6]: left, top, right, bottom in pixels of the image given, score 0..1, class; -1 is no box",
-    ),
-    "vector": ("vector", "float32 [B, D], of length 1"),
-}
-"""What a network says -> the name of the file's output, and what is in it."""
-
-
-def describe(
-    model: ModelProto,
-    *,
-    classes: tuple[str, ...],
-    shape: tuple[int, int, int],
-    answers: Answers,
-    any_size: bool,
-    facts: dict[str, str],
-) -> None:
-    """Write into the file, in place, what somebody who has only the file must know; `facts` are further lines."""
-    channels, height, width = shape
-    order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    sides = "H, W" if any_size else f"{height}, {width}"
-    name, output = OUTPUTS[answers]
-    own = {
-        "classes": json.dumps(list(classes), ensure_ascii=False),
-        "input": f"images: float32 [B, {channels}, {sides}], {order}, 0..1; normalisation is inside",
-        "output": f"{name}: {output.format(classes=len(classes))}",
-        "answers": answers,
-    }
+def describe(model: ModelProto, facts: dict[str, str]) -> None:
+    """Write into the file, in place, what somebody who has only the file must know."""
     model.producer_name = "stillroom"
-    onnx.helper.set_model_props(model, own | facts)
+    onnx.helper.set_model_props(model, facts)
 
 
 def entrance(model: ModelProto) -> list[str]:

@@ -4,13 +4,18 @@ A target is a file of this folder with two functions in it:
 
     def NAME(network, path, *, example, classes, bits=32, calibration=(), ...) -> Path
         writes the network, its preprocessing included, and says where;
-    def load(path, *, threads=None) -> Callable[[Tensor], Output]
-        opens what was written; the result takes images [B, C, H, W] in 0..1 as a network does.
+    def load(path, *, threads=None) -> Opened
+        opens what was written on the target's own runtime; the result takes images [B, C, H, W] in 0..1 as a network
+        does;
+
+and `SUFFIXES`, the endings of the files that it writes: the one that is opened, and its companions, if it has any.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -27,7 +32,7 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.models.network import Network
 from stillroom.tasks.task import Task
-from stillroom.types import Output
+from stillroom.types import Answers, Output
 
 
 class Export(Protocol):
@@ -59,6 +64,79 @@ class Export(Protocol):
                 of a classifier, for images of the example's size.
         """
         ...
+
+
+OUTPUTS: dict[Answers, tuple[str, str]] = {
+    "classes": ("logits", "float32 [B, {classes}]"),
+    "pixels": ("logits", "float32 [B, {classes}, H, W]"),
+    "boxes": (
+        "boxes",
+        "float32 [B, M, 6]: left, top, right, bottom in pixels of the image given, score 0..1, class; -1 is no box",
+    ),
+    "vector": ("vector", "float32 [B, D], of length 1"),
+}
+"""What a network says -> the name of the file's output, and what is in it."""
+
+
+def facts(*, classes: tuple[str, ...], example: Tensor, task: Task | None, bits: int) -> dict[str, str]:
+    """What every file says of itself, so that somebody who has only the file can use it.
+
+    Args:
+        classes: names in label order.
+        example: [B, C, H, W], an image of the right shape.
+        task: what the answers mean; None: logits of a classifier.
+        bits: 32 for floats.
+    """
+    channels, height, width = shape(example)
+    order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    sides = "H, W" if task and task.any_size else f"{height}, {width}"
+    answers: Answers = task.answers if task else "classes"
+    name, output = OUTPUTS[answers]
+    return {
+        "classes": json.dumps(list(classes), ensure_ascii=False),
+        "input": f"images: float32 [B, {channels}, {sides}], {order}, 0..1; normalisation is inside",
+        "output": f"{name}: {output.format(classes=len(classes))}",
+        "answers": answers,
+        "bits": str(bits),
+    } | ({"task": type(task).__name__.lower()} if task else {})
+
+
+class Opened:
+    """A file on its own runtime: images [B, C, H, W] in 0..1 to an `Output`, as a network does.
+
+    Args:
+        path: the file.
+        threads: how many it computes with; None: every core this process may use.
+
+    Attributes:
+        facts: what the file says of itself, see `facts`; empty for a stranger's file.
+    """
+
+    facts: dict[str, str]
+
+    def __init__(self, path: Path, threads: int | None):
+        self.path, self.threads = Path(path), threads or cores()
+        self.facts = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order; empty when the file does not say."""
+        return tuple(json.loads(self.facts.get("classes", "[]")))
+
+    def __call__(self, images: Tensor) -> Output:
+        """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU in float32."""
+        raise NotImplementedError
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def first_line(problem: Exception) -> str:
+    """Exporters' messages fill screens; the first line says what went wrong, and `from` keeps the rest."""
+    lines = str(problem).strip().splitlines()
+    return f"{type(problem).__name__}: {lines[0] if lines else ''}".strip()
 
 
 class Speech(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.export.file import Speech, pair, quiet, require, shape
+from stillroom.export.file import OUTPUTS, Opened, Speech, facts, first_line, pair, quiet, require
 from stillroom.files import disk_errors, scratch, temporary
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric
 from stillroom.tasks.task import Task
 from stillroom.types import Answers, Output
+
+SUFFIXES = (".onnx",)
 
 
 def onnx(
@@ -33,7 +33,7 @@ def onnx(
     method: Literal["best", "minmax", "percentile"] = "best",
     task: Task | None = None,
 ) -> Path:
-    """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output as `_graph.OUTPUTS` says.
+    """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output as `file.OUTPUTS` says.
 
     B is free, and where the task allows it H and W are; normalisation, resizing and the task's last step are inside.
     What 8 bits mean is said in `_int8.quantize`.
@@ -61,8 +61,6 @@ def onnx(
     if bits == 8 and not batches:
         raise ValueError("8 bits need calibration images, and there are none")
     require("onnx", "onnx", "onnxscript", "onnxruntime")
-    from stillroom.export import _graph
-
     methods = _methods(method) if bits == 8 else []
     path = Path(path)
     with temporary(path) as draft, scratch(path) as folder:
@@ -70,30 +68,22 @@ def onnx(
             with quiet(), disk_errors(path):
                 answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
                 source = base or _float(network, folder / "float.onnx", example, answers, any_size)
-                facts = {"bits": str(bits)} | ({"task": type(task).__name__.lower()} if task else {})
+                said = facts(classes=classes, example=example, task=task, bits=bits)
                 if bits == 8:
                     agreement = partial(task.agreement if task else Agreement, classes=classes)
                     source, chosen = _integers(source, folder, batches, methods, agreement)
-                    facts |= chosen
-                described = partial(_graph.describe, classes=classes, answers=answers, any_size=any_size, facts=facts)
-                _finish(source, draft, example, described)
+                    said |= chosen
+                _finish(source, draft, said)
         except Failure:
             raise
         except Exception as problem:
-            reason = _first_line(problem)
+            reason = first_line(problem)
             raise Failure("SR-X703", target=f"onnx, {bits} bits", path=path, problem=reason) from problem
     return path
 
 
-class Session:
-    """An ONNX file, opened: images [B, C, H, W] in 0..1 to an `Output`, as a network does.
-
-    Attributes:
-        path: the file.
-        threads: how many it computes with.
-        facts: what the file says of itself: `task`, `answers`, `classes`, `input`, `output`, `bits`; of an int8 file
-            also `calibration` and `calibration_agreement`; empty for a stranger's file.
-    """
+class Session(Opened):
+    """An ONNX file in onnxruntime. An int8 file's `facts` also tell its `calibration` and `calibration_agreement`."""
 
     def __init__(self, path: Path, *, threads: int | None = None):
         require("onnx", "onnx", "onnxruntime")
@@ -101,7 +91,7 @@ class Session:
 
         from stillroom.export import _graph
 
-        self.path, self.threads = Path(path), threads or _cores()
+        super().__init__(path, threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -117,15 +107,10 @@ class Session:
         except Failure:
             raise
         except Exception as problem:
-            reason = _first_line(problem)
+            reason = first_line(problem)
             raise Failure("SR-X704", runtime="onnxruntime", path=path, problem=reason) from problem
-        self.facts: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.facts = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order; empty when the file does not say."""
-        return tuple(json.loads(self.facts.get("classes", "[]")))
 
     def __call__(self, images: Tensor) -> Output:
         """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU."""
@@ -147,8 +132,6 @@ def load(path: Path, *, threads: int | None = None) -> Session:
 
 
 def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, any_size: bool) -> Path:
-    from stillroom.export import _graph
-
     free = {0: torch.export.Dim("B")} | ({2: torch.export.Dim("H"), 3: torch.export.Dim("W")} if any_size else {})
     torch.onnx.export(
         Speech(network, any_size=any_size),
@@ -158,7 +141,7 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, an
         verbose=False,
         external_data=False,
         input_names=["images"],
-        output_names=[_graph.OUTPUTS[answers][0]],
+        output_names=[OUTPUTS[answers][0]],
         dynamic_shapes=(free,),
     )
     return path
@@ -187,7 +170,7 @@ def _integers(
     return chosen.path, chosen.facts()
 
 
-def _finish(source: Path, target: Path, example: Tensor, describe: Callable[..., None]) -> None:
+def _finish(source: Path, target: Path, said: dict[str, str]) -> None:
     """Strip the raw file and sign it."""
     from onnx import checker, load_model, save_model
 
@@ -195,16 +178,6 @@ def _finish(source: Path, target: Path, example: Tensor, describe: Callable[...,
 
     model = load_model(source)
     _graph.slim(model)
-    describe(model, shape=shape(example))
+    _graph.describe(model, said)
     checker.check_model(model)
     save_model(model, target)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _first_line(problem: Exception) -> str:
-    """The exporter's messages fill screens; the first line says what went wrong, and `from` keeps the rest."""
-    lines = str(problem).strip().splitlines()
-    return f"{type(problem).__name__}: {lines[0] if lines else ''}".strip()

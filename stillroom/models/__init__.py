@@ -5,7 +5,7 @@ Importing this package imports neither timm nor torchvision; naming one of their
 """
 
 from stillroom.models._build import build, find, names, restore
-from stillroom.models._weights import fill, load
+from stillroom.models._weights import become, fill, load
 from stillroom.models.network import Facts, Family, Network
 
-__all__ = ["Facts", "Family", "Network", "build", "fill", "find", "load", "names", "restore"]
+__all__ = ["Facts", "Family", "Network", "become", "build", "fill", "find", "load", "names", "restore"]

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.models._weights import fill, load, statistics
+from stillroom.models._weights import fill, load, reformed, statistics
 from stillroom.models.network import Facts, Family, Kept, Network, Opener
 from stillroom.plugins import choices, near, pick
 from stillroom.types import Answers
@@ -102,6 +102,7 @@ def restore(
     if (theirs, seen) != (network.classes, network.channels):
         facts = replace(facts, classes=theirs if classes is None else classes, channels=seen)
         network = family.build(name, facts, **arguments)
+    reformed(network, said, Path(path).name)
     fill(network, state, head=head, name=Path(path).name)
     if said.get("size", "").isdigit():
         network.size = int(said["size"])

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stillroom import forms
 from stillroom.errors import Failure
 from stillroom.models._state import Unusable, tensors
 from stillroom.models.network import Kept, Network
@@ -93,6 +94,30 @@ def fill(network: Network, state: dict[str, Tensor], *, head: Kept = "keep", nam
     if problem := _misfit(own, state):
         raise Failure("SR-M311", file=name, problem=problem)
     network.module.load_state_dict(state, strict=True)
+
+
+def reformed(network: Network, said: Metadata, name: str = "weights") -> None:
+    """Give a network the form that a file's metadata tell of, so that the file's weights fit.
+
+    Raises:
+        Failure: SR-M317 it can't have that form: the file is another network's, or a newer program's.
+    """
+    try:
+        network.reform(forms.read(said))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
+        raise Failure("SR-M317", file=name, problem=_line(problem)) from problem
+
+
+def become(network: Network, path: Path) -> Network:
+    """A network that is as its family builds it, with the form and the weights of a file; the same, for chaining.
+
+    Raises:
+        Failure: as `load`, `reformed` and `fill`.
+    """
+    state, said = load(path)
+    reformed(network, said, path.name)
+    fill(network, state, name=path.name)
+    return network
 
 
 def _around(network: Network, own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ The folder is the registry: a new file is a name in recipes, a row of `stillroom
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom import forms
 from stillroom.errors import Failure
+from stillroom.forms import Edit
 from stillroom.models._taps import listening
 from stillroom.types import Answers, Output
 
@@ -130,6 +132,7 @@ class Network(nn.Module):
 
     Attributes:
         exact: whether images are resized without a look at whether they need it, as an exported program has to.
+        form: how the module differs from what its family builds, see `stillroom.forms`.
     """
 
     mean: Tensor
@@ -152,7 +155,7 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.answers, self.trunk, self.prefix, self.spare = answers, trunk, prefix, spare
-        self.exact = False
+        self.exact, self.form = False, tuple[Edit, ...]()
         self.module, self.classes, self.channels, self.size, self.head = module, classes, channels, size, tuple(head)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
@@ -215,6 +218,16 @@ class Network(nn.Module):
         if not (self.std > 0).all():
             raise ValueError(f"std is above 0, not {list(std)}")
 
+    def reform(self, edits: Iterable[Edit]) -> None:
+        """Give the module another form; what its new parts hold is to be filled in.
+
+        Raises:
+            ValueError: a change that is not known or does not fit.
+        """
+        edits = tuple(edits)
+        forms.reform(self.module, edits)
+        self.form += edits
+
     def tap_names(self) -> list[str]:
         """Names that `taps` may hold: the module's submodules, in the order of the module."""
         return [name for name, _ in self.module.named_modules() if name]
@@ -231,7 +244,8 @@ class Network(nn.Module):
         """What a file of `weights()` must say beside them, as safetensors writes it: text only."""
         said = {"classes": str(self.classes), "channels": str(self.channels)}
         said |= {name: ",".join(map(repr, getattr(self, name).double().flatten().tolist())) for name in ("mean", "std")}
-        return said | ({"size": str(self.size)} if self.size is not None else {})
+        said |= {"size": str(self.size)} if self.size is not None else {}
+        return said | ({"form": forms.written(self.form)} if self.form else {})
 
 
 def logits(said: Any) -> Tensor:
