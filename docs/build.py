@@ -31,7 +31,8 @@ from stillroom.plugins import choices, module, pick
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
 
-import speed  # noqa: E402 - stands beside this file
+import smaller  # noqa: E402 - stands beside this file
+import speed  # noqa: E402
 import tables  # noqa: E402
 
 NOTE = "<!-- Written by docs/build.py from the code. Edit the code, then run: python docs/build.py -->\n\n"
@@ -58,7 +59,7 @@ EXITS = {
     "RESOURCES": "memory, disk, or a folder that another process holds",
     "DIVERGED": "training met numbers that are not finite, and could not recover",
     "UNVERIFIED": "everything is done, but an exported file failed its check",
-    "TARGET_MISSED": "done, but a target was not met (no command says this yet)",
+    "TARGET_MISSED": "everything is done, but no file keeps within the target's budget; or none could",
     "INTERRUPTED": "Ctrl-C; the same command goes on",
     "TERMINATED": "SIGTERM; the same command goes on",
 }
@@ -73,6 +74,8 @@ SECTIONS: list[tuple[str, str, type]] = [
     ("[train]", "train", sections.Training),
     ("[augment]", "augment", sections.Augment),
     ("[cache]", "cache", sections.Cache),
+    ("[[compress]]", "compress.0", sections.Compress),
+    ("[target]", "target", sections.Target),
     ("[[export]]", "export.0", sections.Export),
 ]
 
@@ -105,6 +108,12 @@ word names a source. `methods = ["hinton"]` is short for `[[methods]]` with `nam
 classifier and nothing else, `"all"` trains the whole network. Left out, it follows from `teacher.weights`:
 `"pretrained"` means what the task is used to (a classifier's head, the whole of a detector or a segmenter, nothing of
 an embedding), a file means `"none"`, no weights mean `"all"`.
+
+**A smaller student.** `[[compress]]` tables are done in their order, each on what the one before left
+([smaller](compressions.md)). `compress = "prune, quantize"` is short for two of them. `[compress.train]` below one has
+the keys of `[train]`; what it leaves out comes from `[train]`, a third of its epochs (or steps) and of its rate. With
+`[target]` and no `[[compress]]` the compression is chosen by measuring ([on the device](deploy.md)); `target = "cpu"` is
+short for a device profile.
 
 **An empty default** means that the key may be left out; what then happens is in the last column.
 """
@@ -188,6 +197,7 @@ def pages() -> dict[str, str]:
         "choosing.md": choosing,
         "task-results.md": tables.tasks,
         "throughput.md": speed.page,
+        "compressions.md": compressions,
         "decode.md": decoding,
     }
     return {name: NOTE + make().rstrip() + "\n" for name, make in made.items()}
@@ -203,6 +213,8 @@ def recipes() -> str:
             parts += [_plugin("data/sources", "source", name) for name in choices("data/sources") if name != "auto"]
         if kind is sections.Task:
             parts += [_plugin("tasks", "name", name) for name in choices("tasks")]
+        if kind is sections.Compress:
+            parts += [_plugin("compress", "name", name) for name in choices("compress")]
     parts.append("What each method takes besides is on the page [methods](methods.md).\n")
     parts.append("## The built-in recipes\n")
     for name in recipe.built_in():
@@ -264,6 +276,16 @@ def methods() -> str:
         for function in _functions(file):
             parts += ["", f"### `{function.__name__}{_signature(function)}`", "", _prose(function.__doc__ or "")]
     return "\n".join(parts)
+
+
+def compressions() -> str:
+    """How a network can be made smaller: formula, source, arguments; then what the chain came to."""
+    parts = [smaller.INTRODUCTION]
+    for name in choices("compress"):
+        kind, file = pick("compress", name), module("compress", name)
+        parts += [f"## {name}", "", _prose(file.__doc__ or ""), "", _prose(kind.__doc__ or "", "Args")]
+        parts += ["", _arguments(kind), ""]
+    return "\n".join([*parts, smaller.results()])
 
 
 def choosing() -> str:
