@@ -112,8 +112,8 @@ an embedding), a file means `"none"`, no weights mean `"all"`.
 **A smaller student.** `[[compress]]` tables are done in their order, each on what the one before left
 ([smaller](compressions.md)). `compress = "prune, quantize"` is short for two of them. `[compress.train]` below one has
 the keys of `[train]`; what it leaves out comes from `[train]`, a third of its epochs (or steps) and of its rate. With
-`[target]` and no `[[compress]]` the compression is chosen by measuring ([on the device](deploy.md)); `target = "cpu"` is
-short for a device profile.
+`[target]` and no `[[compress]]` the compression is chosen by measuring ([on the device](deploy.md)); `target = "cpu"`
+is short for a device profile.
 
 **An empty default** means that the key may be left out; what then happens is in the last column.
 """

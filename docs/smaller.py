@@ -35,10 +35,10 @@ stillroom run digits compress=quantize name=digits-int8 train.epochs=2 teacher.t
 ```
 
 They go in any order and any number. Each leaves a file in the run's folder (`distilled.safetensors` before the first,
-`prune.safetensors` and so on between, `student.safetensors` at the end), says in `run.json` and the report what it came to
-(score on val, MACs, bytes, latency), and is resumed where it was interrupted. The report shows every one of them on the test
-images, beside the teacher and the same student untaught. `taught = false` trains one by the labels alone, to see what
-the teacher is worth there. Your own is a class: `name = "package.module:Name"`, see
+`prune.safetensors` and so on between, `student.safetensors` at the end), says in `run.json` and the report what it came
+to (score on val, MACs, bytes, latency), and is resumed where it was interrupted. The report shows every one of them on
+the test images, beside the teacher and the same student untaught. `taught = false` trains one by the labels alone, to
+see what the teacher is worth there. Your own is a class: `name = "package.module:Name"`, see
 `stillroom/compress/compression.py`.
 
 A pruned or factorised network has another form than its library builds, so plain timm can't load it. The file's
@@ -140,10 +140,9 @@ def _rounding(rows: list[dict[str, Any]]) -> str:
     distilled = _of(rows, "distilled")
     lines = [
         "## What rounding costs\n",
-        "The int8 files of four ends of the same chain, on onnxruntime. Accuracy is the file's own, on all test images; "
-        "`agrees` is with the network it was made of.\n",
-        "| file | accuracy % | points beside distilled | agrees % | verified | kB | of the distilled float file's bytes "
-        "| its time over this one's |",
+        "Files of the ends of the same chain, on onnxruntime. Accuracy is the file's own, on all test images; `agrees` "
+        "is with the network it was made of. Bytes and speed are beside the distilled float file's.\n",
+        "| file | accuracy % | points beside distilled | agrees % | verified | kB | bytes | times as fast |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     plain = _of(rows, "onnx-32", "float")
