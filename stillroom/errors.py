@@ -168,6 +168,20 @@ RECIPE = {
         "nothing was done",
         "name one of them: {first}",
     ),
+    "SR-C440": Entry(
+        Exit.USAGE,
+        "{count} in the device profile {path}:\n{problems}",
+        "a profile is a flat TOML table of what `[target]` may say",
+        "nothing was started",
+        "mend the lines above; `stillroom list profiles` names the profiles that come along, to copy from",
+    ),
+    "SR-C441": Entry(
+        Exit.USAGE,
+        "no device profile   {name}{hint}",
+        "there is neither a file targets/{name}.toml here nor a profile of that name that comes along",
+        "nothing was started",
+        "`stillroom list profiles` names them; your own go into targets/NAME.toml, or are named by their path",
+    ),
     "SR-C460": Entry(
         Exit.USAGE,
         "no run folder   {folder}",
@@ -642,12 +656,55 @@ MODELS: dict[str, Entry] = {
         "nothing was started",
         "run from the folder that holds the package, or install it; the form is package.module:Name",
     ),
+    "SR-M385": Entry(
+        Exit.MODEL,
+        "quantize: the network has no {what} that can be rounded",
+        "only layers that multiply what they read by plain weights can be; weight-standardised ones, and those whose "
+        "weights other parts use directly, can't",
+        "nothing was trained",
+        "choose another student, or another compression",
+    ),
+    "SR-M386": Entry(
+        Exit.USAGE,
+        "quantize: keep = {keep} leaves nothing to round",
+        "the network has {layers} layers that can be rounded, and so many are to stay in floats",
+        "nothing was trained",
+        "lower keep; one or two layers are usual",
+    ),
     "SR-M310": Entry(
         Exit.MODEL,
         "unusable weights   {file}",
         "{problem}",
         "nothing was loaded",
         "get the file again, or save the weights as safetensors from where they work",
+    ),
+    "SR-M380": Entry(
+        Exit.MODEL,
+        "the compression {name} needs {package}, which is not installed",
+        "it finds out which channels depend on each other",
+        "nothing was trained",
+        "pip install 'stillroom[{extra}]'",
+    ),
+    "SR-M381": Entry(
+        Exit.MODEL,
+        "this network can't be pruned",
+        "{problem}",
+        "it was left as it is",
+        "take another student (`stillroom list students`), or another compression: quantize works for nearly all",
+    ),
+    "SR-M382": Entry(
+        Exit.USAGE,
+        "{name}: a share of {wanted:.3f} can't be had, {least:.3f} is the least",
+        "every layer keeps some of its channels, and some layers can't get smaller at all",
+        "the network was left as it is",
+        "ask for less, or take a smaller student",
+    ),
+    "SR-M383": Entry(
+        Exit.USAGE,
+        "no layer gets cheaper by factorising",
+        "{problem}",
+        "the network was left as it is",
+        "lower compress.energy, compress.rank or compress.least; small layers gain more from prune",
     ),
     "SR-M370": Entry(
         Exit.USAGE,
@@ -908,7 +965,7 @@ EXPORT: dict[str, Entry] = {
         "the target {target} needs packages that are not installed: {packages}",
         "without them the file can neither be written nor run and compared",
         "nothing was exported",
-        "pip install {packages}",
+        "pip install 'stillroom[{target}]', or by themselves: pip install {packages}",
     ),
     "SR-X703": Entry(
         Exit.UNVERIFIED,
@@ -923,6 +980,51 @@ EXPORT: dict[str, Entry] = {
         "{problem}",
         "the file was not run",
         "check that the file is whole and was made for this runtime; export it again if in doubt",
+    ),
+    "SR-X730": Entry(
+        Exit.UNVERIFIED,
+        "{target} has no operator {operator}   {path}",
+        "the network needs it, and neither the target nor its converter has anything that computes it",
+        "no file was written; a file of an earlier export was left as it was",
+        "export to another target (`stillroom list targets`), or choose a student that does without the operator",
+    ),
+    "SR-X731": Entry(
+        Exit.UNVERIFIED,
+        "{target} can't hold {bits}-bit weights   {path}",
+        "{problem}",
+        "no file was written; a file of an earlier export was left as it was",
+        "export with `bits = 8` or `bits = 32`, or to another target: onnx holds 4-bit weights",
+    ),
+    "SR-X732": Entry(
+        Exit.UNVERIFIED,
+        "nothing here converts to LiteRT",
+        "{problem}; the converter's requirements clash with this program's, so it lives in an environment of its own",
+        "nothing was exported",
+        "make one and say where it is: python -m venv DIR; DIR/bin/pip install {pins}; "
+        "export STILLROOM_LITERT=DIR/bin/python",
+    ),
+    "SR-X720": Entry(
+        Exit.UNVERIFIED,
+        "4 bits would not make this file smaller   {path}",
+        "only linear layers are stored in 4 bits, and they hold {share:.0%} of this network's weights",
+        "no file was written",
+        "export `bits = 8`, or choose a student that is made of linear layers, such as a vision transformer",
+    ),
+    "SR-X740": Entry(
+        Exit.UNVERIFIED,
+        "the target executorch can't hold 4-bit weights   {path}",
+        "XNNPACK multiplies 4-bit weights only with activations that it rounds anew for every image, and only in "
+        "linear layers; such a file would not be the network that was trained",
+        "no file was written",
+        'export `bits = 8`; or `target = "onnx"` with `bits = 4`, for networks of linear layers',
+    ),
+    "SR-X741": Entry(
+        Exit.UNVERIFIED,
+        "wrong preprocessing: {problem}   {path}",
+        "{cause}",
+        "the file is kept under this name, and no figure of it counts as verified",
+        "pixels go in as they are, 0..1, and the network normalises for itself: see to it that the file does just "
+        "that once (student.mean and student.std, and what your own export code adds); then export again",
     ),
     "SR-X710": Entry(
         Exit.MODEL,
@@ -941,6 +1043,56 @@ BENCHMARK: dict[str, Entry] = {
         "the time is reported with a flag, and no claim rests on it",
         "let the machine rest and repeat `stillroom bench`",
     ),
+    "SR-B902": Entry(
+        Exit.DONE,
+        "drifting timing of {name}: the last third took {drift:.2f} times as long as the first",
+        "the processor's clock changed while times were taken, for it grew hot or woke up; or another program began or "
+        "ended",
+        "the time is reported with a flag, and no claim rests on it",
+        "let the machine rest and cool, and repeat `stillroom bench`",
+    ),
+    "SR-B910": Entry(
+        Exit.RESOURCES,
+        "can't reach {host}",
+        "{problem}",
+        "nothing was measured there",
+        "try `ssh {host} true`: it must work without asking for anything (a key in ~/.ssh, the host known)",
+    ),
+    "SR-B911": Entry(
+        Exit.RESOURCES,
+        "{package} is not installed on {where}",
+        "{runtime} files are measured with it, by {python}: {problem}",
+        "nothing was measured there",
+        "on {where}: {python} -m pip install {package}; or name another Python that has it: target.python",
+    ),
+    "SR-B912": Entry(
+        Exit.RESOURCES,
+        "measuring failed on {where}",
+        "{problem}",
+        "nothing was measured there, and nothing is left there",
+        "check that the file is whole and the runtime there is as new as here; `target.python` names the Python",
+    ),
+    "SR-B913": Entry(
+        Exit.RESOURCES,
+        "measuring did not end on {where} within {seconds} s",
+        "the connection hangs, or the device is far slower than this kind of file needs",
+        "nothing was measured there",
+        "try again, or take a smaller student",
+    ),
+    "SR-B914": Entry(
+        Exit.USAGE,
+        "not a host name   {host}",
+        "a host is NAME, USER@NAME or a name of ~/.ssh/config: letters, digits and . _ - @ : % / [ ], no `-` in front",
+        "nothing was started",
+        "mend target.host; options belong into ~/.ssh/config",
+    ),
+    "SR-B915": Entry(
+        Exit.USAGE,
+        "files for {runtime} can't be measured in a process of their own",
+        "the script that measures on a device knows {known}",
+        "nothing was measured",
+        "name one of those: target.runtime",
+    ),
 }
 
 NETWORK: dict[str, Entry] = {
@@ -950,6 +1102,22 @@ NETWORK: dict[str, Entry] = {
         "{problem}",
         "nothing was started",
         "run once where there is a network, which keeps the weights here, or give a file of weights",
+    ),
+    "SR-B930": Entry(
+        Exit.TARGET_MISSED,
+        "the target is missed: {why}, and the budget is {limits}",
+        "what was measured in the end is beyond it",
+        "everything is done and written down; the report says so beside the figures",
+        "`stillroom plan` shows what each compression would come to; prune further (`[[compress]] name = "
+        '"prune", macs = ...`), choose a smaller student or another runtime, or allow more in [target]',
+    ),
+    "SR-B931": Entry(
+        Exit.TARGET_MISSED,
+        "no compression of this student keeps within {limits} on {where}",
+        "measured on untrained files: {rows}",
+        "nothing was trained",
+        "choose a smaller student or another runtime, or allow more in [target]; a compression that you name "
+        "yourself in [[compress]] is trained whatever it comes to",
     ),
 }
 

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from textwrap import indent
 
-from stillroom import recipe
+from stillroom import profile, recipe
 from stillroom.plugins import HERE, choices
 
 
@@ -14,6 +14,8 @@ def listing(kind: str, folder: str, like: str = "") -> dict[str, str]:
     """Name -> one line, for the names that contain `like`."""
     if kind == "recipes":
         rows = {name: _comment(recipe.BUILT_IN / f"{name}.toml") for name in recipe.built_in()}
+    elif kind == "profiles":
+        rows = profile.names()
     elif kind in ("students", "teachers"):
         from stillroom import models
 
@@ -22,7 +24,7 @@ def listing(kind: str, folder: str, like: str = "") -> dict[str, str]:
         # Read, not imported: nothing heavy is needed to know what a file says of itself.
         rows = {name: _docstring(HERE / folder / f"{name}.py") for name in choices(folder)}
     found = {name: text for name, text in rows.items() if like in name}
-    if like in found and kind == "methods":
+    if like in found and kind in ("methods", "compress"):
         return {like: whole(HERE / folder / f"{like}.py")}
     return found
 

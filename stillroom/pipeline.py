@@ -7,31 +7,24 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from stillroom import assemble, judge, machine, report
-from stillroom.answering import Answering
+from stillroom import assemble, budget, chain, machine, proof, report
 from stillroom.data.dataset import Dataset
 from stillroom.data.inspect import inspect, inspect_labels, refuse
 from stillroom.engine import Engine, Signals, precision_for
 from stillroom.errors import Exit, Failure, Stopped
 from stillroom.learn import Progress
-from stillroom.models.network import Network
-from stillroom.plugins import pick
 from stillroom.run import Run
-from stillroom.sections import Export, Recipe, Teacher
+from stillroom.sections import Recipe, Teacher
 from stillroom.stages import Stages
 from stillroom.tasks.task import Task
-from stillroom.teachers.frozen import Frozen
 
 log = logging.getLogger("stillroom")
-
-CALIBRATION = 256  # training images that set the ranges of an int8 file
 
 
 def run(
@@ -56,7 +49,8 @@ def run(
         teacher_of: the folder of another of them, whose trained teacher is taken; None trains one here.
 
     Raises:
-        Failure: whatever went wrong; SR-X701 when everything is done but a file failed its check.
+        Failure: whatever went wrong; SR-X701 when everything is done but a file failed its check, SR-B930 when no file
+            keeps within the target's budget.
         Stopped: somebody asked for it; the same call resumes.
     """
     with engine.together(folder):
@@ -76,12 +70,14 @@ def run(
             remember(run, recipe, data, task, engine)
             question(run, data)
             stages = Stages(recipe, data, task, run, engine, signals, progress, students)
+            recipe = budget.settled(stages, like=teacher_of)
+            stages = replace(stages, recipe=recipe)
             teacher = stages.teacher()
             baseline = stages.student("baseline", None) if recipe.baseline else None
-            student = stages.student("student", teacher)
+            student = chain.compressed(stages, teacher)
             if engine.first:
-                files = export(recipe.export, student, data, task, run)
-                failures += prove(recipe, teacher, baseline, student, files, data, task, run, engine)
+                files = proof.export(recipe.export, student, data, task, run)
+                failures += proof.prove(stages, teacher, baseline, student, files)
             engine.barrier()
         if engine.first:
             report.write(run.folder)
@@ -89,70 +85,6 @@ def run(
         for failure in failures:
             raise failure
         return run
-
-
-def export(sections: Sequence[Export], student: Network, data: Dataset, task: Task, run: Run) -> list[judge.Made]:
-    """The files of `[[export]]`, not yet verified."""
-    images = assemble.spread(data.splits["train"], CALIBRATION)
-    made, floats = [], dict[str, Path]()
-    for section in sections:
-        path = run.export_path(section.target, section.bits)
-        log.info("export: %s", path.name)
-        write = pick("export", section.target)
-        write(
-            Answering(student, task),
-            path,
-            example=images[:1],
-            classes=data.classes,
-            bits=section.bits,
-            calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(section.target),
-            task=task,
-        )
-        if section.bits == 32:
-            floats[section.target] = path
-        gate = section.agreement if section.agreement is not None else task.gates[section.bits]
-        made.append(judge.Made(target=section.target, bits=section.bits, path=path, gate=gate))
-    return made
-
-
-def prove(
-    recipe: Recipe,
-    teacher: Frozen,
-    baseline: Network | None,
-    student: Network,
-    files: list[judge.Made],
-    data: Dataset,
-    task: Task,
-    run: Run,
-    engine: Engine,
-) -> list[Failure]:
-    """Look at the test images, once; hold files against the student; take times; write all of it down.
-
-    Returns what files failed their check.
-    """
-    networks: dict[str, nn.Module] = {"teacher": teacher.network, "student": student}
-    networks |= {"baseline": baseline} if baseline else {}
-    log.info("proof: %d networks and %d files on the test images", len(networks), len(files))
-    speakers = {"teacher": Answering(teacher.alone.speak, task)} | {
-        name: Answering(network.to(engine.device), task) for name, network in networks.items() if name != "teacher"
-    }
-    result, verdicts = judge.judge(speakers, files, data, task, device=engine.device, samples=run.folder / "samples")
-    files = judge.settled(files, verdicts)
-    timed = {name: Answering(network.cpu(), task) for name, network in networks.items() if name != "baseline"}
-    times = judge.time_all(timed, files, assemble.spread(data.splits["train"], 1))
-    shape, stages = (data.channels, data.size, data.size), {"teacher": assemble.stages_of(recipe.teacher)}
-    found: dict[str, Any] = {}
-    for name, network in networks.items():
-        cost = judge.cost(network, shape, [run.weights(stage) for stage in stages.get(name, (name,))])
-        found[name] = judge.plain(result.figures[name] | cost | times.get(name, {}))
-    rows = [
-        judge.export_row(made, run.folder, verdicts[made.name], result.figures[made.name], times[made.name])
-        for made in files
-    ]
-    run.save_tensors("samples/predictions", judge.kept(result))
-    run.write_metrics(found | {"exports": rows})
-    return [verdicts[made.name].failure(made.path) for made in files if not verdicts[made.name].passed]
 
 
 def remember(run: Run, recipe: Recipe, data: Dataset, task: Task, engine: Engine) -> None:
@@ -243,6 +175,7 @@ def recorded(run: Run, failures: Sequence[Failure]) -> Iterator[None]:
         end("failed", Exit.FAILED, True)
         raise
     else:
-        end("unverified" if failures else "done", failures[0].exit if failures else Exit.DONE, False)
+        ends = {Exit.UNVERIFIED: "unverified", Exit.TARGET_MISSED: "missed"}
+        end(ends[failures[0].exit] if failures else "done", failures[0].exit if failures else Exit.DONE, False)
     finally:
         run.close()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom import assemble, teaching
+from stillroom import assemble, budget, chain, profile, teaching
 from stillroom.benchmark.steps import Span, Way, once, take_turns
 from stillroom.checkpoint import KEPT
 from stillroom.data.loader import Loader
@@ -47,12 +47,15 @@ class Measured:
         ask: seconds that the teacher needs for an image.
         look: seconds that the student needs for an image of val.
         choice: whether the teacher is asked once, and why.
+        candidates: what compressions of the student come to on the target, see `budget.tried`; None where the recipe
+            has no target.
     """
 
     ways: dict[str, Way]
     ask: float
     look: float
     choice: tuple[bool, str]
+    candidates: list[dict[str, Any]] | None = None
 
 
 class Sample(Cached):
@@ -87,7 +90,10 @@ def plan(recipe: Recipe, *, engine: Engine, signals: Signals, compile: bool = Fa
     teacher = stages.asked(networks)  # from here on they are at rest
     asking = stages.asking(teacher, stages.learner(copy.deepcopy(student), teacher))
     counted = asking if asking.entries else replace(asking, augment=replace(recipe.augment, views=ADVISED))
-    return summary(recipe, counted, measure(stages, trained, teacher, student, asking, counted, compile))
+    found = measure(stages, trained, teacher, student, asking, counted, compile)
+    if recipe.target:
+        found = replace(found, candidates=list(budget.tried(stages, profile.laid(recipe.target), enough=2)))
+    return summary(recipe, counted, found)
 
 
 def measure(
@@ -138,8 +144,7 @@ def summary(recipe: Recipe, counted: Asking, found: Measured) -> dict[str, Any]:
     val = len(counted.data.splits["val"])
 
     def hours(name: str, training: Training) -> Span:
-        watched = Span(*[found.look * val * training.evaluations] * 3)
-        return (found.ways[name].step * total_steps(training, images) + watched) * (1 / 3600)
+        return _hours(found, name, training, images, val)
 
     stages: dict[str, Span] = {}
     for stage, section in assemble.stages_of(recipe.teacher).items():
@@ -149,9 +154,12 @@ def summary(recipe: Recipe, counted: Asking, found: Measured) -> dict[str, Any]:
             stages[stage] = Span(*[found.ask * (images + val) / 3600] * 3)
     if "baseline" in found.ways:
         stages["baseline"] = hours("baseline", recipe.train) * seeds
+    cached, why = found.choice
+    for name, one in zip(chain.names(recipe)[1:], recipe.compress, strict=True):
+        # The student is smaller then, so this is what it takes at most.
+        stages[name] = _hours(found, "cached" if cached else "live", one.train, images, val) * seeds
     asked = Span(*[found.ask * counted.entries / 3600] * 3)
     student = {"live": hours("live", recipe.train) * seeds, "cached": asked + hours("cached", recipe.train) * seeds}
-    cached, why = found.choice
     total = sum([*stages.values(), student["cached" if cached else "live"]], Span())
     checkpoint = max(way.checkpoint for way in found.ways.values())
     return {
@@ -169,12 +177,19 @@ def summary(recipe: Recipe, counted: Asking, found: Measured) -> dict[str, Any]:
             "seconds_an_image": found.ask,
         },
         "compile": _compiled(found.ways, total_steps(recipe.train, images)),
+        "target": _target(recipe, found.candidates),
         "disk_gb": {
             "cache": round(counted.bytes / 2**30, 3),
             "checkpoints": round(KEPT * checkpoint / 2**30, 3),
             "free": round(shutil.disk_usage(Path()).free / 2**30, 1),
         },
     }
+
+
+def _hours(found: Measured, way: str, training: Training, images: int, val: int) -> Span:
+    """Of one training in one of the ways that were timed."""
+    watched = Span(*[found.look * val * training.evaluations] * 3)
+    return (found.ways[way].step * total_steps(training, images) + watched) * (1 / 3600)
 
 
 def _way(way: Way, recipe: Recipe) -> dict[str, Any]:
@@ -193,3 +208,17 @@ def _compiled(ways: Mapping[str, Way], steps: int) -> dict[str, Any] | None:
     plain, fast = ways["cached"], ways[COMPILED]
     saved = (plain.step.middle - fast.step.middle) * steps - (fast.start - plain.start)
     return {"speedup": round(plain.step.middle / fast.step.middle, 3), "start": fast.start, "saves": saved}
+
+
+def _target(recipe: Recipe, candidates: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """Whether the budget can be met, and by what; None where there is none."""
+    if recipe.target is None or candidates is None:
+        return None
+    first = next((row for row in candidates if row["meets"]), None)
+    return {
+        "satisfiable": first is not None,
+        "limits": budget.limits(profile.laid(recipe.target)),
+        "where": budget.where(profile.laid(recipe.target)),
+        "chosen": first and first["what"],
+        "candidates": [row | {"chosen": row is first} for row in candidates],
+    }

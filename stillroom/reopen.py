@@ -14,13 +14,15 @@ from torch import nn
 
 from stillroom import assemble, judge, recipe, report, sections
 from stillroom.answering import Answering
+from stillroom.benchmark import tradeoff
+from stillroom.budget import on_device
 from stillroom.data.dataset import Dataset
 from stillroom.errors import Failure
 from stillroom.evaluate import Evaluation
 from stillroom.export._verify import Verification
-from stillroom.models import fill, load
+from stillroom.models import become
 from stillroom.models.network import Network
-from stillroom.pipeline import export
+from stillroom.proof import alone, export
 from stillroom.report import seeds
 from stillroom.run import Run
 from stillroom.sections import Export, Recipe
@@ -97,13 +99,16 @@ class Finished:
         return assemble.frozen(self.recipe, whole, torch.device("cpu"))
 
     def network(self, name: str) -> Network:
-        """The network of a stage: "teacher", "baseline", "student"; "teacher-2" and so on where there are more."""
+        """The network of a stage: "teacher", "baseline", "student"; "teacher-2" and so on where there are more.
+
+        Of a student that was made smaller also "distilled", as it was before, and what compressions left: "prune" ...
+        """
         section: Any = assemble.stages_of(self.recipe.teacher).get(name, self.recipe.student)
         section = replace(section, weights=self._there(section.weights or "none"))
         network = assemble.make_network(section, self.data, self.task, self._pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was taken as it is has left no file
-            fill(network, load(path)[0])
+            become(network, path)
         return network.eval()
 
     def networks(self) -> dict[str, nn.Module]:
@@ -135,10 +140,12 @@ class Finished:
             result, verdicts = self.judged(student | known, [made])
             verdict = verdicts[made.name]
             (made,) = judge.settled([made], verdicts)
-            times = judge.time_all(student, [made], assemble.spread(self.data.splits["train"], 1))
-            row = judge.export_row(made, self.folder, verdict, result.figures[made.name], times[made.name])
+            example = assemble.spread(self.data.splits["train"], 1)
+            times = judge.time_all(student, [made], example)[made.name] | alone(made, example, self.recipe.target)
+            row = judge.export_row(made, self.folder, verdict, result.figures[made.name], times)
             rows = [r for r in self.metrics.get("exports", []) if (r["target"], r["bits"]) != (target, bits)]
-            self.run.write_metrics(self.metrics | {"exports": [*rows, row]})
+            metrics = self.metrics | {"exports": [*rows, row]}
+            self.run.write_metrics(tradeoff.attach(metrics, self.task.about.headline))
             self.report()
         if not verdict.passed:
             raise verdict.failure(made.path)
@@ -183,11 +190,16 @@ class Finished:
         ]
         return {name: judge.plain(result.figures[name]) for name in self.speakers()} | {"exports": rows}
 
-    def bench(self, seconds: float = 3.0) -> dict[str, Any]:
-        """Times of teacher, student and files on this machine, taken in turns."""
+    def bench(self, seconds: float = 3.0, device: sections.Target | None = None) -> dict[str, Any]:
+        """Times of teacher, student and files on this machine, taken in turns; of the files alone on another device."""
+        files = self.files()
+        if device:
+            example = assemble.spread(self.data.splits["train"], 1)
+            measured = {made.name: on_device(made.path, made.target, device, example, seconds) for made in files}
+            return {name: judge.plain(figures) for name, figures in measured.items()}
         networks = {n: Answering(network, self.task) for n, network in self.networks().items() if n != "baseline"}
         example = assemble.spread(self.data.splits["train"], 1)
-        times = judge.time_all(networks, self.files(), example, seconds=seconds)
+        times = judge.time_all(networks, files, example, seconds=seconds)
         return {name: judge.plain(figures) for name, figures in times.items()}
 
     def _other(self, path: str) -> Dataset:

@@ -23,7 +23,7 @@ import shutil
 import socket
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -154,12 +154,18 @@ class Run:
         """The file a finished stage leaves."""
         return self.folder / f"{stage}.safetensors"
 
-    def export_path(self, target: str, bits: int) -> Path:
-        """Where the file of a target goes. What an earlier try left there, verified or not, is removed."""
-        path = self.folder / "exports" / (f"student{'' if bits == 32 else f'-int{bits}'}.{target}")
-        for old in (path, path.with_suffix(f".unverified{path.suffix}")):
-            old.unlink(missing_ok=True)
-        return path
+    def export_path(self, suffixes: Sequence[str], bits: int) -> Path:
+        """Where the file of a target goes. What an earlier try left there, verified or not, is removed.
+
+        Args:
+            suffixes: of the file and its companions.
+            bits: 32 for floats.
+        """
+        name = f"student{'' if bits == 32 else f'-int{bits}'}"
+        for suffix in suffixes:
+            for ending in (suffix, f".unverified{suffix}"):
+                (self.folder / "exports" / f"{name}{ending}").unlink(missing_ok=True)
+        return self.folder / "exports" / f"{name}{suffixes[0]}"
 
     def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         """What a stage ended with, loadable without this program."""

@@ -121,7 +121,7 @@ def _own(failure: Failure, place: Path) -> bool:
     Whatever else goes wrong would go wrong with every seed. Asked of the exit code and of files, on which all processes
     of a run agree, whichever of them has failed.
     """
-    if failure.exit == Exit.UNVERIFIED:
+    if failure.exit in (Exit.UNVERIFIED, Exit.TARGET_MISSED):
         return (place / "metrics.json").is_file()
     return failure.exit == Exit.DIVERGED and not _at_teacher(place)
 

@@ -82,9 +82,11 @@ def _names(
 
 def _value(hint: Any, given: Any, found: list[str], path: str) -> Any:
     """`given` as `hint` wants it; dataclasses and tuples of dataclasses are built, the rest is pydantic's."""
+    inner = typing.get_args(hint)
+    if isinstance(hint, types.UnionType) and dataclasses.is_dataclass(inner[0]):  # a section that may be left out
+        return None if given is None else build(inner[0], given, found, path)
     if dataclasses.is_dataclass(hint):
         return build(hint, given, found, path)
-    inner = typing.get_args(hint)
     if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(inner[0]):
         if not isinstance(given, (list, tuple)):
             found.append(f"{path}: must be a list of tables, got {given!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,17 +13,15 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from stillroom import assemble, lessons, teaching
+from stillroom import assemble, forms, lessons, teaching
 from stillroom.benchmark import operations
 from stillroom.data.dataset import Dataset
-from stillroom.data.loader import in_order
 from stillroom.data.part import known
 from stillroom.engine import Engine, Signals, threads_for
 from stillroom.fit import fit_head
 from stillroom.learn import Progress, learn, total_steps
 from stillroom.learner import Learner
-from stillroom.metrics._figure import wilson
-from stillroom.models import fill, load
+from stillroom.models import become
 from stillroom.models.network import Network
 from stillroom.run import Run
 from stillroom.sections import Recipe, Training
@@ -32,7 +30,6 @@ from stillroom.teachers.asking import Asking
 from stillroom.teachers.ensemble import PRED
 from stillroom.teachers.frozen import Frozen
 from stillroom.teachers.teacher import Teacher
-from stillroom.types import Output
 from stillroom.weighting import Weight
 
 log = logging.getLogger("stillroom")
@@ -73,11 +70,13 @@ class Stages:
         stages = assemble.stages_of(section)
         for stage, one in stages.items():
             if one.fit == "all":
-                self._train(stage, networks[stage], None, one.train)
+                self.train(stage, networks[stage], None, one.train)
+                self.filled(stage, networks[stage])
             elif one.fit == "head":
                 self._fit_head(stage, networks[stage])
         teacher = self.asked(networks)
-        self._question(teacher, {stage: f"{n}/{PRED}" for n, stage in enumerate(stages, 1)} if section.others else {})
+        members = {stage: f"{n}/{PRED}" for n, stage in enumerate(stages, 1)} if section.others else {}
+        teaching.question(teacher, members, self.data, self.task, run=self.run, engine=self.engine)
         return teacher
 
     def begun(self) -> dict[str, Network]:
@@ -104,11 +103,12 @@ class Stages:
         if teacher is None and not self.task.taught:
             if not self.run.weights(stage).exists():
                 self._leave(stage, network, 0.0)
-            return self._filled(stage, network)
+            return self.filled(stage, network)
         training = self.recipe.train
         # Untaught, it learns from images with a label alone; in as many steps, so that it is teaching that is compared.
         steps = training.steps if teacher else total_steps(training, len(self.data.splits["train"]))
-        return self._train(stage, network, teacher, replace(training, steps=steps))
+        self.train(stage, network, teacher, replace(training, steps=steps))
+        return self.filled(stage, network)
 
     @property
     def _spreads(self) -> bool:
@@ -125,32 +125,45 @@ class Stages:
         """Read once for all networks: where images are decoded on request, it takes a while."""
         return assemble.pixels_of(self.data.splits["train"])
 
-    def _train(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> Network:
-        """Train `network`, or take up what a finished stage of that name left."""
-        if not self.run.weights(stage).exists():
-            self.run.note(stage=stage)
-            started = time.monotonic()
-            # A copy is trained: what training does to a network besides its weights (memory layout, norms that talk to
-            # other processes) would make it another network than the one that a resumed run reads from the file.
-            trained = copy.deepcopy(network)
-            self._learn(stage, trained, teacher, training)
-            self._leave(stage, trained, time.monotonic() - started)
-        return self._filled(stage, network)
+    def train(
+        self,
+        stage: str,
+        network: Network,
+        teacher: Frozen | None,
+        training: Training,
+        *,
+        settle: Callable[[Network], Network] = lambda trained: trained,
+        kept: bool = True,
+    ) -> None:
+        """Train a copy of `network` and leave what `settle` makes of it, unless the stage has left its file already.
 
-    def _filled(self, stage: str, network: Network) -> Network:
-        """`network` with what the stage has left."""
+        `kept` says whether the teacher's answers may come from a cache.
+        """
+        if self.run.weights(stage).exists():
+            return
+        self.run.note(stage=stage)
+        started = time.monotonic()
+        # A copy is trained: what training does to a network besides its weights (memory layout, norms that talk to
+        # other processes) would make it another network than the one that a resumed run reads from the file.
+        trained = copy.deepcopy(network)
+        trained.form = forms.structural(trained.form)  # training takes weights off whatever grid they were on
+        self._learn(stage, trained, teacher, training, kept)
+        self._leave(stage, settle(trained.cpu()), time.monotonic() - started)
+
+    def filled(self, stage: str, network: Network) -> Network:
+        """`network`, as its family builds it, with the form and the weights that the stage has left."""
         self.engine.barrier()
-        fill(network, load(self.run.weights(stage))[0])
-        return network
+        return become(network, self.run.weights(stage))
 
-    def _learn(self, stage: str, network: Network, teacher: Frozen | None, training: Training) -> None:
+    def _learn(self, stage: str, network: Network, teacher: Frozen | None, training: Training, kept: bool) -> None:
         splits = self.data.splits
         learner = self.learner(network, teacher)
+        asked = teacher if learner.methods else None
         with self.threads(network, teacher):
             learn(
                 stage,
                 learner,
-                self._source(teacher, learner) if teacher and learner.methods else None,
+                self._source(asked, learner) if asked and kept else asked,
                 train_split=splits["train"] if teacher else known(splits["train"]),
                 val_split=splits["val"],
                 classes=self.data.classes,
@@ -210,7 +223,7 @@ class Stages:
             found = fit_head(network, splits["train"], splits["val"], device=self._home)
             log.info("%s: a new head for %d classes, %.1f %% of val", stage, len(self.data.classes), 100 * found)
             self._leave(stage, network, time.monotonic() - started)
-        return self._filled(stage, network)
+        return self.filled(stage, network)
 
     def _leave(self, stage: str, network: Network, seconds: float) -> None:
         """The stage's file, which also says that the stage is done."""
@@ -218,30 +231,3 @@ class Stages:
         self.run.drop_checkpoints(stage)
         stages = self.run.info.get("stages", {})
         self.run.note(stages=stages | {stage: stages.get(stage, {}) | {"seconds": round(seconds, 3)}})
-
-    def _question(self, teacher: Frozen, members: Mapping[str, str]) -> None:
-        """Say so when a teacher knows no more than chance, as one does whose classes are in another order.
-
-        Args:
-            teacher: as it is asked.
-            members: of several teachers each one's stage -> the tap at which its own prediction is heard.
-        """
-        if not self.data.labelled:
-            return
-        split, chance = self.data.splits["val"], self.task.chance(len(self.data.classes))
-        whole = "the mean of all teachers" if members else "teacher"
-        metrics = {name: self.task.metrics(self.data.classes)[0] for name in (*members, whole)}
-        for batch in in_order(split, 32):
-            batch = batch.to(self.engine.device)
-            said = teacher((batch.images,), batch.keys, tuple(members.values()))
-            preds = {name: said.taps[tap] for name, tap in members.items()} | {whole: said.pred}
-            for name, pred in preds.items():
-                metrics[name].update(self.task.answer(Output(pred=pred), batch.images), batch)
-        for name, metric in metrics.items():
-            found = metric.value()
-            if chance and wilson(round(found * len(split)), len(split))[0] <= chance:
-                self.run.warn(
-                    f"SR-M302 {name} is right on {found:.1%} of {len(split)} val images, which chance explains "
-                    f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
-                )
-            log.info("%s: %s %.1f %% on val", name, self.task.about.title, 100 * found)

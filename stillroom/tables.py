@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 if TYPE_CHECKING:
     from stillroom.report.seeds import Seeds
+
+
+TITLES = {"teacher": "teacher", "baseline": "untaught"}
 
 
 def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -> Table:
@@ -28,10 +31,11 @@ def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", title, "95 %", "agrees", "MACs", "size", "p50", "verified"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    titles = {"teacher": "teacher", "baseline": "untaught", "student": "student"}
-    for name, called in titles.items():
-        if name in metrics:
-            table.add_row(called, *_cells(metrics[name], lead), "")
+    rows = [(called, metrics[name]) for name, called in TITLES.items() if name in metrics]
+    rows += [(row["stage"], row) for row in metrics.get("stages", [])]
+    rows += [("student", student)] if student else []
+    for called, row in rows:
+        table.add_row(called, *_cells(row, lead), "")
     for row in metrics.get("exports", []):
         called = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
         table.add_row(called, *_cells(row, lead), "yes" if row["verified"] else "NO")
@@ -43,9 +47,11 @@ def spread(found: Seeds) -> Table:
     from stillroom.report import spread as pages
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", found.about.spoken, "least to greatest", "agrees", "MACs", "size", "p50", "verified"):
+    rows = pages.rows(found)
+    more = [cell.name for cell in rows[0].cells[5:]] if rows else []
+    for column in ("", found.about.spoken, "least to greatest", "agrees", "MACs", "size", "p50", *more, "verified"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for row in pages.rows(found):
+    for row in rows:
         lead, *others = row.cells
         title = "untaught" if row.speaker.role == "baseline" else row.label
         passed = {"verified": "yes", "UNVERIFIED": "NO"}.get(row.badge, "")
@@ -72,9 +78,11 @@ def _cells(row: Mapping[str, Any], headline: str) -> list[str]:
 
 
 def times(rows: Mapping[str, Any]) -> Table:
-    """Times of networks and files as a table."""
+    """Times of networks and files as a table; peak memory and energy too, where any of them has one."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "latency p50", "p95", "images/s", "spread"):
+    more = [name for name in ("peak_mb", "energy_j") if any(name in row for row in rows.values())]
+    titles = {"peak_mb": "peak memory", "energy_j": "energy"}
+    for column in ("", "latency p50", "p95", "images/s", "spread", *(titles[name] for name in more)):
         table.add_column(column, justify="left" if not column else "right")
     for name, row in rows.items():
         spread = row["latency_ms"].get("spread", 0.0)
@@ -85,5 +93,41 @@ def times(rows: Mapping[str, Any]) -> Table:
             f"{row['latency_p95_ms']['value']:.2f} ms",
             f"{row['throughput']['value']:.0f}",
             f"{spread:.0%}{flag}",
+            *(_need(row.get(name), name) for name in more),
         )
     return table
+
+
+def target(metrics: Mapping[str, Any]) -> str:
+    """Whether the file is what the device asks for, in a line; empty for a run without a target."""
+    from stillroom.report import budget
+
+    return budget.verdict(metrics["target"]) if metrics.get("target") else ""
+
+
+def candidates(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The ways to meet a target that were considered, and below them whether any of them does.
+
+    Args:
+        rows: `table` of `chosen` in `run.json`.
+    """
+    from stillroom.report import budget
+
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", caption=budget.satisfiable(rows), caption_justify="left"
+    )
+    for column in ("candidate", "MACs", "size", "latency", "meets the target", ""):
+        table.add_column(column, justify="left" if column in ("candidate", "") else "right", no_wrap=True)
+    for line in budget.candidates(rows):
+        table.add_row(line.title, *line.cells)
+    return table
+
+
+def _need(figure: Mapping[str, Any] | None, name: str) -> str:
+    from stillroom.report.format import joules, significant
+
+    if figure is None or figure.get("value") is None:
+        return "not measured"
+    if name == "peak_mb":
+        return f"{significant(figure['value'], 3)} MB"
+    return f"{joules(figure['value'])} {figure.get('source', 'measured')}"

@@ -35,6 +35,16 @@ def reform(module: nn.Module, edits: Iterable[Edit]) -> None:
         import_module(f"stillroom.forms.{edit['kind']}").reform(module, edit)
 
 
+def plain(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Changes as they will be when a file has held them: tuples become lists, keys words."""
+    return tuple(json.loads(json.dumps(list(edits))))
+
+
+def structural(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """The changes that make other parts or shapes; a grid makes none."""
+    return tuple(edit for edit in edits if edit["kind"] != "grid")
+
+
 def written(edits: Iterable[Edit]) -> str:
     """The list as the metadata of a file hold it."""
     return json.dumps(list(edits), separators=(",", ":"), sort_keys=True)

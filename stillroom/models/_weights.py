@@ -103,7 +103,12 @@ def reformed(network: Network, said: Metadata, name: str = "weights") -> None:
         Failure: SR-M317 it can't have that form: the file is another network's, or a newer program's.
     """
     try:
-        network.reform(forms.read(said))
+        edits, own = forms.read(said), forms.structural(network.form)
+        wanted = forms.structural(edits)
+        if wanted[: len(own)] != own:
+            raise ValueError("the network here was changed in another way already")
+        network.reform(wanted[len(own) :])
+        network.form = edits
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
         raise Failure("SR-M317", file=name, problem=_line(problem)) from problem
 

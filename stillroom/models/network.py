@@ -9,7 +9,7 @@ The folder is the registry: a new file is a name in recipes, a row of `stillroom
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from stillroom import forms
 from stillroom.errors import Failure
 from stillroom.forms import Edit
+from stillroom.models._said import logits
 from stillroom.models._taps import listening
 from stillroom.types import Answers, Output
 
@@ -224,7 +225,7 @@ class Network(nn.Module):
         Raises:
             ValueError: a change that is not known or does not fit.
         """
-        edits = tuple(edits)
+        edits = forms.plain(edits)
         forms.reform(self.module, edits)
         self.form += edits
 
@@ -246,23 +247,6 @@ class Network(nn.Module):
         said |= {name: ",".join(map(repr, getattr(self, name).double().flatten().tolist())) for name in ("mean", "std")}
         said |= {"size": str(self.size)} if self.size is not None else {}
         return said | ({"form": forms.written(self.form)} if self.form else {})
-
-
-def logits(said: Any) -> Tensor:
-    """The logits in whatever a module returned.
-
-    Raises:
-        TypeError: there are none.
-    """
-    if isinstance(said, Tensor):
-        return said
-    if isinstance(getattr(said, "logits", None), Tensor):
-        return said.logits
-    if isinstance(said, Mapping):
-        said = [said[name] for name in ("logits", "pred", "out") if name in said]
-    if isinstance(said, (tuple, list)) and len(said):
-        return logits(said[0])
-    raise TypeError(f"a module returned {type(said).__name__}, in which no logits are found")
 
 
 def _for_channels(numbers: Sequence[float], channels: int) -> list[float]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import Exit, Failure
 from stillroom.models import Network, build, names
-from stillroom.models.network import logits
+from stillroom.models._said import logits
 
 
 @pytest.fixture(scope="module")

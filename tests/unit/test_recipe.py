@@ -182,3 +182,50 @@ def test_what_holds_for_all_teachers_is_said_once(key, value):
 def test_looks_that_can_not_be_are_refused(key, value):
     with pytest.raises(Failure, match=f"augment.{key}: must be less than"):
         recipe.read("digits", {f"augment.{key}": value})
+
+
+def test_compressions_in_a_word_and_their_training():
+    found = recipe.check(LEAST | {"compress": "prune, quantize", "train": {"epochs": 30, "lr": 3e-3, "batch": 64}})
+    assert [one.name for one in found.compress] == ["prune", "quantize"] and all(one.taught for one in found.compress)
+    for one in found.compress:
+        assert (one.train.epochs, one.train.batch) == (10, 64) and one.train.lr == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("train", "own", "steps", "epochs"),
+    [
+        ({"steps": 90}, {}, 30, Training.epochs),
+        ({"steps": 2}, {}, 1, Training.epochs),
+        ({"steps": 90}, {"epochs": 4}, None, 4),
+        ({"epochs": 12}, {"steps": 7}, 7, Training.epochs),
+        ({}, {}, None, Training.epochs / 3),
+    ],
+)
+def test_a_compression_s_training_is_a_third_unless_it_says_how_long(train, own, steps, epochs):
+    (found,) = recipe.check(LEAST | {"train": train, "compress": [{"name": "prune", "train": own}]}).compress
+    assert (found.train.steps, found.train.epochs) == (steps, epochs)
+
+
+def test_a_recipe_with_compressions_and_a_target_gives_itself_back():
+    said = {"compress": [{"name": "prune", "macs": 0.4}], "target": {"latency_ms": 5.0, "bits": [8]}}
+    found = recipe.check(LEAST | said)
+    assert recipe.check(tomllib.loads(found.toml())) == found
+    assert found.compress[0].arguments == {"macs": 0.4} and found.target.bits == (8,)
+    assert recipe.check(LEAST | {"target": "cpu"}).target.profile == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"compress": "prun"}, "compress[0].name: no compression called 'prun'; did you mean 'prune'?"),
+        ({"compress": [{"name": "prune", "mac": 0.5}]}, "compress[0].mac: unknown; did you mean 'macs'?"),
+        ({"compress": [{"name": "prune", "train": {"epoch": 1}}]}, "compress[0].train.epoch: unknown"),
+        ({"compress": [{"name": "quantize", "bits": 9}]}, "compress[0].bits"),
+        ({"target": {"latency": 5}}, "target.latency: unknown; did you mean 'latency_ms'?"),
+        ({"target": {"latency_ms": 0}}, "target.latency_ms: must be greater than 0"),
+    ],
+)
+def test_what_is_wrong_with_a_compression_or_a_target(said, line):
+    with pytest.raises(Failure) as caught:
+        recipe.check(LEAST | said)
+    assert line in str(caught.value)

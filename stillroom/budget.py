@@ -1,0 +1,238 @@
+"""A budget as the input: which compression meets it, measured before anything is trained.
+
+What a file's speed and size depend on is the form of the network, not what it has learnt. So candidates are made of the
+untrained student, exported, and run on the device; the first that keeps within the budget, from the mildest on, is what
+the student will be made into. Whether it then knows enough, training says.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stillroom import assemble, chain, judge, profile
+from stillroom import recipe as recipes
+from stillroom.answering import Answering
+from stillroom.benchmark import operations, remote
+from stillroom.errors import Failure
+from stillroom.metrics._figure import Figure
+from stillroom.models.network import Network
+from stillroom.plugins import module, pick
+from stillroom.run import Run
+from stillroom.sections import Recipe, Target
+from stillroom.stages import Stages
+
+log = logging.getLogger("stillroom")
+
+SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15)  # of the student's MACs that stay, the mildest first
+SECONDS = 1.5  # that a candidate is run for
+CALIBRATION = 32  # images: a candidate's ranges need not be good, only there
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to make the student smaller: a share of its MACs, and the bits of the file."""
+
+    share: float
+    bits: int
+
+    @property
+    def what(self) -> str:
+        """As a person would say it."""
+        words = {32: "float", 8: "int8", 4: "4-bit weights"}[self.bits]
+        return words if self.share == 1 else f"{words}, {self.share:.0%} of the MACs"
+
+    @property
+    def compress(self) -> list[dict[str, Any]]:
+        """As `[[compress]]` says it."""
+        prune: list[dict[str, Any]] = [{"name": "prune", "macs": self.share}] if self.share < 1 else []
+        rounded: dict[int, dict[str, Any]] = {8: {}, 4: {"bits": 4, "weights_only": True}}
+        return prune + ([{"name": "quantize"} | rounded[self.bits]] if self.bits in rounded else [])
+
+
+def candidates(target: Target) -> list[Candidate]:
+    """The mildest first: pruning costs more than rounding does."""
+    return [Candidate(share, bits) for share in SHARES for bits in sorted(target.bits, reverse=True)]
+
+
+def settled(stages: Stages, *, like: Path | None = None) -> Recipe:
+    """The recipe with all that its target asks for: the compression, unless it names one, and a file to be held to it.
+
+    What was chosen is kept in `run.json`, so that a resume goes on with the same.
+
+    Args:
+        stages: of the run.
+        like: folder of another seed of the same recipe, whose choice is taken.
+
+    Raises:
+        Failure: SR-B931 nothing that is tried keeps within the budget; nothing was trained.
+    """
+    recipe, run = stages.recipe, stages.run
+    if recipe.target is None:
+        return recipe
+    target = profile.laid(recipe.target)
+    recipe = replace(recipe, target=target)
+    if recipe.compress:
+        return _with_files(recipe, target, [8] if 8 in target.bits else list(target.bits))
+    known = run.info.get("chosen") or (Run(like).info.get("chosen") if like else None)
+    if known is None and stages.engine.first:
+        rows = list(tried(stages, target, enough=1))
+        best = next((row for row in rows if row["meets"]), None)
+        if best is None:
+            raise Failure("SR-B931", limits=limits(target), rows=_lines(rows), where=where(target))
+        best["chosen"] = True
+        known = {"why": f"the mildest that keeps within {limits(target)} on {where(target)}", "table": rows}
+    if known:
+        run.note(chosen=known)
+    stages.engine.barrier()
+    known = known or run.info["chosen"]
+    row = next(row for row in known["table"] if row.get("chosen"))
+    chosen = Candidate(row["share"], row["bits"])
+    log.info("target: %s, because it is %s", chosen.what, known["why"])
+    given = recipe.as_dict() | {"compress": chosen.compress}
+    return _with_files(replace(recipe, compress=recipes.check(given).compress), target, [chosen.bits])
+
+
+def _with_files(recipe: Recipe, target: Target, bits: Sequence[int]) -> Recipe:
+    """The recipe, with a file for the target's runtime among those that it makes."""
+    there = {(one.target, one.bits) for one in recipe.export}
+    wanted = [{"target": target.runtime, "bits": n} for n in bits if (target.runtime, n) not in there]
+    given = recipe.as_dict()
+    more = recipes.check(given | {"export": [*given["export"], *wanted]}).export
+    return replace(recipe, export=more)
+
+
+def tried(stages: Stages, target: Target, *, enough: int | None = None) -> Iterator[dict[str, Any]]:
+    """Candidates as they measure on the device, the mildest first, until `enough` of them keep within the budget."""
+    met = 0
+    for candidate in candidates(target):
+        row = measured(stages, target, candidate)
+        log.info("target: %s: %s", candidate.what, _line(row))
+        yield row
+        met += row["meets"]
+        if enough and met >= enough:
+            return
+
+
+def measured(stages: Stages, target: Target, candidate: Candidate) -> dict[str, Any]:
+    """What a candidate made of the untrained student comes to."""
+    student = stages.untrained()
+    network = _formed(stages, student, candidate)
+    images = assemble.spread(stages.data.splits["train"], CALIBRATION)
+    with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
+        suffixes = module("export", target.runtime).SUFFIXES
+        path = pick("export", target.runtime)(
+            Answering(network, stages.task),
+            Path(folder, f"candidate{suffixes[0]}"),
+            example=images[:1],
+            classes=stages.data.classes,
+            bits=candidate.bits,
+            calibration=[images] if candidate.bits == 8 else (),
+            task=stages.task,
+        )
+        size = sum(path.with_suffix(suffix).stat().st_size for suffix in suffixes)
+        time = on_device(path, target.runtime, target, images[:1])["latency_ms"]
+    median = number(time)
+    shape = (stages.data.channels, stages.data.size, stages.data.size)
+    upper = time.ci95[1] if time.ci95 else median
+    return {
+        "what": candidate.what,
+        "share": candidate.share,
+        "bits": candidate.bits,
+        "macs": operations.macs(network, shape),
+        "size_mb": size / MEGABYTE,
+        "latency_ms": median,
+        "latency_upper_ms": upper,
+        "meets": within(target, latency_ms=upper, size_mb=size / MEGABYTE),
+    }
+
+
+def _formed(stages: Stages, student: Network, candidate: Candidate) -> Network:
+    """The untrained student in a candidate's form; how its weights are rounded changes neither speed nor size."""
+    if candidate.share == 1:
+        return student
+    return pick("compress", "prune")(macs=candidate.share).shrink(student, chain.view(stages, None), 1)
+
+
+def on_device(path: Path, runtime: str, target: Target, example: Tensor, seconds: float = SECONDS) -> dict[str, Figure]:
+    """The figures of a file where the target says: this machine or another, with its number of threads."""
+    return remote.measure(
+        path,
+        runtime=runtime,
+        images=example,
+        threads=target.threads,
+        seconds=seconds,
+        host=target.host,
+        python=target.python,
+        watts=target.watts,
+    ).figures()
+
+
+def within(target: Target, *, latency_ms: float, size_mb: float) -> bool:
+    """Whether a file keeps within the budget; what the budget does not name is free."""
+    slow = target.latency_ms is not None and latency_ms > target.latency_ms
+    large = target.size_mb is not None and size_mb > target.size_mb
+    return not slow and not large
+
+
+def verdict(
+    target: Target, files: Sequence[judge.Made], rows: Sequence[dict[str, Any]], example: Tensor, headline: str
+) -> tuple[dict[str, Any], Failure | None]:
+    """Whether a verified file keeps within the budget: `target` of `metrics.json`, and the failure if none does.
+
+    Of those that do it is the one that is right most often; if none does, the fastest.
+    """
+    able = []
+    for made, row in zip(files, rows, strict=True):
+        if made.target == target.runtime and made.bits in target.bits and row["verified"]:
+            time = on_device(made.path, made.target, target, example)["latency_ms"]
+            size = row["bytes"]["value"] / MEGABYTE
+            met = within(target, latency_ms=number(time), size_mb=size)
+            able.append((met, row[headline]["value"] if met else -number(time), made.name, time, size))
+    said: dict[str, Any] = {
+        "runtime": target.runtime,
+        "threads": target.threads,
+        "where": where(target),
+        "limits": {k: getattr(target, k) for k in ("latency_ms", "size_mb") if getattr(target, k) is not None},
+    }
+    if not able:
+        why = f"no file for {target.runtime} was verified"
+        return said | {"met": False, "found": {}, "why": why}, Failure("SR-B930", why=why, limits=limits(target))
+    met, _, name, time, size = max(able, key=lambda one: one[:2])
+    size_mb = {"value": size, "how": "size of the file in 10^6 bytes"}
+    found = {"latency_ms": time.as_dict(), "size_mb": size_mb}
+    why = f"{name} takes {time.value:.3g} ms and {size:.3g} MB on {where(target)}"
+    said |= {"file": name, "found": found, "met": met, "why": why}
+    return said, None if met else Failure("SR-B930", why=why, limits=limits(target))
+
+
+def number(figure: Figure) -> float:
+    """The value of a figure that is one number."""
+    return float(figure.value)  # type: ignore[arg-type]
+
+
+def where(target: Target) -> str:
+    """The device in words."""
+    return target.host or "this machine"
+
+
+def limits(target: Target) -> str:
+    """The budget in words."""
+    parts = [f"{target.latency_ms:g} ms"] if target.latency_ms is not None else []
+    parts += [f"{target.size_mb:g} MB"] if target.size_mb is not None else []
+    return " and ".join(parts) or "no limit"
+
+
+def _line(row: dict[str, Any]) -> str:
+    return f"{row['latency_ms']:.3g} ms, {row['size_mb']:.3g} MB, {'within' if row['meets'] else 'beyond'} the budget"
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(f"{row['what']}: {_line(row)}" for row in rows)

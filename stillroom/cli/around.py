@@ -1,0 +1,97 @@
+"""Verbs that help: list, new, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stillroom.cli._group import common, main
+
+KINDS = {
+    "sources": "data/sources",
+    "students": "models",
+    "teachers": "models",
+    "tasks": "tasks",
+    "methods": "methods",
+    "targets": "export",
+    "compress": "compress",
+    "metrics": "metrics",
+    "recipes": "",
+    "profiles": "",
+}
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(sorted(KINDS)))
+@click.argument("like", default="")
+@common
+def list_(kind: str, like: str, as_json: bool, **_: Any) -> int:
+    """What may be written in a recipe, and what it is.
+
+    \b
+    stillroom list methods
+    stillroom list students mobilenet
+    stillroom list recipes --json
+    """
+    from stillroom import console
+    from stillroom.listing import listing
+
+    rows = listing(kind, KINDS[kind], like)
+    if as_json:
+        console.out.print_json(json.dumps(rows))
+    else:
+        width = max((len(name) for name in rows), default=0)
+        for name, text in rows.items():
+            console.out.print(f"{name:{width}}  {text}".rstrip(), markup=False)
+    return 0
+
+
+@main.command()
+@click.argument("name")
+@click.option("--to", type=click.Path(path_type=Path), default=None, help="The file to write; NAME.toml by default.")
+@common
+def new(name: str, to: Path | None, **_: Any) -> int:
+    """Copy a built-in recipe, to edit.
+
+    \b
+    stillroom new digits
+    stillroom new flowers --to photos.toml
+    stillroom new fashion --json
+    """
+    from stillroom import console, recipe
+    from stillroom.errors import Failure
+    from stillroom.plugins import near
+
+    target = to or Path(f"{name}.toml")
+    if name not in recipe.built_in():
+        raise Failure("SR-C401", path=name, hint=near(name, recipe.built_in()))
+    if target.exists():
+        raise Failure("SR-C404", path=target)
+    target.write_text((recipe.BUILT_IN / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    console.out.print(str(target), markup=False)
+    return 0
+
+
+@main.command()
+@common
+def doctor(as_json: bool, **_: Any) -> int:
+    """What there is here: devices, runtimes, disk, what is missing and how to get it.
+
+    \b
+    stillroom doctor
+    stillroom doctor --json
+    stillroom doctor -v
+    """
+    from stillroom import console
+    from stillroom.doctor import examine
+
+    found = examine()
+    if as_json:
+        console.out.print_json(json.dumps(found))
+    else:
+        for name, text in found.items():
+            console.out.print(f"{name:12} {text}", markup=False)
+    return 0

@@ -1,0 +1,108 @@
+"""Verbs that work on a finished run: eval, export, bench, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stillroom.cli._group import common, main
+
+
+@main.command("eval")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("data", default="")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default=None)
+@common
+def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -> int:
+    """A run's networks and files on images: its own test split, or all of others with the same classes.
+
+    \b
+    stillroom eval runs/digits
+    stillroom eval runs/photos data=new_photos/
+    stillroom eval runs/photos --split val --json
+    """
+    from stillroom import console, tables
+    from stillroom.reopen import Finished
+
+    finished = Finished(folder)
+    found, task = finished.evaluate(data.removeprefix("data=") or None, split=split), finished.run.info.get("task")
+    console.out.print_json(json.dumps(found)) if as_json else console.out.print(tables.results(found, task))
+    return 0
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--target", default="onnx", help="One of `stillroom list targets`.")
+@click.option("--bits", type=click.Choice(["32", "8", "4"]), default="32", help="Of weights; 4 leaves sums in float.")
+@click.option("--agreement", type=float, default=None, help="Least agreement with the student, 0 to 1.")
+@common
+def export(folder: Path, target: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
+    """One more file of a run's student, verified on its own runtime.
+
+    \b
+    stillroom export runs/digits --bits 8
+    stillroom export runs/digits --target openvino --bits 8
+    stillroom export runs/digits --bits 8 --agreement 0.99
+    """
+    from stillroom import console
+    from stillroom.reopen import Finished
+
+    path = Finished(folder).export(target, bits=int(bits), agreement=agreement)
+    console.out.print_json(json.dumps({"path": str(path)})) if as_json else console.out.print(str(path), markup=False)
+    return 0
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--seconds", type=float, default=3.0, help="For all networks and files together.")
+@click.option("--profile", default="", help="A device, one of `stillroom list profiles` or a TOML file.")
+@click.option("--host", default="", help="Another machine, as `ssh` takes it; it needs Python, numpy and the runtime.")
+@common
+def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, **_: Any) -> int:
+    """Times of a run's networks and files on this machine, taken in turns; or of its files on another one.
+
+    \b
+    stillroom bench runs/digits
+    stillroom bench runs/digits --seconds 20
+    stillroom bench runs/digits --host pi@raspberrypi.local
+    stillroom bench runs/digits --profile cpu --json
+    """
+    from stillroom import console, tables
+    from stillroom.profile import laid
+    from stillroom.reopen import Finished
+    from stillroom.sections import Target
+
+    device = laid(Target(profile=profile, host=host)) if profile or host else None
+    found = Finished(folder).bench(seconds, device)
+    if as_json:
+        console.out.print_json(json.dumps(found))
+    else:
+        console.out.print(tables.times(found))
+    return 0
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@common
+def report(folder: Path, as_json: bool, **_: Any) -> int:
+    """Write a run's report.html and model card again, from its files; of several seeds, the page of all of them.
+
+    \b
+    stillroom report runs/digits
+    stillroom report runs/digits --json
+    stillroom report runs/photos && xdg-open runs/photos/report.html
+    """
+    from stillroom import console
+    from stillroom import report as pages
+    from stillroom.report import seeds, spread
+
+    if seeds.there(folder):
+        path = spread.write(folder)
+    else:
+        pages.card(folder)
+        path = pages.write(folder)
+    console.out.print_json(json.dumps({"path": str(path)})) if as_json else console.out.print(str(path), markup=False)
+    return 0

@@ -1,0 +1,95 @@
+"""A budget: which candidates there are, and who is said to keep within it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stillroom import budget, chain, judge, recipe
+from stillroom.budget import Candidate
+from stillroom.errors import Exit
+from stillroom.metrics._figure import Figure
+from stillroom.sections import Target
+
+LEAST = {"data": "digits", "teacher": "resnet20", "student": "resnet8"}
+
+
+def test_the_mildest_comes_first():
+    found = budget.candidates(Target())
+    assert found[:4] == [Candidate(1.0, 32), Candidate(1.0, 8), Candidate(0.75, 32), Candidate(0.75, 8)]
+    assert [one.bits for one in budget.candidates(Target(bits=(8,)))] == [8] * len(budget.SHARES)
+
+
+def test_a_candidate_is_a_compression_that_a_recipe_takes():
+    for candidate in budget.candidates(Target(bits=(32, 8, 4))):
+        named = [one.name for one in recipe.check(LEAST | {"compress": candidate.compress}).compress]
+        assert named == ["prune"] * (candidate.share < 1) + ["quantize"] * (candidate.bits < 32)
+
+
+@pytest.mark.parametrize(
+    ("limits", "meets"),
+    [
+        ({}, True),
+        ({"latency_ms": 2.0}, True),
+        ({"latency_ms": 1.9}, False),
+        ({"size_mb": 1.0}, True),
+        ({"latency_ms": 5.0, "size_mb": 0.9}, False),
+    ],
+)
+def test_what_is_not_limited_is_free(limits, meets):
+    assert budget.within(Target(**limits), latency_ms=2.0, size_mb=1.0) is meets
+
+
+def row(accuracy, size, verified=True):
+    return {"accuracy": {"value": accuracy}, "bytes": {"value": size}, "verified": verified}
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Files that take as many milliseconds as their names say."""
+
+    def on_device(path, runtime, target, example, seconds=1.0):
+        return {"latency_ms": Figure(value=float(path.stem), how="made up")}
+
+    monkeypatch.setattr(budget, "on_device", on_device)
+
+
+def files(*times, target="onnx"):
+    return [
+        judge.Made(target=target, bits=bits, path=Path(f"{time}.onnx"), gate=0.9)
+        for bits, time in zip((32, 8), times, strict=True)
+    ]
+
+
+def test_of_those_within_the_best_counts(timed):
+    rows = [row(0.9, 2e6), row(0.8, 5e5)]
+    said, missed = budget.verdict(Target(latency_ms=6), files(5, 3), rows, torch.zeros(1), "accuracy")
+    assert said["met"] and missed is None and said["file"] == "onnx-32" and said["found"]["latency_ms"]["value"] == 5
+    said, missed = budget.verdict(Target(latency_ms=4), files(5, 3), rows, torch.zeros(1), "accuracy")
+    assert said["met"] and said["file"] == "onnx-8" and said["found"]["size_mb"]["value"] == 0.5
+
+
+def test_a_missed_target_ends_with_eight(timed):
+    said, missed = budget.verdict(
+        Target(latency_ms=2, size_mb=1), files(5, 3), [row(0.9, 2e6), row(0.8, 5e5)], torch.zeros(1), "accuracy"
+    )
+    assert not said["met"] and said["file"] == "onnx-8" and said["limits"] == {"latency_ms": 2, "size_mb": 1}
+    assert missed.code == "SR-B930" and missed.exit == Exit.TARGET_MISSED == 8 and "3 ms" in str(missed)
+
+
+def test_an_unverified_file_meets_nothing(timed):
+    rows = [row(0.9, 2e6), row(0.8, 5e5, verified=False)]
+    said, missed = budget.verdict(Target(latency_ms=4), files(5, 3), rows, torch.zeros(1), "accuracy")
+    assert not said["met"] and said["file"] == "onnx-32" and missed
+    said, missed = budget.verdict(Target(runtime="openvino"), files(5, 3), rows, torch.zeros(1), "accuracy")
+    assert not said["met"] and "no file for openvino was verified" in said["why"] and missed
+
+
+def test_stages_have_names_of_their_own():
+    made = recipe.check(LEAST | {"compress": "prune, quantize, prune, prune, quantize"})
+    assert chain.names(made) == ["distilled", "prune", "quantize", "prune-2", "prune-3", "student"]
+    assert chain.names(recipe.check(LEAST)) == ["student"] and chain.said(recipe.check(LEAST))["student"] == "distilled"
+    said = chain.said(recipe.check(LEAST | {"compress": [{"name": "prune", "macs": 0.4, "taught": False}]}))
+    assert said == {"distilled": "distilled", "student": "prune, macs=0.4, without the teacher"}
