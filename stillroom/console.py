@@ -174,9 +174,8 @@ def plan(found: Mapping[str, Any]) -> None:
         table.add_row(name, f"{middle:.3g}", f"{low:.3g}-{high:.3g}")
     out.print(table)
     if target := found["target"]:
+        out.print(f"a budget of {target['limits']} on {target['where']}:", markup=False)
         out.print(tables.candidates(target["candidates"]))
-        verdict = f"can be met: {target['chosen']}" if target["satisfiable"] else "can't be met by any of these"
-        out.print(f"the budget of {target['limits']} on {target['where']} {verdict}", markup=False)
     teacher, disk = found["teacher"], found["disk_gb"]
     out.print(f"the teacher is asked {teacher['asked']}, because {teacher['why']}", markup=False)
     if compiled := found["compile"]:

@@ -19,6 +19,15 @@ SIGNS = ("teacher", "baseline", "student", "file")
 
 
 @dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and a line of explanation."""
+
+    title: str
+    drawing: Markup
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Point:
     """One speaker in a chart: its headline figure with both ends, and its cost."""
 
@@ -57,7 +66,7 @@ def lines(
     low = floor(curves) if shares else min(means) if log else min(0.0, *means)
     y = _vertical(low, max(means), log, height)
     x = svg.Scale(0.0, max(1.0, *(bucket.step for bucket in buckets)), 52, WIDTH - (64 if shares else 14))
-    tick = partial(percent, digits=_digits(y)) if shares else plain
+    tick = partial(percent, digits=digits(y)) if shares else plain
     # An inner <svg> clips: early values below the floor leave through the bottom instead of squeezing the rest.
     inner = svg.element(
         "svg",
@@ -142,61 +151,16 @@ def intervals(points: Sequence[Point], *, title: str) -> Markup:
     high = max(point.ends[1] for point in points)
     pad = 0.08 * (high - low) or 0.02
     x = svg.Scale(max(0.0, low - pad), min(1.0, high + pad), 104, WIDTH - 62)
-    parts = [svg.axis_x(x, 6, height - 24, partial(percent, digits=_digits(x)), 4)]
+    parts = [svg.axis_x(x, 6, height - 24, partial(percent, digits=digits(x)), 4)]
     for row, point in enumerate(points):
         y = 21.0 + 30 * row
-        parts.append(svg.text(94, y, _short(point.label, 15), anchor="end", style=f"label strong {point.role}"))
+        parts.append(svg.text(94, y, short(point.label, 15), anchor="end", style=f"label strong {point.role}"))
         if point.ci95:
             parts.append(svg.line(x(point.ci95[0]), y, x(point.ci95[1]), y, f"whisker {point.role}"))
         parts.append(svg.mark(point.role, x(point.value), y, point.said))
         parts.append(svg.text(WIDTH, y, percent(point.value), anchor="end", style="label strong number"))
     said = f"{title} with 95 % intervals. " + "; ".join(point.said for point in points)
     return svg.drawing(WIDTH, height, said, *parts)
-
-
-def scatter(
-    points: Sequence[Point],
-    *,
-    title: str,
-    cost: str,
-    say: Callable[[float], str] = plain,
-    tick: Callable[[float], str] = plain,
-) -> Markup:
-    """The headline figure over its cost; the upper left is best. Costs a factor of 5 apart are logarithmic."""
-    height = 262.0
-    costs, low = [point.cost for point in points], min(point.ends[0] for point in points)
-    high = max(point.ends[1] for point in points)
-    log = far_apart(points)
-    near, far = (min(costs) / 1.5, max(costs) * 1.5) if log else (0.0, max(costs) * 1.15 or 1.0)
-    x = svg.Scale(near, far, 52, WIDTH - 14, log)
-    pad = 0.08 * (high - low) or 0.02
-    y = svg.Scale(max(0.0, low - pad), min(1.0, high + pad), height - 40, 10)
-    parts = [svg.axis_y(y, 52, WIDTH - 14, partial(percent, digits=_digits(y)), 4)]
-    parts += [svg.axis_x(x, 10, height - 40, tick, 4), svg.text(233, height - 8, cost, anchor="middle")]
-    places = svg.spread([y(point.value) - 11 for point in points], 13, 14, height - 48)
-    for point, place in zip(points, places, strict=True):
-        at, level = x(point.cost), y(point.value)
-        parts.append(svg.line(at, y(point.ends[0]), at, y(point.ends[1]), f"whisker {point.role}"))
-        parts.append(svg.mark(point.role, at, level, f"{point.said}, {say(point.cost)} {cost}"))
-        beyond = at > WIDTH * 0.62
-        near_mark = (at - 8, "end") if beyond else (at + 8, "start")
-        parts.append(
-            svg.text(
-                near_mark[0],
-                place,
-                _short(point.label, 18),
-                anchor=near_mark[1],
-                style=f"label strong halo {point.role}",
-            )
-        )
-    said = f"{title} against {cost}. " + "; ".join(f"{p.said} at {say(p.cost)}" for p in points)
-    return svg.drawing(WIDTH, height, said, *parts)
-
-
-def far_apart(points: Sequence[Point]) -> bool:
-    """Whether costs need a logarithmic axis."""
-    costs = [point.cost for point in points]
-    return min(costs) > 0 and max(costs) > 5 * min(costs)
 
 
 def by_class(rows: Sequence[tuple[str, dict[str, float]]], *, title: str, low: float) -> Markup:
@@ -209,11 +173,11 @@ def by_class(rows: Sequence[tuple[str, dict[str, float]]], *, title: str, low: f
     """
     height = 26.0 + ROW * len(rows)
     x = svg.Scale(0.0 if low < 0.3 else max(0.0, low - 0.05), 1.0, 112, WIDTH - 14)
-    parts = [svg.axis_x(x, 4, height - 20, partial(percent, digits=_digits(x)), 4)]
+    parts = [svg.axis_x(x, 4, height - 20, partial(percent, digits=digits(x)), 4)]
     lanes = [key for key in SIGNS if any(key in found for _, found in rows)]
     for place, (name, found) in enumerate(rows):
         y = 6.0 + ROW * (place + 0.5)
-        parts.append(svg.text(102, y, _short(name, 16), anchor="end"))
+        parts.append(svg.text(102, y, short(name, 16), anchor="end"))
         if place:
             parts.append(svg.line(112, y - ROW / 2, WIDTH - 14, y - ROW / 2, "grid"))
         for lane, key in enumerate(lanes):  # lanes, because equal values would hide each other
@@ -231,9 +195,11 @@ def role(stage: str) -> str:
     return stage if stage in SIGNS else "other"
 
 
-def _digits(scale: svg.Scale) -> int:
+def digits(scale: svg.Scale) -> int:
+    """Of percentages on an axis, as many as tell its ticks apart."""
     return 0 if scale.high - scale.low >= 0.035 else 1
 
 
-def _short(name: str, most: int) -> str:
+def short(name: str, most: int) -> str:
+    """A name in at most that many letters."""
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -13,13 +13,15 @@ from stillroom.report import about
 from stillroom.report.format import number
 
 ROLES = ("teacher", "baseline", "student")
+RUNTIMES = {"onnx": "ONNX", "openvino": "OpenVINO", "executorch": "ExecuTorch", "litert": "LiteRT"}
 
 
 @dataclass(frozen=True)
 class Measured:
     """One figure of `metrics.json`: `value` is a finite float, a dict (recall by class), or None.
 
-    `max_difference`: of an agreement, how far the two answers that differ most are apart.
+    `max_difference`: of an agreement, how far the two answers that differ most are apart. `source`: of an energy,
+    "measured" or "estimated". `cost`: of a Performance-Cost Ratio, "energy" or "bytes".
     """
 
     value: Any
@@ -28,16 +30,20 @@ class Measured:
     how: str = ""
     stable: bool = True
     max_difference: float | None = None
+    source: str = ""
+    cost: str = ""
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """Whatever answers for an image: teacher, baseline, student or an exported file.
+    """Whatever answers for an image: teacher, baseline, student, a network on the way to it, or an exported file.
 
     Attributes:
-        key: its name in `samples/probe.json`: "teacher", "onnx-8".
-        role: its colour and mark: "teacher", "baseline", "student" or "file".
+        key: its name in `samples/probe.json`: "teacher", "prune", "onnx-8".
+        role: its colour and mark: "teacher", "baseline", "stage", "student" or "file".
         verified: None for what is not a file.
+        what: what made it, where a compression did: "prune, macs=0.5".
+        front: whether it is on the Pareto front; None where that was not asked.
     """
 
     key: str
@@ -48,6 +54,8 @@ class Speaker:
     bits: int | None = None
     target: str = ""
     path: str = ""
+    what: str = ""
+    front: bool | None = None
 
     def value(self, name: str) -> float | None:
         """A figure's finite value, or None."""
@@ -68,6 +76,7 @@ class Folder:
     recipe: str
     speakers: tuple[Speaker, ...]
     probe: dict[str, Any]
+    target: dict[str, Any] = field(default_factory=dict)
 
     def speaker(self, key: str) -> Speaker | None:
         """The speaker of that key, or None."""
@@ -80,6 +89,10 @@ class Folder:
             found = found.get(name) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
 
+    def table(self, name: str) -> list[dict[str, Any]]:
+        """A list of tables in `run.json`; empty where it is missing or none."""
+        return _dicts(self.run.get(name))
+
     def leads(self, speaker: Speaker | None) -> float | None:
         """A speaker's headline figure; None where there is none."""
         return speaker.value(self.about.headline) if speaker else None
@@ -88,6 +101,11 @@ class Folder:
     def files(self) -> tuple[Speaker, ...]:
         """The exported files."""
         return tuple(speaker for speaker in self.speakers if speaker.role == "file")
+
+    @property
+    def stages(self) -> tuple[Speaker, ...]:
+        """The networks between the first student and the last, where compressions made such."""
+        return tuple(speaker for speaker in self.speakers if speaker.role == "stage")
 
     @property
     def classes(self) -> list[str]:
@@ -105,13 +123,16 @@ def read(path: Path) -> Folder:
     if not (path / "run.json").is_file():
         raise Failure("SR-C460", folder=path)
     recipe, run = path / "recipe.toml", _json(path / "run.json")
+    metrics = _json(path / "metrics.json")
+    target = metrics.get("target")
     return Folder(
         path=path,
         run=run,
         about=about.read(run.get("task")),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
-        speakers=_speakers(_json(path / "metrics.json")),
+        speakers=_speakers(metrics, run),
         probe=_json(path / "samples" / "probe.json"),
+        target=target if isinstance(target, dict) else {},
     )
 
 
@@ -127,13 +148,16 @@ def figure(found: Any) -> Measured | None:
         return None
     stable = found.get("stable", True) is not False
     how, apart = str(found.get("how") or ""), number(found.get("max_difference"))
-    return Measured(value, _ends(found.get("ci95")), _whole(found.get("n")), how, stable, apart)
+    more = {name: str(found.get(name) or "") for name in ("source", "cost")}
+    return Measured(value, _ends(found.get("ci95")), _whole(found.get("n")), how, stable, apart, **more)
 
 
 def digests(folder: Folder) -> list[tuple[str, int, str]]:
     """(path, bytes, sha256) of the student's weights and of every exported file that is there."""
     found = []
-    for name in ["student.safetensors", *(speaker.path for speaker in folder.files)]:
+    files = [speaker.path for speaker in folder.files]
+    weights = [f"{path.removesuffix('.xml')}.bin" for path in files if path.endswith(".xml")]  # OpenVINO's
+    for name in ["student.safetensors", *files, *weights]:
         file = inside(folder.path, name)
         if file is not None:
             with file.open("rb") as stream:
@@ -150,13 +174,37 @@ def inside(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _speakers(metrics: dict[str, Any]) -> tuple[Speaker, ...]:
-    found = [
-        Speaker(role, role, role, _figures(metrics[role])) for role in ROLES if isinstance(metrics.get(role), dict)
-    ]
-    exports = metrics.get("exports")
-    found += [_file(export) for export in exports if isinstance(export, dict)] if isinstance(exports, list) else []
-    return tuple(found)
+def _speakers(metrics: dict[str, Any], run: dict[str, Any]) -> tuple[Speaker, ...]:
+    made = _dicts(run.get("compress"))
+    what = {"student": str(made[-1].get("what") or "")} if made else {}
+    found = {
+        role: Speaker(role, role, role, _figures(metrics[role]), what=what.get(role, ""), front=_front(metrics[role]))
+        for role in ROLES
+        if isinstance(metrics.get(role), dict)
+    }
+    student = [found.pop("student")] if "student" in found else []
+    files = [_file(export) for export in _dicts(metrics.get("exports"))]
+    return (*found.values(), *_stages(_dicts(metrics.get("stages"))), *student, *files)
+
+
+def _stages(rows: list[dict[str, Any]]) -> list[Speaker]:
+    found: list[Speaker] = []
+    for row in rows:
+        name = str(row.get("stage") or "stage")
+        same = sum(one.key.partition("#")[0] == name for one in found)  # one of several of that name
+        key = f"{name}#{same + 1}" if same else name
+        what = str(row.get("what") or "")
+        found.append(Speaker(key, "stage", name, _figures(row), what=what, front=_front(row)))
+    return found
+
+
+def _front(row: dict[str, Any]) -> bool | None:
+    found = row.get("front")
+    return found if isinstance(found, bool) else None
+
+
+def _dicts(found: Any) -> list[dict[str, Any]]:
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _file(export: dict[str, Any]) -> Speaker:
@@ -164,12 +212,13 @@ def _file(export: dict[str, Any]) -> Speaker:
     return Speaker(
         key=f"{target}-{bits}",
         role="file",
-        label=f"{kind(bits)} {target.upper() if target == 'onnx' else target}",
+        label=f"{kind(bits)} {RUNTIMES.get(target, target)}",
         figures=_figures(export),
         verified=export.get("verified") is True,
         bits=bits,
         target=target,
         path=str(export.get("path") or ""),
+        front=_front(export),
     )
 
 

@@ -55,6 +55,12 @@ def signed(difference: Any) -> str:
     return EMPTY if gap is None else f"{100 * gap:+.1f}".replace("-", "−")
 
 
+def change(value: Any, before: Any) -> str:
+    """How far a value moved from the one before: "−49.8 %", "±0 %"; empty where one of them is missing."""
+    ratio = divide(value, before)
+    return "" if ratio is None else "±0 %" if ratio == 1 else f"{100 * (ratio - 1):+.1f} %".replace("-", "−")
+
+
 def count(value: Any) -> str:
     """A number of things: "940", "27.2 k", "1.24 M"."""
     return _scaled(value, (("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)))
@@ -63,6 +69,11 @@ def count(value: Any) -> str:
 def size(value: Any) -> str:
     """Bytes, decimal: "39.1 kB", "4.2 MB"."""
     return _scaled(value, ((" B", 1.0), (" kB", 1e3), (" MB", 1e6), (" GB", 1e9), (" TB", 1e12)))
+
+
+def joules(value: Any) -> str:
+    """An energy: "1.52 mJ", "12.0 J"."""
+    return _scaled(value, ((" µJ", 1e-6), (" mJ", 1e-3), (" J", 1.0)))
 
 
 def milliseconds(value: Any) -> str:

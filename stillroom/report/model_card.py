@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stillroom.files import write
-from stillroom.report import folder, snippets, table, words
+from stillroom.report import budget, costs, folder, snippets, table, trail, words
 from stillroom.report.folder import Folder
 from stillroom.report.format import duration, whole
+from stillroom.report.table import Line
 
 NAMED = 20  # classes written out in the text
 OUTPUT = {
@@ -63,6 +65,13 @@ def render(path: Path) -> str:
             use=_use(found),
             teacher=_teacher(found),
             rows=table.rows(found),
+            costs=costs.rows(found),
+            costs_notes=costs.notes(found),
+            budget=budget.read(found),
+            limit_names=budget.LIMITS,
+            candidate_names=budget.CANDIDATES,
+            trail=trail.lines(found),
+            trail_names=trail.names(found),
             machine=str(found.part("hardware").get("cpu") or ""),
             input=_input(found),
             snippets=_snippets(found),
@@ -106,7 +115,15 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["whole"] = whole
+    made.globals["grid"] = _grid
     return made
+
+
+def _grid(names: Sequence[str], lines: Sequence[Line]) -> Markup:
+    """A plain table, what is in it escaped."""
+    rows = [names, ["---", *("---:" for _ in names[1:])], *((line.title, *line.cells) for line in lines)]
+    shown = [[cell if place == 1 else escaped(cell) for cell in row] for place, row in enumerate(rows)]
+    return Markup("\n".join("| " + " | ".join(row) + " |" for row in shown))
 
 
 def _quoted(value: Any) -> Markup:
@@ -118,12 +135,13 @@ def _quoted(value: Any) -> Markup:
 def _library(found: Folder) -> str:
     kind, _, rest = str(found.part("networks", "student").get("network") or "").partition("/")
     sorts = found.about.answers == "classes"  # else only the trunk is theirs
-    theirs = rest and sorts and kind in ("timm", "torchvision")
+    theirs = rest and sorts and kind in ("timm", "torchvision") and not snippets.reformed(found)
     return kind if theirs else "stillroom"
 
 
 def _tags(found: Folder) -> list[str]:
     tags = [found.about.tag, "knowledge-distillation", "stillroom"]
+    tags += ["model-compression"] if found.table("compress") else []
     return list(dict.fromkeys(tags + [file.target for file in found.files] + [_bits(found)])) if found.files else tags
 
 
@@ -150,11 +168,18 @@ def _what(found: Folder) -> str:
     student, data = table.network(found, "student") or "a network", found.part("data")
     teacher = table.network(found, "teacher")
     taught = f"a {student} that learned from a {teacher}" if teacher else f"a {student}"
+    taught += _compressed(found)
     size = f" of {data['size']} × {data['size']} pixels" if data.get("size") else ""
     colour = {1: "grey ", 3: "colour "}.get(data.get("channels", 0), "")
     noun = found.about.noun or "network"
     article = "An" if noun[:1].lower() in "aeiou" else "A"
     return f"{article} {noun}: {taught}, made by Stillroom. It takes {colour}images{size}."
+
+
+def _compressed(found: Folder) -> str:
+    """What made it smaller, one after the other; the first of the chain is the student as it was taught."""
+    done = [str(one.get("what")) for one in found.table("compress")[1:] if one.get("what")]
+    return f" and was then compressed ({'; '.join(done)})" if done else ""
 
 
 def _use(found: Folder) -> str:

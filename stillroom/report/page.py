@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from stillroom.files import write as write_file
-from stillroom.report import charts, folder, format, gallery, history, svg, table, words
+from stillroom.report import budget, charts, costs, folder, format, gallery, history, scatter, svg, table, trail, words
+from stillroom.report.charts import Chart
 from stillroom.report.folder import ROLES, Folder, Speaker
 
 HERE = Path(__file__).parent
 MANY = 40  # classes: above this only the worst are drawn
 WORST = 20
 NAMES = {"macs": "MACs", "bytes": "size", "latency_ms": "latency, p50", "latency_p95_ms": "latency, p95"}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing with its title and a line of explanation."""
-
-    title: str
-    drawing: Markup
-    note: str = ""
+NAMES |= {"peak_mb": "peak memory", "load_ms": "time to load", "energy_j": "energy", "pcr": "Performance-Cost Ratio"}
 
 
 def write(folder: Path) -> Path:
@@ -60,7 +52,15 @@ def render(path: Path) -> str:
             rows=table.rows(found),
             further=table.further(found),
             agreement=table.agreement(found),
+            costs=costs.rows(found),
+            costs_notes=costs.notes(found),
             overview=_overview(found),
+            tradeoff=scatter.pareto(found),
+            budget=budget.read(found),
+            limit_names=budget.LIMITS,
+            candidate_names=budget.CANDIDATES,
+            trail=trail.lines(found),
+            trail_names=trail.names(found),
             curves=_curves(past, found.about.title),
             lessons=words.lessons(found),
             by_class=_by_class(found),
@@ -114,26 +114,19 @@ def _overview(found: Folder) -> list[Chart]:
     if not measured:
         return []
     title = found.about.title
-    dots = charts.intervals([_point(found, speaker) for speaker in measured], title=title)
+    dots = charts.intervals([scatter.point(found, speaker) for speaker in measured], title=title)
     drawn = [Chart(title, dots, "Whiskers are 95 % intervals.")]
-    for name, cost, say, tick in (
-        ("latency_ms", "ms for one image, median", format.milliseconds, format.plain),
-        ("macs", "MACs for one image", format.count, format.count),
-    ):
-        points = [_point(found, speaker, name) for speaker in measured if speaker.value(name) is not None]
+    if scatter.pareto(found):  # which says it better
+        return drawn
+    for axis in (scatter.LATENCY, scatter.MACS):
+        points = [
+            scatter.point(found, speaker, axis.figure) for speaker in measured if speaker.value(axis.figure) is not None
+        ]
         if len(points) > 1:
-            what = "latency" if name == "latency_ms" else "MACs"
-            note = "Upper left is better" + ("; logarithmic in cost." if charts.far_apart(points) else ".")
-            drawing = charts.scatter(points, title=title, cost=cost, say=say, tick=tick)
-            drawn.append(Chart(f"{title} against {what}", drawing, note))
-            break
+            note = "Upper left is better" + ("; logarithmic in cost." if scatter.far_apart(points) else ".")
+            drawing = scatter.scatter(points, axis, title=title)
+            return [*drawn, Chart(f"{title} against {axis.name}", drawing, note)]
     return drawn
-
-
-def _point(found: Folder, speaker: Speaker, cost: str = "") -> charts.Point:
-    value, spent = found.leads(speaker), speaker.value(cost) if cost else 0.0
-    ends = speaker.interval(found.about.headline)
-    return charts.Point(speaker.role, speaker.label, value or 0.0, ends, spent or 0.0)
 
 
 def _curves(past: history.History, title: str) -> list[Chart]:

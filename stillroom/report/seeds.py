@@ -46,10 +46,13 @@ class Spread:
     Attributes:
         values: seed -> value; at least one.
         how: how each of them was measured.
+        kind: of an energy "measured" or "estimated", of a Performance-Cost Ratio what it is counted in; both where
+            seeds differ.
     """
 
     values: dict[int, float]
     how: str = ""
+    kind: str = ""
 
     @property
     def mean(self) -> float:
@@ -124,8 +127,16 @@ class Seeds:
         said = {seed: run.speaker(speaker) for seed, run in self.measured.items()}
         found = {seed: one.value(name) for seed, one in said.items() if one}
         values = {seed: value for seed, value in found.items() if value is not None}
-        hows = [one.figures[name].how for one in said.values() if one and name in one.figures]
-        return Spread(values, next(iter(hows), "")) if values else None
+        figures = [one.figures[name] for one in said.values() if one and name in one.figures]
+        kinds = {figure.source or figure.cost for figure in figures}
+        kind = " and ".join(sorted(kinds - {""}))
+        return Spread(values, next((figure.how for figure in figures), ""), kind) if values else None
+
+    def on_front(self, speaker: str) -> list[int] | None:
+        """The seeds in which it is on the Pareto front; None where that was never asked."""
+        said = {seed: one.front for seed, run in self.measured.items() if (one := run.speaker(speaker))}
+        asked = any(front is not None for front in said.values())
+        return [seed for seed, front in said.items() if front] if asked else None
 
     def gain(self, name: str) -> Spread | None:
         """Student minus untaught student of the same seed; None where no seed has both."""
@@ -167,7 +178,11 @@ class Seeds:
         """`metrics.json` of all seeds: in the shape of a run's, each figure with its mean as `value`."""
         found: dict[str, Any] = {"seeds": list(self.measured)}
         found |= {"missing": {str(seed): how for seed, how in self.missing().items()}} if self.missing() else {}
-        found |= {one.key: self._figures(one) for one in self.speakers if one.role != "file"}
+        found |= {one.key: self._figures(one) for one in self.speakers if one.role not in ("file", "stage")}
+        stages = [one for one in self.speakers if one.role == "stage"]
+        found |= (
+            {"stages": [{"stage": one.key, "what": one.what} | self._figures(one) for one in stages]} if stages else {}
+        )
         found["exports"] = [
             {"target": one.target, "bits": one.bits, "verified": not self.unverified(one.key)}
             | {"unverified_seeds": self.unverified(one.key)}
@@ -182,7 +197,9 @@ class Seeds:
     def _figures(self, speaker: Speaker) -> dict[str, Any]:
         found = {name: self.spread(speaker.key, name) for name in speaker.figures}
         count = f"mean over {len(self.measured)} seeds; of each"
-        return {name: one.as_dict() | {"how": f"{count}: {one.how}"} for name, one in found.items() if one}
+        said = {name: one.as_dict() | {"how": f"{count}: {one.how}"} for name, one in found.items() if one}
+        front = self.on_front(speaker.key)
+        return said if front is None else said | {"front_seeds": front}
 
 
 def there(path: Path) -> bool:

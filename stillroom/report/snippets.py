@@ -1,4 +1,4 @@
-"""Code for the model card that loads what a run made: plain torch for the student, onnxruntime for exported files.
+"""Code for the model card that loads what a run made: plain torch for the student, its runtime for each exported file.
 
 Names from the folder enter the code as Python literals only, so that none of them can become code.
 """
@@ -6,6 +6,7 @@ Names from the folder enter the code as Python literals only, so that none of th
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from stillroom.report.folder import Folder, Speaker, inside
@@ -24,7 +25,7 @@ def student(folder: Folder) -> str:
     extra = "".join(f", {key}={value!r}" for key, value in arguments.items() if key.isidentifier())
     kind, _, rest = name.partition("/")
     channels = int(header.get("channels") or shape[1])
-    plain = rest and answers == "classes"
+    plain = rest and answers == "classes" and not reformed(folder)  # another form than the library builds
     if plain and kind == "timm" and not arguments.get("distilled"):  # timm has no such argument
         made = f"timm.create_model({rest!r}, num_classes={len(folder.classes)}, in_chans={channels}{extra})"
         lines = ["import timm", *_plain(folder, made, shape, header)]
@@ -41,10 +42,12 @@ def _restored(folder: Folder, name: str, shape: tuple[int, ...], extra: str) -> 
     classes = None if answers == "vector" else len(folder.classes)  # a vector is as wide as its network makes it
     said = f", answers={answers!r}" if answers != "classes" else ""
     facts = f"classes={classes}, channels={shape[1]}, size={shape[2]}{said}{extra}"
+    form = ["# The file says how it was pruned or factorised; the library alone would build another network."]
     return [
         "import torch",
         "from stillroom.models import restore",
         "",
+        *(form if reformed(folder) else []),
         *_named(folder),
         f'network = restore({name!r}, "student.safetensors", {facts}).eval()',
         f"images = torch.zeros{shape}  # yours, 0..1",
@@ -90,31 +93,100 @@ def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, 
     ]
 
 
+@dataclass(frozen=True)
+class Runtime:
+    """How a kind of file is opened and asked.
+
+    Attributes:
+        imports: whole lines.
+        opens: lines in which `{path}` is the file.
+        asks: lines that give it `images`.
+        answer: what is then the answer, [B, ...] as numpy holds it.
+        named: lines in which the file's own words become `classes`; none: the card writes the names out.
+        single: it takes one image, of the size that the data have.
+    """
+
+    imports: tuple[str, ...]
+    opens: tuple[str, ...]
+    asks: tuple[str, ...]
+    answer: str
+    named: tuple[str, ...] = ()
+    single: bool = False
+
+
+RUNTIMES = {
+    "onnx": Runtime(
+        ("import numpy as np", "import onnxruntime"),
+        ("session = onnxruntime.InferenceSession({path})",),
+        (),
+        "session.run(None, {session.get_inputs()[0].name: images})[0]",
+    ),
+    "openvino": Runtime(
+        ("import numpy as np", "import openvino"),
+        (
+            "graph = openvino.Core().read_model({path})",
+            "# Without the hint it computes floats in bfloat16 wherever the processor can.",
+            'model = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+        ),
+        (),
+        "model(images)[0]",
+        named=('classes = json.loads(graph.get_rt_info(["stillroom", "classes"]).value)',),
+    ),
+    "executorch": Runtime(
+        ("import numpy as np", "import torch", "from executorch.runtime import Runtime"),
+        ("program = Runtime.get().load_program({path})", 'method = program.load_method("forward")'),
+        (),
+        "method.execute([torch.from_numpy(images)])[0].numpy()",
+        named=(
+            'facts = json.loads(program.load_method("facts").execute([])[0])',
+            'classes = json.loads(facts["classes"])',
+        ),
+        single=True,
+    ),
+    "litert": Runtime(
+        ("import numpy as np", "from ai_edge_litert.interpreter import Interpreter"),
+        ("model = Interpreter({path})", "model.allocate_tensors()"),
+        ('model.set_tensor(model.get_input_details()[0]["index"], images)', "model.invoke()"),
+        'model.get_tensor(model.get_output_details()[0]["index"])',
+        named=(
+            'facts = json.loads(zipfile.ZipFile({path}).read("facts.json"))',
+            'classes = json.loads(facts["classes"])',
+        ),
+        single=True,
+    ),
+}
+"""Kind of file -> how it is run."""
+
+
 def file(folder: Folder, export: Speaker) -> str:
-    """Code that runs one exported ONNX file; "" for other kinds of files."""
-    if export.target != "onnx" or not export.path:
+    """Code that runs one exported file; "" for a kind of file that is not known here."""
+    runtime = RUNTIMES.get(export.target)
+    if runtime is None or not export.path:
         return ""
-    asked, *lines = ONNX.get(folder.about.answers, ONNX[""])
+    answers = folder.about.answers
+    asked, *lines = ANSWERS.get(f"one {answers}" if runtime.single else answers) or ANSWERS.get(answers, ANSWERS[""])
     batch, channels, *size = _shape(folder)
-    boxes = folder.about.answers == "boxes"  # which are in pixels of the image as it is
-    shape = (2 if folder.about.answers == "vector" else batch, channels, *((480, 640) if boxes else size))
-    any_size = ", of any size" if boxes else ""
+    free = answers == "boxes" and not runtime.single  # boxes are in pixels of the image as it is
+    pair = answers == "vector" and not runtime.single
+    shape = (2 if pair else batch, channels, *((480, 640) if free else size))
+    own = [] if answers == "vector" else [line.replace("{path}", repr(export.path)) for line in runtime.named]
     return "\n".join(
         [
-            *_json(folder),
-            "import numpy as np",
-            "import onnxruntime",
+            *(_standard(own) if own else _json(folder)),
+            *runtime.imports,
             "",
-            *_named(folder),
-            f"session = onnxruntime.InferenceSession({export.path!r})",
-            f"images = np.zeros({shape!r}, dtype=np.float32)  # yours{any_size}, 0..1",
-            asked.format("session.run(None, {session.get_inputs()[0].name: images})[0]"),
+            *([] if own else _named(folder)),
+            *(line.replace("{path}", repr(export.path)) for line in runtime.opens),
+            *own,
+            f"images = np.zeros({shape!r}, dtype=np.float32)  # yours{', of any size' if free else ''}, 0..1",
+            *runtime.asks,
+            asked.format(runtime.answer),
             *lines,
         ]
     )
 
 
-ONNX = {
+ANSWERS = {
     "classes": ["logits = {}", "print(classes[int(logits[0].argmax())])"],
     "pixels": ["mask = {}[0].argmax(0)  # [H, W]", "print({classes[k] for k in np.unique(mask)})"],
     "boxes": [
@@ -125,9 +197,10 @@ ONNX = {
         "        print(classes[int(label)], score, box)",
     ],
     "vector": ["one, other = {}", "print(float(one @ other))  # their cosine, for both have length 1"],
+    "one vector": ["vector = {}[0]", "print(vector.shape, float(vector @ vector))  # its length is 1"],
     "": ["print({}.shape)"],
 }
-"""Kind of answers -> what is done with them."""
+"""Kind of answers -> what is done with them; "one vector" is that of a file that takes one image."""
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -142,6 +215,11 @@ def metadata(path: Path) -> dict[str, str]:
         return {}
 
 
+def reformed(folder: Folder) -> bool:
+    """Whether the student has another form than its family builds, as a pruned one has: its file tells which."""
+    return metadata(folder.path / "student.safetensors").get("form", "[]") != "[]"
+
+
 def there(folder: Folder) -> bool:
     """Whether the student's weights lie in the folder."""
     return inside(folder.path, "student.safetensors") is not None
@@ -149,6 +227,11 @@ def there(folder: Folder) -> bool:
 
 def _json(folder: Folder) -> list[str]:
     return ["import json", ""] if len(folder.classes) > INLINE and folder.about.answers != "vector" else []
+
+
+def _standard(lines: list[str]) -> list[str]:
+    """Imports of what lines need of Python's own library."""
+    return [*(f"import {name}" for name in ("json", "zipfile") if any(f"{name}." in line for line in lines)), ""]
 
 
 def _named(folder: Folder) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,17 @@ from markupsafe import Markup
 
 from stillroom.files import write as write_file
 from stillroom.files import write_json
-from stillroom.report import format, model_card, page, seeds, svg, table
+from stillroom.report import budget, format, model_card, page, seeds, svg, table
 from stillroom.report.about import titled
 from stillroom.report.charts import WIDTH
+from stillroom.report.costs import MISSING
 from stillroom.report.folder import ROLES, Speaker
 from stillroom.report.format import EMPTY, percent, signed
 from stillroom.report.seeds import Seeds, Spread
-from stillroom.report.table import Cell, Row
+from stillroom.report.table import Cell, Line, Row
 
 LANE = 46.0  # height of a speaker's row in the chart
 FEW = 4  # seeds, up to which the interval is much wider than that of many
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a plain table; `link` leads to the page of what it is about."""
-
-    title: str
-    cells: tuple[str, ...]
-    link: str = ""
 
 
 def write(folder: Path) -> Path:
@@ -118,6 +109,8 @@ def states(found: Seeds) -> list[str]:
         if speaker.role == "file"
         for seed in found.unverified(speaker.key)
     ]
+    targets = {seed: run.target for seed, run in found.measured.items() if run.target}
+    bad += [f"Seed {n}: {budget.verdict(one)}" for n, one in targets.items() if budget.word(one) == "MISSED"]
     for seed, how in found.missing().items():
         code = "" if how["exit_code"] in (None, 0) else f", exit code {how['exit_code']}"
         bad.append(f"Seed {seed} is not in these figures: its status is “{how['status']}”{code}.")
@@ -152,14 +145,28 @@ def _row(found: Seeds, speaker: Speaker) -> Row:
         _cell("MACs", spread("macs"), lambda one: format.count(one.mean)),
         _cell("Size", spread("bytes"), lambda one: format.size(one.mean)),
         _cell("Latency, p50", spread("latency_ms"), _time, _times),
+        *_needs(found, speaker),
     )
     if speaker.role != "file":
         network = table.network(found.first, speaker.role)
         notes = {"teacher": f"{network}; {teacher(found)}", "baseline": "the same student, untaught"}
+        notes |= {"stage": speaker.what} | ({"student": f"{network}, after {speaker.what}"} if speaker.what else {})
         return Row(speaker, speaker.label, notes.get(speaker.role, network), cells, "")
     count, bad = len(found.measured), len(found.unverified(speaker.key))
     note = f"verified in {count - bad} of {count} seeds"
     return Row(speaker, speaker.label, note, cells, "UNVERIFIED" if bad else "verified")
+
+
+def _needs(found: Seeds, speaker: Speaker) -> list[Cell]:
+    """Memory, energy and Performance-Cost Ratio, for all where any has one."""
+    said: tuple[tuple[str, str, Callable[[Spread], str]], ...] = (
+        ("peak_mb", "Peak memory", lambda one: f"{format.significant(one.mean, 3)} MB"),
+        ("energy_j", "Energy", lambda one: f"{format.joules(one.mean)}, {one.kind or 'measured'}"),
+        ("pcr", "PCR", lambda one: format.significant(one.mean, 3) + (f", by {one.kind}" if one.kind else "")),
+    )
+    there = [one for one in said if any(one[0] in other.figures for other in found.speakers)]
+    cells = [_cell(title, found.spread(speaker.key, name), say) for name, title, say in there]
+    return [Cell("Energy", MISSING) if cell.name == "Energy" and cell.text == EMPTY else cell for cell in cells]
 
 
 def _cell(

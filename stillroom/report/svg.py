@@ -96,7 +96,7 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
 
 
 def mark(role: str, x: float, y: float, said: str = "", size: float = 4.5) -> Markup:
-    """A role's own sign, so that colour is never the only difference: square, ring, disc, diamond."""
+    """A role's own sign, so that colour is never the only difference: square, ring, triangle, disc, diamond."""
     title = (element("title", said),) if said else ()
     style = f"mark {role}"
     if role == "teacher":
@@ -108,6 +108,10 @@ def mark(role: str, x: float, y: float, said: str = "", size: float = 4.5) -> Ma
         return element(
             "path", *title, d=f"M{x} {y - reach}l{reach} {reach}l{-reach} {reach}l{-reach} {-reach}z", class_=style
         )
+    if role == "stage":
+        reach = round(1.15 * size, 1)
+        path = f"M{x} {round(y - reach, 1)}l{reach} {round(1.8 * reach, 1)}h{-2 * reach}z"
+        return element("path", *title, d=path, class_=style)
     return element("circle", *title, cx=x, cy=y, r=size - 0.8 if role == "baseline" else size, class_=style)
 
 

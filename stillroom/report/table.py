@@ -10,6 +10,7 @@ from stillroom.report.folder import Folder, Measured, Speaker
 from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, rate, share, size
 
 ELSEWHERE = {"agreement", "parameters", "macs", "bytes", "latency_ms", "latency_p95_ms", "throughput"}
+ELSEWHERE |= {"peak_mb", "load_ms", "energy_j", "pcr"}
 """Figures with a column of their own, beside the headline figure."""
 CHECKED = {"gate", "max_difference", "mean_difference", "verified"}
 """What a file was held to; no figure of how good it is."""
@@ -35,6 +36,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A line of a plain table; `link` leads to the page of what it is about."""
+
+    title: str
+    cells: tuple[str, ...]
+    link: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
     """One speaker: "verified", "UNVERIFIED" or, for what is not a file, "" as its badge."""
 
@@ -46,7 +56,7 @@ class Row:
 
 
 def rows(folder: Folder) -> list[Row]:
-    """The rows in the order of the page: teacher, baseline, student, files."""
+    """The rows in the order of the page: teacher, baseline, the networks on the way to the student, student, files."""
     teacher = folder.speaker("teacher")
     return [_row(speaker, teacher, folder) for speaker in folder.speakers]
 
@@ -90,7 +100,7 @@ def _row(speaker: Speaker, teacher: Speaker | None, folder: Folder) -> Row:
         _cell("MACs", speaker, "macs", teacher),
         _cell("Size", speaker, "bytes", teacher),
         _latency(speaker),
-        Cell("Throughput", rate(speaker.value("throughput")), hover=_hover(speaker.figures.get("throughput"))),
+        Cell("Throughput", rate(speaker.value("throughput")), hover=hover(speaker.figures.get("throughput"))),
     )
     badge = "" if speaker.verified is None else "verified" if speaker.verified else "UNVERIFIED"
     return Row(speaker, speaker.label, _note(speaker, folder), cells, badge)
@@ -101,6 +111,10 @@ def _note(speaker: Speaker, folder: Folder) -> str:
         return "the same student, untaught"
     if speaker.role == "file":
         return speaker.path.rsplit("/", 1)[-1]
+    if speaker.role == "stage":
+        return speaker.what
+    if speaker.role == "student" and speaker.what:
+        return f"{network(folder, speaker.role)}, after {speaker.what}"
     other = folder.run.get("teacher_of_seed") if speaker.role == "teacher" else None
     return network(folder, speaker.role) + ("" if other is None else f", that of seed {other}")
 
@@ -120,7 +134,7 @@ def _titled(about: Any) -> str:
 
 
 def _figure(title: str, found: Measured | None) -> Cell:
-    return Cell(title, percent(found.value), _interval(found), _hover(found)) if found else Cell(title, EMPTY)
+    return Cell(title, percent(found.value), _interval(found), hover(found)) if found else Cell(title, EMPTY)
 
 
 def _agreement(speaker: Speaker) -> Cell:
@@ -129,7 +143,7 @@ def _agreement(speaker: Speaker) -> Cell:
         return Cell("Agreement", EMPTY)
     with_whom = "with student" if speaker.role == "file" else "with teacher"
     apart = "" if found.max_difference is None else f"Largest difference {exact(found.max_difference)}"
-    return Cell("Agreement", percent(found.value), with_whom, _hover(found, interval(found.ci95), apart))
+    return Cell("Agreement", percent(found.value), with_whom, hover(found, interval(found.ci95), apart))
 
 
 def _latency(speaker: Speaker) -> Cell:
@@ -139,7 +153,7 @@ def _latency(speaker: Speaker) -> Cell:
     late = milliseconds(tail.value) if tail else EMPTY
     unstable = "" if middle.stable and (tail is None or tail.stable) else "unstable"
     text = f"{milliseconds(middle.value)} / {late} ms"
-    return Cell("Latency, p50 / p95", text, hover=_hover(middle), flag=unstable)
+    return Cell("Latency, p50 / p95", text, hover=hover(middle), flag=unstable)
 
 
 def _cell(title: str, speaker: Speaker, name: str, teacher: Speaker | None) -> Cell:
@@ -148,12 +162,13 @@ def _cell(title: str, speaker: Speaker, name: str, teacher: Speaker | None) -> C
         return Cell(title, EMPTY)
     text = size(found.value) if name == "bytes" else count(found.value)
     part = share(found.value, teacher.value(name)) if teacher and speaker.role != "teacher" else EMPTY
-    return Cell(title, text, "" if part == EMPTY else part, _hover(found))
+    return Cell(title, text, "" if part == EMPTY else part, hover(found))
 
 
 def _interval(found: Measured) -> str:
     return ", ".join(part for part in (interval(found.ci95), f"n {found.n:,}" if found.n else "") if part)
 
 
-def _hover(found: Measured | None, *more: str) -> str:
+def hover(found: Measured | None, *more: str) -> str:
+    """Every digit of a figure, and how it was measured."""
     return ". ".join(part for part in (exact(found.value), *more, found.how) if part) if found else ""

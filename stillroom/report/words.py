@@ -90,6 +90,9 @@ def limits(folder: Folder) -> list[str]:
         said.append(f"One seed ({seeds[0]}): how much another seed would change the figures was not measured.")
     if student and student.value("latency_ms") is not None:
         said.append("Latency and throughput belong to the machine named here; another machine has other figures.")
+    where = str(folder.target.get("where") or "")
+    if where not in ("", "this machine"):
+        said.append(f"The target's figures were found on {where}, all others on the machine named here.")
     if verdict(folder)[0] in ("open", "worse"):
         said.append("This run does not show that the teacher made this student better than training it alone.")
     said.append("Robustness to other cameras, crops, noise or classes outside the list was not measured.")

@@ -1,0 +1,112 @@
+"""The card's code for files of other runtimes, and for a student that its library can't build, runs as written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from kit.page import change
+from safetensors.torch import save_file
+from torch import nn
+
+from stillroom.plugins import choices, module
+from stillroom.report import folder, model_card, snippets
+from stillroom.types import Output
+
+pytest_plugins = ["kit.fixtures"]
+
+CLASSES = tuple("abcdefghij")
+PACKAGE = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "litert": "ai_edge_litert"}
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte", "litert": ".tflite"}
+
+
+class Linear(nn.Module):
+    """Pixels to logits; the last class is never the first."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, images):
+        return Output(pred=self.layer(images.flatten(1)))
+
+
+def run(code: str, place: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def listed(run_copy: Path, target: str) -> folder.Folder:
+    """The run with one file of that runtime, and other class names than the file's."""
+    path = f"exports/student{SUFFIX[target]}"
+    row = {"target": target, "bits": 32, "path": path, "verified": True}
+    change(run_copy / "metrics.json", lambda m: m.update(exports=[row]))
+    return folder.read(run_copy)
+
+
+@pytest.mark.slow  # exporting takes a while
+@pytest.mark.parametrize("target", ["openvino", "executorch", "litert"])
+def test_the_code_of_a_file_says_what_its_network_says(run_copy: Path, target: str) -> None:
+    if target not in choices("export"):
+        pytest.skip(f"{target} is no target here")
+    pytest.importorskip(PACKAGE[target])
+    found, network = listed(run_copy, target), Linear().eval()
+    export = getattr(module("export", target), target)
+    path = run_copy / "exports" / f"student{SUFFIX[target]}"
+    try:
+        export(network, path, example=torch.rand(1, 1, 8, 8), classes=CLASSES)
+    except Exception as problem:
+        if getattr(problem, "code", "") in ("SR-X702", "SR-X732"):
+            pytest.skip(str(problem))
+        raise
+    best = int(network(torch.zeros(1, 1, 8, 8)).pred.argmax())
+    said = run(snippets.file(found, found.files[0]), run_copy)
+    names = CLASSES if snippets.RUNTIMES[target].named else found.classes
+    assert said.splitlines()[-1] == names[best]
+
+
+@pytest.mark.parametrize("answers", ["classes", "pixels", "boxes", "vector", "something else"])
+@pytest.mark.parametrize("target", list(SUFFIX))
+def test_the_code_compiles_for_every_kind_of_answer(run_copy: Path, target: str, answers: str) -> None:
+    change(run_copy / "run.json", lambda r: r.update(task={"headline": "accuracy", "answers": answers}))
+    found = listed(run_copy, target)
+    code = snippets.file(found, found.files[0])
+    compile(code, "card", "exec")
+    used = {name for name in ("json", "zipfile", "torch", "classes") if f"{name}." in code or f"{name}[" in code}
+    assert all(f"import {name}" in code or f"{name} = " in code for name in used)
+    single = snippets.RUNTIMES[target].single
+    assert ("(2, 1, 8, 8)" in code) == (answers == "vector" and not single)
+    assert ("480, 640" in code) == (answers == "boxes" and not single)
+
+
+def test_a_path_is_a_literal(run_copy: Path) -> None:
+    for target in SUFFIX:
+        change(
+            run_copy / "metrics.json", lambda m, t=target: m.update(exports=[{"target": t, "path": "a'\");{path}b\n"}])
+        )
+        found = folder.read(run_copy)
+        code = snippets.file(found, found.files[0])
+        compile(code, "card", "exec")
+        assert repr("a'\");{path}b\n") in code
+
+
+def test_a_student_of_another_form_is_not_loaded_by_its_library(run_copy: Path) -> None:
+    student = {"network": "timm/test_resnet", "arguments": {}}
+    change(run_copy / "run.json", lambda r: r["networks"]["student"].update(student))
+    file = run_copy / "student.safetensors"
+    about = {"classes": "10", "channels": "1", "mean": "0.0", "std": "1.0"}
+    save_file({"weight": torch.zeros(2)}, file, about)
+    assert "timm.create_model" in model_card.render(run_copy)
+    save_file({"weight": torch.zeros(2)}, file, about | {"form": "[]"})
+    assert "timm.create_model" in model_card.render(run_copy)
+    form = json.dumps([{"kind": "pruned", "layers": {"conv1": 3}}])
+    save_file({"weight": torch.zeros(2)}, file, about | {"form": form})
+    card = model_card.render(run_copy)
+    assert "timm.create_model" not in card and "restore('timm/test_resnet', \"student.safetensors\"" in card
+    assert "library_name: stillroom" in card and "how it was pruned" in card
