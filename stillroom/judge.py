@@ -16,14 +16,17 @@ from stillroom.data.dataset import Dataset
 from stillroom.data.loader import in_order
 from stillroom.data.random import spaced
 from stillroom.evaluate import Evaluation, Speaker, evaluate
+from stillroom.export._diagnosis import diagnose
 from stillroom.export._verify import Verification, settle
 from stillroom.metrics._figure import Figure
 from stillroom.plugins import module
 from stillroom.samples import Samples
 from stillroom.tasks.task import Task
+from stillroom.types import Output
 
 SHOWN = 32  # images at a time when test images are shown
 BATCH = 32  # images at a time when throughput is measured
+TELLING = 64  # images on which it is found out why a file failed
 GALLERY = 10_000  # images of a split, at most, that others are compared with
 
 
@@ -40,6 +43,18 @@ class Made:
     def name(self) -> str:
         """How it is called among the speakers."""
         return f"{self.target}-{self.bits}"
+
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Endings of the files beside it that it is nothing without."""
+        suffixes: tuple[str, ...] = module("export", self.target).SUFFIXES
+        return tuple(suffix for suffix in suffixes if suffix != self.path.suffix)
+
+    @property
+    def bytes(self) -> int:
+        """Of the file and its companions."""
+        files = [self.path, *(self.path.with_suffix(suffix) for suffix in self.companions)]
+        return sum(file.stat().st_size for file in files)
 
     def load(self, threads: int | None = None) -> Speaker:
         """The file on its own runtime."""
@@ -88,6 +103,10 @@ def judge(
         device=device,
     )
     verdicts = {made.name: check(made, result.figures[made.name], task) for made in files}
+    for made in files:
+        if not verdicts[made.name].passed:
+            cause = explain(made, networks["student"], data, task, device)
+            verdicts[made.name] = replace(verdicts[made.name], cause=cause)
     if samples:
         collected.write(samples, data.classes, data.source.name)
     return result, verdicts
@@ -103,6 +122,20 @@ def check(made: Made, figures: Mapping[str, Figure], task: Task) -> Verification
     return Verification(figure=figures.get("agreement", nothing), gate=made.gate, tolerance=tolerance)
 
 
+def explain(made: Made, network: Speaker, data: Dataset, task: Task, device: torch.device) -> str:
+    """What is wrong with the preprocessing of a file that failed; empty where that is not what is wrong.
+
+    The training images tell, for the test images have been shown once already.
+    """
+    split = data.splits.get("train") or next(iter(data.splits.values()))
+    images = next(in_order(split, TELLING, rows=spaced(len(split), TELLING))).images.to(device)
+
+    def agree(answer: Output, other: Output) -> float:
+        return float(task.same(answer, Output(pred=other.pred.to(answer.pred.device))).mean())
+
+    return diagnose(made.load(), network, images, agree, gate=made.gate) or ""
+
+
 def kept(result: Evaluation) -> dict[str, Tensor]:
     """What of an evaluation is worth a file: predictions, how right each is, and whose images they are."""
     scores = {f"{name}.score": score for name, score in result.scores.items()}
@@ -112,7 +145,7 @@ def kept(result: Evaluation) -> dict[str, Tensor]:
 
 def settled(files: Sequence[Made], verdicts: Mapping[str, Verification]) -> list[Made]:
     """The files under the names they have earned."""
-    return [replace(made, path=settle(made.path, verdicts[made.name])) for made in files]
+    return [replace(made, path=settle(made.path, verdicts[made.name], made.companions)) for made in files]
 
 
 def time_all(
@@ -155,7 +188,8 @@ def export_row(
     made: Made, folder: Path, verdict: Verification, found: Mapping[str, Figure], times: Mapping[str, Figure]
 ) -> dict[str, Any]:
     """One element of `exports` in `metrics.json`."""
-    size = Figure(value=made.path.stat().st_size, how="size of the file")
+    whole = ", ".join((made.path.suffix, *made.companions))
+    size = Figure(value=made.bytes, how=f"size of the files {whole}" if made.companions else "size of the file")
     figures = dict(found) | verdict.figures() | {"bytes": size} | dict(times)
     return {
         "target": made.target,

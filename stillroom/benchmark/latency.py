@@ -20,6 +20,9 @@ from stillroom.metrics._figure import Figure
 LARGEST_SPREAD = 0.10
 """Times that spread further are flagged as SR-B901: reported, but no claim may rest on them."""
 
+LARGEST_DRIFT = 0.10
+"""Times whose end is slower or faster than their beginning by more are flagged as SR-B902, likewise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
@@ -29,8 +32,10 @@ class Latency:
         p50: median.
         p95: 95th percentile: what one call in twenty exceeds.
         ci95: 95 % confidence interval of the median; None below 6 calls, where no order statistic is that sure.
+        p95_ci95: likewise of the 95th percentile; None below 72 calls.
         spread: (84th - 16th percentile) / 2 / median. For a normal distribution that is the coefficient of variation,
             but rare interruptions by other programs can't move it.
+        drift: see `drift`; above 1 the calls became slower.
         n: calls timed.
         batch: images in a call.
         threads: threads that torch was given.
@@ -43,11 +48,20 @@ class Latency:
     n: int
     batch: int
     threads: int
+    drift: float = 1.0
+    p95_ci95: tuple[float, float] | None = None
+
+    @property
+    def flag(self) -> str:
+        """SR-B902 where the times drift, SR-B901 where they spread otherwise; empty where they do neither."""
+        if max(self.drift, 1 / self.drift) > 1 + LARGEST_DRIFT:
+            return "SR-B902"
+        return "SR-B901" if self.spread > LARGEST_SPREAD else ""
 
     @property
     def stable(self) -> bool:
         """Whether the times lie near enough to each other to compare with others."""
-        return self.spread <= LARGEST_SPREAD
+        return not self.flag
 
 
 def summarise(times: list[float], *, batch: int = 1, threads: int = 1) -> Latency:
@@ -67,19 +81,39 @@ def summarise(times: list[float], *, batch: int = 1, threads: int = 1) -> Latenc
         n=len(times),
         batch=batch,
         threads=threads,
+        drift=drift(times),
+        p95_ci95=interval(times, 0.95),
     )
 
 
-def median_interval(values: list[float]) -> tuple[float, float] | None:
-    """The 95 % interval of the median from order statistics, whatever the distribution.
+def drift(times: list[float]) -> float:
+    """Median of the last third of `times` over that of the first third, in the order in which they were taken.
 
-    The number of values below the median is binomial(n, 1/2), so the j-th smallest and the j-th greatest of n values
-    hold the median between them with probability 1 - 2 P(X < j); j is the greatest for which that is 95 % or more.
-    None where even the smallest and the greatest do not: below 6 values.
+    A processor that grows hot lowers its clock, and one that wakes up raises it: times that spread little in any
+    short while then still depend on how long was measured. Interruptions by other programs, which come and go, hardly
+    move it. 1.0 below 9 times, where a third is too few to have a median.
+    """
+    third = len(times) // 3
+    if third < 3:
+        return 1.0
+    return float(np.median(times[-third:]) / np.median(times[:third]))
+
+
+def median_interval(values: list[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the median, see `interval`. None below 6 values."""
+    return interval(values, 0.5)
+
+
+def interval(values: list[float], share: float) -> tuple[float, float] | None:
+    """The 95 % interval of a quantile from order statistics, whatever the distribution.
+
+    The number X of values below the quantile is binomial(n, share), so the j-th smallest of n values lies above it with
+    probability P(X < j) and the k-th smallest below it with P(X >= k); j is the greatest and k the smallest for which
+    those are at most 2.5 % each. None where there is no such value among so few.
     """
     ordered, n = sorted(values), len(values)
-    j = int(binom.ppf(0.025, n, 0.5))
-    return (ordered[j - 1], ordered[n - j]) if j else None
+    j, k = int(binom.ppf(0.025, n, share)), int(binom.ppf(0.975, n, share)) + 1
+    return (ordered[j - 1], ordered[k - 1]) if j and k <= n else None
 
 
 def interleaved(
@@ -121,14 +155,16 @@ def interleaved(
     return {name: summarise(times[name], batch=len(example), threads=threads) for name in names}
 
 
-def figures(latency: Latency) -> dict[str, Figure]:
-    """`latency_ms` and `latency_p95_ms`."""
-    how = f"{_conditions(latency)}, in turns with the others after warm-up"
+def figures(latency: Latency, *, taken: str = "in turns with the others after warm-up") -> dict[str, Figure]:
+    """`latency_ms` and `latency_p95_ms`; `taken` says how."""
+    how = f"{_conditions(latency)}, {taken}"
     extra = _spread(latency)
     p50 = Figure(value=latency.p50, ci95=latency.ci95, n=latency.n, how=f"median of {how}", extra=extra)
     return {
         "latency_ms": p50,
-        "latency_p95_ms": Figure(value=latency.p95, n=latency.n, how=f"95th percentile of {how}", extra=extra),
+        "latency_p95_ms": Figure(
+            value=latency.p95, ci95=latency.p95_ci95, n=latency.n, how=f"95th percentile of {how}", extra=extra
+        ),
     }
 
 
@@ -142,8 +178,8 @@ def throughput(latency: Latency) -> dict[str, Figure]:
 
 
 def _spread(latency: Latency) -> dict[str, Any]:
-    flag = {} if latency.stable else {"flag": "SR-B901"}
-    return {"spread": latency.spread, "stable": latency.stable} | flag
+    flag = {"flag": latency.flag} if latency.flag else {}
+    return {"spread": latency.spread, "drift": latency.drift, "stable": latency.stable} | flag
 
 
 def _conditions(latency: Latency) -> str:

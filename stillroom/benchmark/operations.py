@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stillroom.forms import grid as grids
 from stillroom.models._onnx import Program
+from stillroom.models.network import Network
 
 
 def macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -37,3 +40,17 @@ def parameters(network: nn.Module) -> int:
 
 def _programs(network: nn.Module) -> list[Program]:
     return [part for part in network.modules() if isinstance(part, Program)]
+
+
+def stored(network: Network) -> int:
+    """Bytes that the network's numbers take where each is kept in as many bits as it needs.
+
+    Weights on a grid take the grid's bits, and each scale that they share four bytes; all other numbers four each.
+    """
+    numbers, grid = parameters(network), grids.of(network.form)
+    if grid is None:
+        return 4 * numbers
+    weights = [network.module.get_submodule(name).get_parameter("weight") for name in grid["layers"]]
+    on_it = sum(weight.numel() for weight in weights)
+    scales = sum(weight.numel() // grid["group"] if grid["group"] else len(weight) for weight in weights)
+    return math.ceil(on_it * grid["bits"] / 8) + 4 * (numbers - on_it + scales)

@@ -72,6 +72,8 @@ def _run(
             finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
             if engine.first and not as_json:
                 console.out.print(tables.results(finished.metrics, finished.info.get("task")))
+                if said := tables.target(finished.metrics):
+                    console.out.print(said, markup=False)
                 console.out.print(f"{place}/report.html", markup=False)
             elif engine.first and alone:
                 console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that hold nearly all of a network's weights and work."""
@@ -40,6 +41,32 @@ def _rename(model: ModelProto) -> None:
         node.name = f"n{number}"
         for names in (node.input, node.output):
             names[:] = [short.setdefault(name, f"t{len(short)}") for name in names]
+
+
+def label(model: ModelProto, prefix: str) -> None:
+    """Name compute nodes, in place, as the layers they were made of, from `prefix` on: `layer1.0.conv1`.
+
+    A weight that a node reads is called as the layer and `.weight`; where it was transposed, and so lost its name, the
+    exporter's own note tells whose code made the node. The exporter folds batch norms into convolutions, and then that
+    note names the norm. What was not made of a layer, or of one that ran before, keeps its name.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    taken = {node.name for node in model.graph.node}
+    for node in model.graph.node:
+        if node.op_type not in COMPUTE or weights.isdisjoint(node.input):
+            continue
+        name = next((name for name in node.input[1:2] if name.endswith(".weight")), _maker(node) + ".weight")
+        name = name.removesuffix(".weight").removeprefix(prefix)
+        if name and name not in taken:
+            node.name = name
+            taken.add(name)
+
+
+def _maker(node: NodeProto) -> str:
+    """The innermost module whose code made a node: its scopes are modules from outside in, and last the operator."""
+    noted = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "[]")
+    scopes = ast.literal_eval(noted)
+    return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
 def describe(model: ModelProto, facts: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +66,21 @@ def prepare(source: Path, target: Path) -> Path:
     return target
 
 
-def quantize(prepared: Path, target: Path, *, batches: Sequence[Tensor], method: str) -> Path:
+def quantize(
+    prepared: Path, target: Path, *, batches: Sequence[Tensor], method: str, floats: Collection[str] = ()
+) -> Path:
     """Write the int8 file `target` and return it.
 
     Activations uint8 and asymmetric, weights int8, symmetric, one scale a channel: the pair that x86 multiplies in
-    one instruction. With int8 for both, most of the speed is lost.
+    one instruction. With int8 for both, most of the speed is lost. Weights that lie on the grid of
+    `forms._rounding.channelwise` with 8 bits keep their values.
 
     Args:
         prepared: what `prepare` wrote.
         target: file to write.
         batches: image batches [B, C, H, W] in 0..1 whose activations set the ranges.
         method: a key of `METHODS`.
+        floats: names of nodes that stay as they are.
     """
     model = onnx.load(prepared)
     calibrate, options = METHODS[method]
@@ -89,7 +93,7 @@ def quantize(prepared: Path, target: Path, *, batches: Sequence[Tensor], method:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*_graph.entrance(model), *_graph.delicate(model), *_graph.ending(model)],
+        nodes_to_exclude=[*_graph.entrance(model), *_graph.delicate(model), *_graph.ending(model), *floats],
         calibrate_method=calibrate,
         extra_options=dict(options),
     )

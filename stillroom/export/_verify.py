@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,13 @@ class Verification:
         gate: least agreement, in 0..1.
         tolerance: greatest `max_difference`, in 0..1. A float file differs by rounding only, so a small one also
             catches a fault that changes no decision; integers round, so theirs is 1.
+        cause: what is wrong with the file's preprocessing, where that was found out; see `_diagnosis`.
     """
 
     figure: Figure
     gate: float
     tolerance: float = 1.0
+    cause: str = ""
 
     @property
     def agreement(self) -> float:
@@ -57,16 +60,23 @@ class Verification:
             problem = f"{agreed} < {self.gate:.1%} {images}" + (f" ({apart})" if apart else "")
         else:
             problem = f"{apart} > {self.tolerance:g} {images} ({agreed})"
+        if self.cause:
+            return Failure("SR-X741", problem=problem, cause=self.cause, path=path)
         return Failure("SR-X701", problem=problem, path=path)
 
 
-def settle(path: Path, verification: Verification) -> Path:
+def settle(path: Path, verification: Verification, companions: Sequence[str] = ()) -> Path:
     """The file under the name it has earned: its own, or `NAME.unverified.SUFFIX` when it failed.
 
     The verdict is in the name, because files are copied without the reports that stand beside them.
+
+    Args:
+        path: the file.
+        verification: what was found of it.
+        companions: endings of files beside it that it is nothing without; they go with it.
     """
     if verification.passed:
         return path
-    renamed = path.with_suffix(f".unverified{path.suffix}")
-    os.replace(path, renamed)
-    return renamed
+    for suffix in (*companions, path.suffix):  # the file itself last: under its new name it finds all it needs
+        os.replace(path.with_suffix(suffix), path.with_suffix(f".unverified{suffix}"))
+    return path.with_suffix(f".unverified{path.suffix}")

@@ -16,18 +16,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stillroom.errors import Failure
 from stillroom.models.network import Network
@@ -78,7 +81,9 @@ OUTPUTS: dict[Answers, tuple[str, str]] = {
 """What a network says -> the name of the file's output, and what is in it."""
 
 
-def facts(*, classes: tuple[str, ...], example: Tensor, task: Task | None, bits: int) -> dict[str, str]:
+def facts(
+    *, classes: tuple[str, ...], example: Tensor, task: Task | None, bits: int, any_size: bool | None = None
+) -> dict[str, str]:
     """What every file says of itself, so that somebody who has only the file can use it.
 
     Args:
@@ -86,10 +91,12 @@ def facts(*, classes: tuple[str, ...], example: Tensor, task: Task | None, bits:
         example: [B, C, H, W], an image of the right shape.
         task: what the answers mean; None: logits of a classifier.
         bits: 32 for floats.
+        any_size: whether the file takes images of any height and width; None: as the task allows.
     """
     channels, height, width = shape(example)
     order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    sides = "H, W" if task and task.any_size else f"{height}, {width}"
+    any_size = bool(task and task.any_size) if any_size is None else any_size
+    sides = "H, W" if any_size else f"{height}, {width}"
     answers: Answers = task.answers if task else "classes"
     name, output = OUTPUTS[answers]
     return {
@@ -139,16 +146,53 @@ def first_line(problem: Exception) -> str:
     return f"{type(problem).__name__}: {lines[0] if lines else ''}".strip()
 
 
+UNSUPPORTED = (
+    r"No ONNX function found for <OpOverload\(op='([\w.]+)'",
+    r"No decompositions registered for[^\n]*?([\w]+\.[\w.]+)",
+    r"does not support the following ONNX operations: ([\w.]+(?:, [\w.]+)*)",
+    r"Missing out variants: \{'([\w:.]+)'",
+    r"Operator (?:torch\.ops\.)?([\w.:]+) is not Aten Canonical",
+    r"Lowering not found: ([\w.]+)",
+    r"unresolved custom op: (\w+)",
+)
+"""How exporters say that they know no such operator; the group is its name."""
+
+
+def unsupported(problem: BaseException) -> str | None:
+    """The operator that the target does not have, if that is what an exporter's error says, its causes included."""
+    said: BaseException | None = problem
+    while said is not None:
+        for pattern in UNSUPPORTED:
+            found = re.search(pattern, str(said))
+            if found:
+                return found[1].removesuffix(".default")
+        said = said.__cause__ or said.__context__
+    return None
+
+
+def refusal(target: str, path: Path, problem: Exception) -> Failure:
+    """What to raise from an exporter's error: SR-X730 where an operator is missing, SR-X703 for all else."""
+    operator = unsupported(problem)
+    if operator:
+        return Failure("SR-X730", target=target, operator=operator, path=path)
+    return Failure("SR-X703", target=target, path=path, problem=first_line(problem))
+
+
 class Speech(nn.Module):
     """A network reduced to what an exporter understands: a tensor in, a tensor out.
 
     Args:
         network: images -> Output.
         any_size: whether images of any height and width will come; the network then resizes without a look.
+        plain_resize: for targets that have no antialiased resize: it becomes two matrix products. The matrices are
+            constants of the program, which so takes images of the traced size only.
     """
 
-    def __init__(self, network: nn.Module, *, any_size: bool = False):
+    def __init__(self, network: nn.Module, *, any_size: bool = False, plain_resize: bool = False):
         super().__init__()
+        if any_size and plain_resize:
+            raise ValueError("a plain resize is made for one size of images")
+        self.plain_resize = plain_resize
         # A copy, so that moving and freezing it leaves the caller's network where and as it is.
         self.network = deepcopy(network).cpu().float().eval().requires_grad_(False)
         for part in self.network.modules():
@@ -157,8 +201,39 @@ class Speech(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in 0..1 to the answer."""
-        output: Output = self.network(images)
+        with _PlainResize() if self.plain_resize else nullcontext():
+            output: Output = self.network(images)
         return output.pred
+
+
+class _PlainResize(TorchFunctionMode):
+    """Inside, every antialiased bilinear resize is computed by `resize`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.interpolate and kwargs.get("antialias") and kwargs.get("mode") == "bilinear":
+            return resize(args[0], *(kwargs["size"] if "size" in kwargs else args[1]))
+        return func(*args, **kwargs)
+
+
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """[B, C, H, W] -> [B, C, height, width], as `F.interpolate(..., mode="bilinear", antialias=True)`, by matrices.
+
+    The resize is linear and the two directions do not know of each other: R images Cᵀ with R [height, H], C [width, W].
+    """
+    rows, columns = (_triangles(*sides) for sides in zip(images.shape[-2:], (height, width), strict=True))
+    return rows @ images @ columns.T
+
+
+def _triangles(old: int, new: int) -> Tensor:
+    """[new, old]: each new pixel's weights, falling linearly from its centre to 0 at max(1, old / new) pixels away.
+
+    By numpy: of a tensor that torch makes, an exporter would write down the making instead of the content.
+    """
+    scale = old / new
+    centres = (np.arange(new)[:, None] + 0.5) * scale
+    weights = np.maximum(0, 1 - abs(np.arange(old) + 0.5 - centres) / max(1.0, scale))
+    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
 def require(target: str, *packages: str) -> None:

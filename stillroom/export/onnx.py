@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.export.file import OUTPUTS, Opened, Speech, facts, first_line, pair, quiet, require
 from stillroom.files import disk_errors, scratch, temporary
+from stillroom.forms import grid
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric
+from stillroom.models.network import Network
 from stillroom.tasks.task import Task
 from stillroom.types import Answers, Output
 
@@ -27,7 +29,7 @@ def onnx(
     *,
     example: Tensor,
     classes: tuple[str, ...],
-    bits: Literal[32, 8] = 32,
+    bits: Literal[32, 8, 4] = 32,
     calibration: Iterable[Tensor] = (),
     base: Path | None = None,
     method: Literal["best", "minmax", "percentile"] = "best",
@@ -36,27 +38,30 @@ def onnx(
     """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output as `file.OUTPUTS` says.
 
     B is free, and where the task allows it H and W are; normalisation, resizing and the task's last step are inside.
-    What 8 bits mean is said in `_int8.quantize`.
+    What 8 and 4 bits mean is said in `_int8.quantize` and `_int4.quantize`.
+    Layers that the network's form names as `float` stay so, see `forms.grid`.
 
     Args:
         network: maps images to an answer; a copy of it is exported, in evaluation mode.
         path: the file to write; it appears whole or not at all.
         example: [B, C, H, W], any image of the right shape.
         classes: names in label order; written into the file with task and input range.
-        bits: 32 for floats, 8 for integers.
+        bits: 32 for floats, 8 for integers, 4 for floats and 4-bit weights in linear layers.
         calibration: training image batches, for 8 bits only; a few hundred images are enough.
-        base: float file of the same network, exported before; it saves exporting once more.
+        base: float file of the same network, exported before; it saves exporting once more, unless layers must be told
+            apart, whose names it has lost.
         method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends, 1 in 100,000
             activations. "best" takes minmax if that file agrees with the float file on 99.5 % of the calibration
             images, else whichever agrees more. The file says which it was.
         task: written into the file; None: a classifier's logits.
 
     Raises:
-        ValueError: `bits` is neither 32 nor 8, there is nothing to calibrate 8 bits on, or no method of that name.
-        Failure: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-R501, the disk is full.
+        ValueError: `bits` is none of 32, 8 and 4, there is nothing to calibrate 8 bits on, or no method of that name.
+        Failure: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-X720, it has hardly any
+            weights for 4 bits; SR-R501, the disk is full.
     """
-    if bits not in (32, 8):
-        raise ValueError(f"bits is 32 or 8, not {bits}")
+    if bits not in (32, 8, 4):
+        raise ValueError(f"bits is 32, 8 or 4, not {bits}")
     batches = list(calibration) if bits == 8 else []
     if bits == 8 and not batches:
         raise ValueError("8 bits need calibration images, and there are none")
@@ -67,12 +72,16 @@ def onnx(
         try:
             with quiet(), disk_errors(path):
                 answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
-                source = base or _float(network, folder / "float.onnx", example, answers, any_size)
+                known = _grid(network) if bits != 32 else {}
+                named = bool(known.get("float") or known.get("group"))
+                source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
                 said = facts(classes=classes, example=example, task=task, bits=bits)
                 if bits == 8:
                     agreement = partial(task.agreement if task else Agreement, classes=classes)
-                    source, chosen = _integers(source, folder, batches, methods, agreement)
+                    source, chosen = _integers(source, folder, batches, methods, agreement, known.get("float", ()))
                     said |= chosen
+                elif bits == 4:
+                    source = _four(source, folder / "four.onnx", known)
                 _finish(source, draft, said)
         except Failure:
             raise
@@ -132,9 +141,14 @@ def load(path: Path, *, threads: int | None = None) -> Session:
 
 
 def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, any_size: bool) -> Path:
+    from onnx import load_model, save_model
+
+    from stillroom.export import _graph
+
+    speech = Speech(network, any_size=any_size)
     free = {0: torch.export.Dim("B")} | ({2: torch.export.Dim("H"), 3: torch.export.Dim("W")} if any_size else {})
     torch.onnx.export(
-        Speech(network, any_size=any_size),
+        speech,
         (pair(example, any_size=any_size),),
         path,
         dynamo=True,
@@ -144,7 +158,18 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, an
         output_names=[OUTPUTS[answers][0]],
         dynamic_shapes=(free,),
     )
+    inner = next((name for name, part in speech.named_modules() if isinstance(part, Network)), None)
+    if inner is not None:
+        model = load_model(path)
+        _graph.label(model, f"{inner}.module.")
+        save_model(model, path)
     return path
+
+
+def _grid(network: nn.Module) -> Mapping[str, Any]:
+    """What is known of the grid that the network's weights lie on; nothing where they lie on none."""
+    found = next((part for part in network.modules() if isinstance(part, Network)), None)
+    return (grid.of(found.form) if found else None) or {}
 
 
 def _methods(method: str) -> list[str]:
@@ -155,8 +180,23 @@ def _methods(method: str) -> list[str]:
     return list(_int8.METHODS) if method == "best" else [method]
 
 
+def _four(source: Path, target: Path, known: Mapping[str, Any]) -> Path:
+    """The file with 4-bit weights: of the layers that lie on such a grid; where there is none, of all linear ones."""
+    from stillroom.export import _int4
+
+    floats = known.get("float", ())
+    if known.get("bits") == 4 and known["group"]:
+        return _int4.quantize(source, target, group=known["group"], only=known["layers"], floats=floats)
+    return _int4.quantize(source, target, floats=floats)
+
+
 def _integers(
-    source: Path, folder: Path, batches: Sequence[Tensor], methods: Sequence[str], agreement: Callable[[], Metric]
+    source: Path,
+    folder: Path,
+    batches: Sequence[Tensor],
+    methods: Sequence[str],
+    agreement: Callable[[], Metric],
+    floats: Sequence[str],
 ) -> tuple[Path, dict[str, str]]:
     """The int8 file, written into `folder`, and what is to be said of how it was made."""
     from stillroom.export import _choice, _int8
@@ -164,7 +204,7 @@ def _integers(
     prepared = _int8.prepare(source, folder / "prepared.onnx")
 
     def make(method: str) -> Path:
-        return _int8.quantize(prepared, folder / f"{method}.onnx", batches=batches, method=method)
+        return _int8.quantize(prepared, folder / f"{method}.onnx", batches=batches, method=method, floats=floats)
 
     chosen = _choice.choose(methods, make, load, source, batches, agreement)
     return chosen.path, chosen.facts()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kit.chromium import Chromium
+from kit.compressed import make_compressed
 from kit.seeds import make_seeds
 
 from stillroom import report
@@ -53,8 +54,14 @@ def hostile(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report.write(run)
 
 
+@pytest.fixture(scope="module")
+def compressed(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain of compressions, four runtimes, and a target that was missed."""
+    return report.write(make_compressed(made_run, tmp_path_factory.mktemp("compressed") / "digits", met=False))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("which", ["page", "hostile"])
+@pytest.mark.parametrize("which", ["page", "hostile", "compressed"])
 def test_opens_quietly_and_fits(chromium: Chromium, request: pytest.FixtureRequest, which: str, width: int) -> None:
     file = request.getfixturevalue(which)
     chromium.open(file, width=width)

@@ -13,7 +13,7 @@ from scipy.stats import quantile_test
 from torch import Tensor, nn
 
 from stillroom.benchmark import latency as timing
-from stillroom.benchmark.latency import figures, interleaved, median_interval, summarise, throughput
+from stillroom.benchmark.latency import drift, figures, interleaved, interval, median_interval, summarise, throughput
 from stillroom.benchmark.operations import macs, parameters
 from stillroom.models.network import Network
 
@@ -62,6 +62,19 @@ def test_the_median_interval_is_scipys(n: int) -> None:
     values = np.random.default_rng(n).exponential(size=n)
     expected = quantile_test(values, p=0.5).confidence_interval(0.95)
     assert median_interval(values.tolist()) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("n", [72, 100, 333, 1000])
+def test_the_interval_of_the_95th_percentile_is_scipys(n: int) -> None:
+    values = np.random.default_rng(n).exponential(size=n).tolist()
+    expected = quantile_test(values, p=0.95).confidence_interval(0.95)
+    assert interval(values, 0.95) == pytest.approx((expected.low, expected.high))
+    assert summarise(values).p95_ci95 == interval(values, 0.95)
+
+
+def test_71_values_are_too_few_for_the_95th_percentile() -> None:
+    assert interval([float(n) for n in range(71)], 0.95) is None
+    assert figures(summarise([1.0] * 71))["latency_p95_ms"].ci95 is None
 
 
 def test_the_median_interval_covers_95_times_in_100() -> None:
@@ -145,3 +158,30 @@ def test_throughput_is_images_over_time() -> None:
     found = throughput(summarise([20.0] * 10 + [40.0] * 5, batch=64))["images_per_second"]
     assert found.value == 64 / 0.020
     assert found.ci95 == (64 / 0.040, 64 / 0.020)
+
+
+def test_a_clock_that_slows_down_is_flagged() -> None:
+    """Little spread at any moment, and yet the median depends on how long was measured."""
+    noise = np.random.default_rng(0).normal(1, 0.01, 300)
+    hot = summarise((noise * np.linspace(10, 11.8, 300)).tolist())
+    assert hot.drift == pytest.approx(11.5 / 10.3, rel=0.01) and hot.spread < 0.10
+    written = figures(hot)["latency_ms"].as_dict()
+    assert (written["flag"], written["stable"]) == ("SR-B902", False)
+    assert summarise((noise * np.linspace(11.8, 10, 300)).tolist()).flag == "SR-B902"  # it woke up
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_and_interruptions_are_no_drift(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = rng.normal(10, 0.5, 90)
+    times[rng.integers(0, 90, 6)] = 200
+    assert drift(times.tolist()) == pytest.approx(1, abs=0.05) and summarise(times.tolist()).flag == ""
+
+
+def test_the_drift_by_hand() -> None:
+    assert drift([1.0, 1.0, 1.0, 5.0, 5.0, 5.0, 2.0, 3.0, 9.0]) == 3.0
+    assert drift([1.0] * 7 + [9.0]) == 1.0  # eight are too few
+
+
+def test_figures_say_how_they_were_taken() -> None:
+    assert figures(summarise([1.0]), taken="in the dark")["latency_ms"].how.endswith("in the dark")

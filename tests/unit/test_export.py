@@ -26,6 +26,7 @@ from stillroom.export.onnx import load, onnx
 from stillroom.metrics.agreement import Agreement
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+from stillroom.tasks.segmentation import Segmentation
 from stillroom.types import Output
 
 CLASSES = tuple(f"digit {number}" for number in range(10))
@@ -218,7 +219,7 @@ def test_a_missing_runtime_names_the_package(tmp_path: Path, monkeypatch: Any) -
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"bits": 4}, "bits is 32 or 8"),
+        ({"bits": 2}, "bits is 32, 8 or 4"),
         ({"bits": 8}, "need calibration images"),
         ({"bits": 8, "calibration": [digits(0, 2)], "method": "guess"}, "one of best, minmax, percentile, not 'guess'"),
     ],
@@ -360,15 +361,17 @@ def test_delicate_sums_and_products_stay_in_floats() -> None:
 
 def test_classes_of_any_script_survive(tmp_path: Path) -> None:
     model = helper.make_model(helper.make_graph([], "g", [], []))
-    shown = {"classes": ("猫", 'Hündchen, "klein"'), "shape": (3, 4, 5), "answers": "boxes"}
-    _graph.describe(model, **shown, any_size=False, facts={"task": "x", "bits": "32"})
+    shown: dict[str, Any] = {"classes": ("猫", 'Hündchen, "klein"'), "example": torch.zeros(1, 3, 4, 5), "bits": 32}
+    _graph.describe(model, file.facts(**shown, task=None))
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(facts["classes"]) == ["猫", 'Hündchen, "klein"']
-    assert (facts["task"], facts["bits"]) == ("x", "32")
+    assert (facts["answers"], facts["bits"]) == ("classes", "32") and "task" not in facts
     assert facts["input"] == "images: float32 [B, 3, 4, 5], RGB, 0..1; normalisation is inside"
-    assert facts["answers"] == "boxes" and facts["output"].startswith("boxes: float32 [B, M, 6]: left, top")
-    _graph.describe(model, **shown, any_size=True, facts={})
-    assert "[B, 3, H, W]" in {entry.key: entry.value for entry in model.metadata_props}["input"]
+    assert facts["output"] == "logits: float32 [B, 2]"
+    _graph.describe(model, file.facts(**shown, task=Segmentation()))
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert "[B, 3, H, W]" in facts["input"] and facts["output"] == "logits: float32 [B, 2, H, W]"
+    assert (facts["task"], facts["answers"]) == ("segmentation", "pixels")
 
 
 def test_what_turns_numbers_into_boxes_stays_in_floats() -> None:
