@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import stillroom
-from stillroom import assemble
+from stillroom import api, assemble
 from stillroom import recipe as recipes
 from stillroom.benchmark import latency
 from stillroom.errors import Failure
@@ -108,7 +108,7 @@ def recipe(
 def finish(what: Any, folder: Path) -> None:
     """Run it to its end; a file that fails its check is a result too."""
     try:
-        stillroom.run(what, folder)
+        api.run(what, folder)
     except Failure as failure:
         print(failure)
 

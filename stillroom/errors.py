@@ -993,7 +993,7 @@ EXPORT: dict[str, Entry] = {
         "{target} can't hold {bits}-bit weights   {path}",
         "{problem}",
         "no file was written; a file of an earlier export was left as it was",
-        "export with `bits = 8` or `bits = 32`, or to another target: onnx holds 4-bit weights",
+        "export with `bits = 8` or `bits = 32`, or to another target: onnx and openvino hold 4-bit weights",
     ),
     "SR-X732": Entry(
         Exit.UNVERIFIED,

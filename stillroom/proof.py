@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stillroom import assemble, budget, chain, judge
 from stillroom.answering import Answering
-from stillroom.benchmark import remote, tradeoff
+from stillroom.benchmark import device, remote, tradeoff
 from stillroom.data.dataset import Dataset
 from stillroom.errors import Failure
 from stillroom.metrics._figure import Figure
@@ -105,6 +105,8 @@ def prove(
 
 def alone(made: judge.Made, example: Tensor, target: Target | None) -> dict[str, Figure]:
     """What only a process of its own can tell of a file: the memory it takes, how long it loads, its energy."""
+    if made.target not in device.RUNTIMES:  # a target of one's own
+        return {}
     watts = target.watts if target else None
     measured = remote.measure(made.path, runtime=made.target, images=example, threads=1, seconds=ALONE, watts=watts)
     return {name: figure for name, figure in measured.figures().items() if name in ("peak_mb", "load_ms", "energy_j")}

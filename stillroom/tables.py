@@ -86,7 +86,8 @@ def times(rows: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="left" if not column else "right")
     for name, row in rows.items():
         spread = row["latency_ms"].get("spread", 0.0)
-        flag = "" if row["latency_ms"].get("stable", True) else "  unstable (SR-B901)"
+        steady, code = (row["latency_ms"].get(key, known) for key, known in (("stable", True), ("flag", "SR-B901")))
+        flag = "" if steady else f"  unstable ({code})"
         table.add_row(
             name,
             f"{row['latency_ms']['value']:.2f} ms",
