@@ -1013,10 +1013,9 @@ EXPORT: dict[str, Entry] = {
     "SR-X740": Entry(
         Exit.UNVERIFIED,
         "the target executorch can't hold 4-bit weights   {path}",
-        "XNNPACK multiplies 4-bit weights only with activations that it rounds anew for every image, and only in "
-        "linear layers; such a file would not be the network that was trained",
-        "no file was written",
-        'export `bits = 8`; or `target = "onnx"` with `bits = 4`, for networks of linear layers',
+        "the quantiser for XNNPACK, which computes its files, stores weights in 8 bits, whatever their range",
+        "no file was written; a file of an earlier export was left as it was",
+        "export `bits = 8`; or `target = \"onnx\"` with `bits = 4`, for networks of linear layers",
     ),
     "SR-X741": Entry(
         Exit.UNVERIFIED,

@@ -24,15 +24,14 @@ from copy import deepcopy
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from stillroom.errors import Failure
+from stillroom.export._resize import PlainResize
 from stillroom.models.network import Network
 from stillroom.tasks.task import Task
 from stillroom.types import Answers, Output
@@ -147,13 +146,11 @@ def first_line(problem: Exception) -> str:
 
 
 UNSUPPORTED = (
-    r"No ONNX function found for <OpOverload\(op='([\w.]+)'",
-    r"No decompositions registered for[^\n]*?([\w]+\.[\w.]+)",
-    r"does not support the following ONNX operations: ([\w.]+(?:, [\w.]+)*)",
-    r"Missing out variants: \{'([\w:.]+)'",
-    r"Operator (?:torch\.ops\.)?([\w.:]+) is not Aten Canonical",
-    r"Lowering not found: ([\w.]+)",
-    r"unresolved custom op: (\w+)",
+    r"No ONNX function found for <OpOverload\(op='([\w.]+)'",  # ... Failure message: No decompositions registered for
+    r"No conversion rule found for operations: ([^\n]+)",  # OpenVINO
+    r"Missing out variants: \{'([\w:.]+)'",  # ExecuTorch
+    r"Operator (?:torch\.ops\.)?([\w.:]+) is not Aten Canonical",  # ExecuTorch
+    r"Lowering not found: ([\w.]+)",  # LiteRT
 )
 """How exporters say that they know no such operator; the group is its name."""
 
@@ -201,39 +198,9 @@ class Speech(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in 0..1 to the answer."""
-        with _PlainResize() if self.plain_resize else nullcontext():
+        with PlainResize() if self.plain_resize else nullcontext():
             output: Output = self.network(images)
         return output.pred
-
-
-class _PlainResize(TorchFunctionMode):
-    """Inside, every antialiased bilinear resize is computed by `resize`."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is F.interpolate and kwargs.get("antialias") and kwargs.get("mode") == "bilinear":
-            return resize(args[0], *(kwargs["size"] if "size" in kwargs else args[1]))
-        return func(*args, **kwargs)
-
-
-def resize(images: Tensor, height: int, width: int) -> Tensor:
-    """[B, C, H, W] -> [B, C, height, width], as `F.interpolate(..., mode="bilinear", antialias=True)`, by matrices.
-
-    The resize is linear and the two directions do not know of each other: R images Cᵀ with R [height, H], C [width, W].
-    """
-    rows, columns = (_triangles(*sides) for sides in zip(images.shape[-2:], (height, width), strict=True))
-    return rows @ images @ columns.T
-
-
-def _triangles(old: int, new: int) -> Tensor:
-    """[new, old]: each new pixel's weights, falling linearly from its centre to 0 at max(1, old / new) pixels away.
-
-    By numpy: of a tensor that torch makes, an exporter would write down the making instead of the content.
-    """
-    scale = old / new
-    centres = (np.arange(new)[:, None] + 0.5) * scale
-    weights = np.maximum(0, 1 - abs(np.arange(old) + 0.5 - centres) / max(1.0, scale))
-    return torch.from_numpy((weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
 def require(target: str, *packages: str) -> None:

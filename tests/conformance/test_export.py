@@ -38,7 +38,13 @@ def network() -> Network:
     return network.eval()
 
 
-@pytest.fixture(scope="module", params=plugins.choices("export"))
+HEAVY = ("executorch", "litert")
+"""Targets whose converters alone take many seconds to load."""
+
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY)) for name in plugins.choices("export")]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def target(request: Any) -> str:
     return request.param
 
