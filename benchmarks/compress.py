@@ -1,7 +1,7 @@
 """A student made smaller: the whole chain, and what rounding costs with and without training and teacher.
 
     python benchmarks/compress.py --data CIFAR --weights cifar10_resnet56.safetensors --work runs/compress --seeds 0 1 2
-    python benchmarks/compress.py --work runs/compress --collect      # after the times on a quiet machine
+    python benchmarks/compress.py --work runs/compress --collect      # the times, on a quiet machine, and the tables
 
 The recipe `edge` is run for each seed: distil, prune to half the MACs, train with rounding and the teacher. Three other
 ends of the same chain share its first two stages, file by file, so that they differ in what comes after the pruning:
@@ -52,6 +52,8 @@ def main() -> None:
     if not given.collect:
         for seed in given.seeds:
             one_seed(given, seed)
+    if given.train:
+        return
     rows = [found for folder in sorted(given.work.glob("*/seed-*")) for found in collected(folder)]
     times = {}
     for seed in sorted({row["seed"] for row in rows}):
@@ -70,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runtimes", nargs="*", default=list(RUNTIMES), help="besides onnx, for the chain")
+    parser.add_argument("--train", action="store_true", help="train only, so that several may do it side by side")
     parser.add_argument("--collect", action="store_true", help="train nothing, write the results of what is there")
     parser.add_argument("override", nargs="*", help="KEY=VALUE of the recipe, to try the script out")
     return parser.parse_args()

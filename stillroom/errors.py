@@ -1010,13 +1010,6 @@ EXPORT: dict[str, Entry] = {
         "no file was written",
         "export `bits = 8`, or choose a student that is made of linear layers, such as a vision transformer",
     ),
-    "SR-X740": Entry(
-        Exit.UNVERIFIED,
-        "the target executorch can't hold 4-bit weights   {path}",
-        "the quantiser for XNNPACK, which computes its files, stores weights in 8 bits, whatever their range",
-        "no file was written; a file of an earlier export was left as it was",
-        "export `bits = 8`; or `target = \"onnx\"` with `bits = 4`, for networks of linear layers",
-    ),
     "SR-X741": Entry(
         Exit.UNVERIFIED,
         "wrong preprocessing: {problem}   {path}",

@@ -71,6 +71,7 @@ def run(
             question(run, data)
             stages = Stages(recipe, data, task, run, engine, signals, progress, students)
             recipe = budget.settled(stages, like=teacher_of)
+            proof.ready(recipe)
             stages = replace(stages, recipe=recipe)
             teacher = stages.teacher()
             baseline = stages.student("baseline", None) if recipe.baseline else None

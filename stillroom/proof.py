@@ -29,6 +29,21 @@ CALIBRATION = 256  # training images that set the ranges of an int8 file
 ALONE = 1.0  # seconds that a file is run for in a process of its own, for its memory and energy
 
 
+def ready(recipe: Recipe) -> None:
+    """Say before anything is trained what would be missing in the end: a runtime, a converter, a library that prunes.
+
+    Raises:
+        Failure: SR-X702, SR-X732, SR-M380.
+    """
+    asked = {section.target for section in recipe.export} | ({recipe.target.runtime} if recipe.target else set())
+    for target in sorted(asked):
+        module("export", target).ready()
+    for section in recipe.compress:
+        for name in pick("compress", section.name).needs:
+            if find_spec(name) is None:
+                raise Failure("SR-M380", name=section.name, package=name, extra=section.name)
+
+
 def export(sections: Sequence[Export], student: Network, data: Dataset, task: Task, run: Run) -> list[judge.Made]:
     """The files of `[[export]]`, not yet verified."""
     images = assemble.spread(data.splits["train"], CALIBRATION)
@@ -44,7 +59,7 @@ def export(sections: Sequence[Export], student: Network, data: Dataset, task: Ta
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(section.target),
+            base=floats.get(section.target) or (floats.get("onnx") if section.target == "openvino" else None),
             task=task,
         )
         if section.bits == 32:

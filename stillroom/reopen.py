@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillroom import assemble, judge, recipe, report, sections
+from stillroom import assemble, judge, profile, recipe, report, sections
 from stillroom.answering import Answering
 from stillroom.benchmark import tradeoff
 from stillroom.budget import on_device
@@ -130,7 +130,8 @@ class Finished:
         """Write one more file of the student, hold it against the student on the test images, and note its figures.
 
         Raises:
-            Failure: SR-X701 it does not answer as the student does; the file is then named `*.unverified.*`.
+            Failure: SR-X701 it does not answer as the student does, SR-X741 for it wants its pixels otherwise; the file
+                is then named `*.unverified.*`. SR-X702, SR-X730 to SR-X732: the target can't do it.
         """
         section = Export(target=target, bits=bits, agreement=agreement)  # type: ignore[arg-type]
         with self._locked():
@@ -141,7 +142,7 @@ class Finished:
             verdict = verdicts[made.name]
             (made,) = judge.settled([made], verdicts)
             example = assemble.spread(self.data.splits["train"], 1)
-            times = judge.time_all(student, [made], example)[made.name] | alone(made, example, self.recipe.target)
+            times = judge.time_all(student, [made], example)[made.name] | alone(made, example, self._target)
             row = judge.export_row(made, self.folder, verdict, result.figures[made.name], times)
             rows = [r for r in self.metrics.get("exports", []) if (r["target"], r["bits"]) != (target, bits)]
             metrics = self.metrics | {"exports": [*rows, row]}
@@ -201,6 +202,10 @@ class Finished:
         example = assemble.spread(self.data.splits["train"], 1)
         times = judge.time_all(networks, files, example, seconds=seconds)
         return {name: judge.plain(figures) for name, figures in times.items()}
+
+    @property
+    def _target(self) -> sections.Target | None:
+        return None if self.recipe.target is None else profile.laid(self.recipe.target)
 
     def _other(self, path: str) -> Dataset:
         """Images elsewhere, brought to the run's size and colours."""

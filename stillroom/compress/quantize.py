@@ -69,14 +69,19 @@ class Quantize:
         ranges: Ranges = "minmax",
         keep: Annotated[int, Ge(0)] = 0,
     ):
-        if not 2 <= bits <= 8 or activations not in (0, *range(2, 9)):
-            raise ValueError(f"bits is 2..8 and activations 0 or 2..8, got {bits} and {activations}")
+        if not 2 <= bits <= 8:
+            raise ValueError(f"bits is 2..8, got {bits}")
+        if activations not in (0, *range(2, 9)):
+            raise ValueError(f"activations: must be 0 or 2..8, got {activations}")
         if weights_only and bits not in (4, 8):
             raise ValueError(f"bits is 4 or 8 with weights_only, got {bits}")
         if group not in (16, 32, 64, 128, 256):
             raise ValueError(f"group is 16, 32, 64, 128 or 256, got {group}")
-        if scaling not in get_args(Scaling) or ranges not in get_args(Ranges) or keep < 0:
-            raise ValueError(f"no such scaling, ranges or keep: {scaling}, {ranges}, {keep}")
+        for name, given, known in (("scaling", scaling, Scaling), ("ranges", ranges, Ranges)):
+            if given not in get_args(known):
+                raise ValueError(f"{name}: must be one of {', '.join(get_args(known))}, got {given!r}")
+        if keep < 0:
+            raise ValueError(f"keep: must be 0 or more, got {keep}")
         self.bits, self.keep, self.ranges, self.scaling = bits, keep, ranges, scaling
         self.weights_only = weights_only
         self.activations, self.group = (0, group) if weights_only else (activations, 0)

@@ -56,18 +56,19 @@ def executorch(
 
     Raises:
         ValueError: `bits` is none of 32, 8 and 4, or there is nothing to calibrate 8 bits on.
-        Failure: SR-X702, the package is missing; SR-X740, 4 bits; SR-X730, an operator that the runtime has not got;
+        Failure: SR-X702, the package is missing; SR-X731, 4 bits; SR-X730, an operator that the runtime has not got;
             SR-X703, the network can't be exported; SR-R501, the disk is full.
     """
     path = Path(path)
     if bits == 4:
-        raise Failure("SR-X740", path=path)
+        problem = "the quantiser for XNNPACK, which computes its files, stores weights in 8 bits, whatever their range"
+        raise Failure("SR-X731", target="executorch", bits=bits, problem=problem, path=path)
     if bits not in (32, 8):
         raise ValueError(f"bits is 32, 8 or 4, not {bits}")
     batches = list(calibration) if bits == 8 else []
     if bits == 8 and not batches:
         raise ValueError("8 bits need calibration images, and there are none")
-    require("executorch", "executorch")
+    ready()
     said = _facts(classes, example, task, bits)
     with temporary(path) as draft:
         try:
@@ -79,6 +80,15 @@ def executorch(
         except Exception as problem:
             raise file.refusal(f"executorch, {bits} bits", path, problem) from problem
     return path
+
+
+def ready() -> None:
+    """Say at once what would be missing in the end.
+
+    Raises:
+        Failure: SR-X702, a package is missing.
+    """
+    require("executorch", "executorch")
 
 
 class Program(Opened):

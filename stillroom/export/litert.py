@@ -107,6 +107,16 @@ def litert(
     return path
 
 
+def ready() -> None:
+    """Say at once what would be missing in the end.
+
+    Raises:
+        Failure: SR-X702, the runtime is missing; SR-X732, there is no converter.
+    """
+    require("litert", "ai_edge_litert")
+    converter()
+
+
 class Interpreter(Opened):
     """A LiteRT file in its interpreter, with XNNPACK's kernels; several images are shown one after the other."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.export.file import OUTPUTS, Opened, Speech, facts, first_line, pair, quiet, require
+from stillroom.export.file import OUTPUTS, Opened, Speech, facts, first_line, pair, quiet, refusal, require
 from stillroom.files import disk_errors, scratch, temporary
 from stillroom.forms import grid
 from stillroom.metrics.agreement import Agreement
@@ -65,7 +65,7 @@ def onnx(
     batches = list(calibration) if bits == 8 else []
     if bits == 8 and not batches:
         raise ValueError("8 bits need calibration images, and there are none")
-    require("onnx", "onnx", "onnxscript", "onnxruntime")
+    ready()
     methods = _methods(method) if bits == 8 else []
     path = Path(path)
     with temporary(path) as draft, scratch(path) as folder:
@@ -86,9 +86,17 @@ def onnx(
         except Failure:
             raise
         except Exception as problem:
-            reason = first_line(problem)
-            raise Failure("SR-X703", target=f"onnx, {bits} bits", path=path, problem=reason) from problem
+            raise refusal(f"onnx, {bits} bits", path, problem) from problem
     return path
+
+
+def ready() -> None:
+    """Say at once what would be missing in the end.
+
+    Raises:
+        Failure: SR-X702, a package is missing.
+    """
+    require("onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 class Session(Opened):

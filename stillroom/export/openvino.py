@@ -70,7 +70,7 @@ def openvino(
     path = Path(path)
     if path.suffix != SUFFIXES[0]:
         raise ValueError(f"OpenVINO finds the weights by the graph's name, which ends in .xml, not {path.name!r}")
-    require("openvino", "openvino")
+    ready()
     name = f"openvino, {bits} bits"
     source = base if base and base.suffix == ".onnx" else None
     with scratch(path) as folder:
@@ -90,6 +90,15 @@ def openvino(
             except Exception as problem:
                 raise refusal(name, path, problem) from problem
     return path
+
+
+def ready() -> None:
+    """Say at once what would be missing in the end.
+
+    Raises:
+        Failure: SR-X702, a package is missing.
+    """
+    require("openvino", "openvino")
 
 
 class Compiled(Opened):
