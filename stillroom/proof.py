@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from stillroom.metrics._figure import Figure
 from stillroom.models.network import Network
 from stillroom.plugins import module, pick
 from stillroom.run import Run
-from stillroom.sections import Export, Target
+from stillroom.sections import Export, Recipe, Target
 from stillroom.stages import Stages
 from stillroom.tasks.task import Task
 from stillroom.teachers.frozen import Frozen
