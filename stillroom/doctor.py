@@ -10,6 +10,7 @@ import torch
 
 from stillroom import machine
 from stillroom.engine import precision_for
+from stillroom.errors import Failure
 
 
 def examine(folder: Path = Path()) -> dict[str, str]:
@@ -26,6 +27,11 @@ def examine(folder: Path = Path()) -> dict[str, str]:
         "precision": f"auto means {precision} here",
         "disk": f"{free:.0f} GB free here" + ("" if free > 5 else "; checkpoints of large networks may not fit"),
         "onnx": _runtime("onnxruntime", "pip install 'onnxruntime>=1.23'"),
+        "openvino": _runtime("openvino", "pip install 'stillroom[openvino]'"),
+        "executorch": _runtime("executorch", "pip install 'stillroom[executorch]'"),
+        "litert": _runtime("ai_edge_litert", "pip install 'stillroom[litert]'"),
+        "litert's converter": _converter(),
+        "prune": _runtime("torch_pruning", "pip install 'stillroom[prune]'"),
         "parquet": _runtime("pyarrow", "pip install 'pyarrow>=20'"),
         "average precision": _runtime("faster_coco_eval", "pip install 'stillroom[detect]'"),
         "huggingface/NAME": _runtime("transformers", "pip install 'stillroom[hub]'"),
@@ -35,6 +41,16 @@ def examine(folder: Path = Path()) -> dict[str, str]:
 
 def _runtime(package: str, remedy: str) -> str:
     return "there" if find_spec(package) else f"missing: {remedy}"
+
+
+def _converter() -> str:
+    """Where LiteRT files are written; in an environment of its own."""
+    from stillroom.export.litert import converter
+
+    try:
+        return converter()
+    except Failure as failure:
+        return f"missing: {failure.fix}"
 
 
 def _torchvision() -> str:

@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("stillroom", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "onnx", "onnxruntime")
+PACKAGES = (
+    *("stillroom", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "onnx", "onnxruntime"),
+    *("openvino", "executorch", "torchao", "ai-edge-litert", "torch-pruning"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -60,7 +60,7 @@ def export(sections: Sequence[Export], student: Network, data: Dataset, task: Ta
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(section.target) or (floats.get("onnx") if section.target == "openvino" else None),
+            base=floats.get(getattr(module("export", section.target), "BASE", section.target)),
             task=task,
         )
         if section.bits == 32:

@@ -8,6 +8,9 @@ A target is a file of this folder with two functions in it:
         opens what was written on the target's own runtime; the result takes images [B, C, H, W] in 0..1 as a network
         does;
 
+    def ready() -> None
+        says before any work is done when a package is missing;
+
 and `SUFFIXES`, the endings of the files that it writes: the one that is opened, and its companions, if it has any.
 """
 

@@ -20,6 +20,9 @@ from stillroom.types import Output
 
 SUFFIXES = (".xml", ".bin")
 
+BASE = "onnx"
+"""The target whose float file saves work, where it has been written already."""
+
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
