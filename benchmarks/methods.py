@@ -28,8 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillroom import assemble, lessons, machine, recipe, sections
-from stillroom.benchmark import operations
+from stillroom import assemble, lessons, machine, operations, recipe, sections
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import Loader, in_order
 from stillroom.engine import Engine

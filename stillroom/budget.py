@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from stillroom import assemble, chain, judge, profile
+from stillroom import assemble, chain, judge, operations, profile
 from stillroom import recipe as recipes
 from stillroom.answering import Answering
-from stillroom.benchmark import operations, remote
+from stillroom.benchmark import remote
 from stillroom.errors import Failure
 from stillroom.metrics._figure import Figure
 from stillroom.models.network import Network

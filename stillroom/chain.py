@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom import assemble
-from stillroom.benchmark import latency, operations
+from stillroom import assemble, operations
+from stillroom.benchmark import latency
 from stillroom.checkpoint import save_tensors
 from stillroom.compress.compression import Compression, View
 from stillroom.data.loader import in_order

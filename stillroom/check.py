@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillroom import assemble, lessons, vitals
-from stillroom.benchmark import operations
+from stillroom import assemble, lessons, operations, vitals
 from stillroom.data.dataset import Dataset
 from stillroom.data.inspect import inspect, refuse
 from stillroom.data.loader import Loader

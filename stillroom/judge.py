@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillroom.benchmark import latency, operations
+from stillroom import operations
+from stillroom.benchmark import latency
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import in_order
 from stillroom.data.random import spaced

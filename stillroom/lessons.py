@@ -9,8 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from stillroom import assemble, pairing
-from stillroom.benchmark import operations
+from stillroom import assemble, operations, pairing
 from stillroom.choose import Choice, Facts, choose
 from stillroom.errors import Failure
 from stillroom.methods.method import Method

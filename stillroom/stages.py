@@ -13,8 +13,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from stillroom import assemble, forms, lessons, teaching
-from stillroom.benchmark import operations
+from stillroom import assemble, forms, lessons, operations, teaching
 from stillroom.data.dataset import Dataset
 from stillroom.data.part import known
 from stillroom.engine import Engine, Signals, threads_for

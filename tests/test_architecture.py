@@ -39,6 +39,7 @@ ORDER = [
     "data",
     "forms",
     "models",
+    "operations",
     "metrics",
     "tasks",
     "teachers",
@@ -164,6 +165,8 @@ def test_every_import_is_a_declared_dependency():
     names = {re.split(r"[<>=\s]", line)[0] for line in declared}
     imported = set()
     for path in FILES:
+        if path.name == "_litert_worker.py":  # run by another environment's Python, which LiteRT's converter is in
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}

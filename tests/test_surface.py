@@ -17,7 +17,7 @@ VERBS = ["bench", "check", "demo", "doctor", "eval", "export", "label", "list", 
 EVERYWHERE = {"as_json", "verbose", "quiet"}
 
 OPTIONS = {
-    "bench": {"folder", "seconds"},
+    "bench": {"folder", "seconds", "profile", "host"},
     "check": {"words"},
     "demo": {"folder"},
     "doctor": set(),

@@ -9,12 +9,12 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from stillroom.compress._cost import macs as counted
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
 from stillroom.errors import Failure
 from stillroom.forms.factored import thin
 from stillroom.models.network import Network
+from stillroom.operations import by_part
 
 Ranks = dict[str, list[int]]
 Share = Annotated[float, Gt(0), Le(1)]
@@ -90,7 +90,7 @@ class Factorize:
         with torch.no_grad():
             example = network.prepare(view.images[:1])
         found = {site.name: site for site in sites(network.module, example, self.way, self.least, network.head)}
-        before = counted(network.module, example)[""]
+        before = by_part(network.module, example)[""]
         origin = (_noted(network) or before) if round > 1 else before
         ranks = self._ranks(list(found.values()), before, origin, round)
         if not ranks:

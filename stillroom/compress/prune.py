@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from stillroom.compress._answers import shapes
 from stillroom.compress._channels import Channels, Importance, Plan, quiet
-from stillroom.compress._cost import macs, share_of_time
+from stillroom.compress._cost import share_of_time
 from stillroom.compress._plan import Work, even, nearest, ranked
 from stillroom.compress.compression import View
 from stillroom.errors import Failure
 from stillroom.forms import pruned
 from stillroom.models.network import Network
+from stillroom.operations import by_part
 
 TRIES = 6
 
@@ -121,7 +122,7 @@ class _Task:
         with torch.no_grad():
             self.example = network.prepare(view.images[:1])
         self.answers = shapes(copy.deepcopy(network.module), self.example)
-        self.counts = macs(network.module, self.example)
+        self.counts = by_part(network.module, self.example)
         channels = self._channels()
         scores = self._scores(channels)
         self.only = [index for index, score in enumerate(scores) if score is not None]
@@ -200,7 +201,7 @@ class _Task:
         return channels.module.eval()
 
     def _count(self, plan: Plan) -> int:
-        return macs(self._made(plan), self.example)[""]
+        return by_part(self._made(plan), self.example)[""]
 
     def _least_work(self, goal: float) -> Plan:
         """The nearest plan below `goal`.

@@ -15,7 +15,7 @@ from kit.resume import assert_equal_runs, wait_for_steps
 from safetensors.torch import load_file
 
 import stillroom as sr
-from stillroom.benchmark import operations
+from stillroom import operations
 from stillroom.run import read_stream
 
 KIT = str(Path(__file__).parents[1])

@@ -7,8 +7,7 @@ import copy
 import pytest
 import torch
 
-from stillroom import assemble, recipe
-from stillroom.benchmark import operations
+from stillroom import assemble, operations, recipe
 from stillroom.errors import Failure
 from stillroom.lessons import connect, surveyed
 from stillroom.methods.ca_mkd import CAMKD

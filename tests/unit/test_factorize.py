@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from stillroom import forms
 from stillroom.compress import _factors
-from stillroom.compress._cost import macs
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
 from stillroom.compress.factorize import Factorize
@@ -21,6 +20,7 @@ from stillroom.errors import Failure
 from stillroom.forms import factored
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+from stillroom.operations import by_part as macs
 from stillroom.types import Output
 
 WAYS = ("svd", "tucker", "cp", "spatial")

@@ -17,7 +17,7 @@ from kit.onnx_teachers import FLOAT, HALF, change, classifier, numbers, write
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from stillroom.benchmark import operations
+from stillroom import operations
 from stillroom.errors import Failure
 from stillroom.export.onnx import onnx as export
 from stillroom.models import Network, _onnx, build, restore

@@ -6,7 +6,7 @@ import math
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stillroom.forms import grid as grids
@@ -22,11 +22,24 @@ def macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
     hooks alone, and attention takes the plain path, which the counter knows, instead of a fused one, which it misses.
     A part that torch can't look into, an ONNX file, was counted when it was opened, for images of the size it gets.
     """
+    return by_part(network, torch.empty(1, *shape))[""] + sum(program.macs for program in _programs(network))
+
+
+def by_part(module: nn.Module, example: Tensor) -> dict[str, int]:
+    """Multiply-accumulates by the name of the part; those of the whole module under "".
+
+    Args:
+        module: what is counted; left as it is.
+        example: [1, C, H, W], as the module takes it; only its shape and type count.
+    """
     # Batch norm in training mode would want more than one value per channel, dropout a generator for meta tensors.
-    ghost = deepcopy(network).to("meta").eval()
+    ghost = deepcopy(module).to("meta").eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        ghost(torch.empty(1, *shape, device="meta"))
-    return counter.get_total_flops() // 2 + sum(program.macs for program in _programs(network))
+        ghost(torch.empty_like(example, device="meta"))
+    root = f"{type(ghost).__name__}."
+    counts = {name: sum(by_operation.values()) // 2 for name, by_operation in counter.get_flop_counts().items()}
+    found = {name.removeprefix(root): count for name, count in counts.items() if name.startswith(root)}
+    return found | {"": counter.get_total_flops() // 2}
 
 
 def parameters(network: nn.Module) -> int:
