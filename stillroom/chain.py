@@ -76,7 +76,8 @@ def compressed(stages: Stages, teacher: Frozen) -> Network:
 
 def between(stages: Stages) -> dict[str, Network]:
     """The networks that the student was on its way, in order: stage -> network."""
-    return {stage: stages.filled(stage, stages.untrained()) for stage in names(stages.recipe)[:-1]}
+    # Asked by the first process alone, so nobody is waited for.
+    return {stage: become(stages.untrained(), stages.run.weights(stage)) for stage in names(stages.recipe)[:-1]}
 
 
 def _smaller(stages: Stages, stage: str, section: Compress, network: Network, teacher: Frozen) -> Network:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillroom import assemble, lessons, operations, vitals
+from stillroom import assemble, budget, chain, lessons, operations, profile, proof, vitals
 from stillroom.data.dataset import Dataset
 from stillroom.data.inspect import inspect, refuse
 from stillroom.data.loader import Loader
@@ -51,6 +51,7 @@ def check(recipe: Recipe) -> dict[str, Any]:
         **_together(recipe.teacher, task),
         "student": _network(recipe.student, student, data),
         "ratio": f"the student has {_share(student, whole, data):.1%} of the teacher's MACs",
+        **_then(recipe),
     } | _distillation(recipe, task, teachers, whole, student, data)
 
 
@@ -72,6 +73,23 @@ def _together(section: Teacher, task: Task) -> dict[str, str]:
     """What several teachers are as one."""
     said = f"{1 + len(section.others)} teachers as one: the mean of their {assemble.averaged(section, task)}"
     return {"together": said} if section.others else {}
+
+
+def _then(recipe: Recipe) -> dict[str, Any]:
+    """What becomes of the student once it is taught; whether all that this takes is installed.
+
+    Raises:
+        Failure: as `proof.ready`.
+    """
+    proof.ready(recipe)
+    chosen = "chosen by measuring, see `stillroom plan`" if recipe.target and not recipe.compress else None
+    smaller = [chosen] if chosen else [said for stage, said in chain.said(recipe).items() if stage != chain.DISTILLED]
+    files = [f"{one.target}, {'float' if one.bits == 32 else f'{one.bits} bits'}" for one in recipe.export]
+    found = {"made smaller": smaller if recipe.compress or chosen else [], "files": files}
+    if recipe.target:
+        target = profile.laid(recipe.target)
+        found["target"] = [f"{budget.limits(target)} on {budget.where(target)}, {target.runtime}"]
+    return {subject: lines for subject, lines in found.items() if lines}
 
 
 def _distillation(
