@@ -1,7 +1,8 @@
 # make demo    install into .venv and run the demo: real digits, teacher to verified int8 file
 # make test    install what the tests need and run them; make test-slow: the slow tier too
 # make check   format, lint, types
-.PHONY: demo test test-slow check format clean
+# make test-litert   the tests that write LiteRT files, with the converter in an environment of its own
+.PHONY: demo test test-slow test-litert check format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,6 +19,10 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(PYTEST) -m "slow or not slow" --timeout 1800 --hypothesis-profile wide
+
+test-litert: .venv/installed-dev .venv-litert/installed
+	STILLROOM_LITERT=$(CURDIR)/.venv-litert/bin/python $(PYTEST) -m "slow or not slow" --timeout 1800 \
+		tests/unit/test_litert.py tests/conformance/test_export.py tests/unit/test_report_snippets.py
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -37,5 +42,12 @@ format: .venv/installed-dev
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+# Its requirements clash with those of the rest. Programs are read by the torch that wrote them, so torch is the same.
+.venv-litert/installed: constraints.txt
+	test -x .venv-litert/bin/python || $(PYTHON) -m venv .venv-litert
+	.venv-litert/bin/python -m pip install --disable-pip-version-check --quiet \
+		torch==2.14.1 litert-torch==0.10.0 'cattrs<26'
+	touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-litert build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -62,14 +62,10 @@ def candidates(target: Target) -> list[Candidate]:
     return [Candidate(share, bits) for share in SHARES for bits in sorted(target.bits, reverse=True)]
 
 
-def settled(stages: Stages, *, like: Path | None = None) -> Recipe:
+def settled(stages: Stages) -> Recipe:
     """The recipe with all that its target asks for: the compression, unless it names one, and a file to be held to it.
 
-    What was chosen is kept in `run.json`, so that a resume goes on with the same.
-
-    Args:
-        stages: of the run.
-        like: folder of another seed of the same recipe, whose choice is taken.
+    What was chosen is kept in `run.json`, so that a resume goes on with the same, and so do the recipe's other seeds.
 
     Raises:
         Failure: SR-B931 nothing that is tried keeps within the budget; nothing was trained.
@@ -81,7 +77,7 @@ def settled(stages: Stages, *, like: Path | None = None) -> Recipe:
     recipe = replace(recipe, target=target)
     if recipe.compress:
         return _with_files(recipe, target, [8] if 8 in target.bits else list(target.bits))
-    known = run.info.get("chosen") or (Run(like).info.get("chosen") if like else None)
+    known = run.info.get("chosen") or _chosen_by_another_seed(run)
     if known is None and stages.engine.first:
         rows = list(tried(stages, target, enough=1))
         best = next((row for row in rows if row["meets"]), None)
@@ -98,6 +94,13 @@ def settled(stages: Stages, *, like: Path | None = None) -> Recipe:
     log.info("target: %s, because it is %s", chosen.what, known["why"])
     given = recipe.as_dict() | {"compress": chosen.compress}
     return _with_files(replace(recipe, compress=recipes.check(given).compress), target, [chosen.bits])
+
+
+def _chosen_by_another_seed(run: Run) -> dict[str, Any] | None:
+    if run.info.get("students", 1) == 1:
+        return None
+    others = sorted(run.folder.parent.glob("seed-*/run.json"))
+    return next((chosen for path in others if (chosen := Run(path.parent).info.get("chosen"))), None)
 
 
 def _with_files(recipe: Recipe, target: Target, bits: Sequence[int]) -> Recipe:

@@ -70,7 +70,7 @@ def run(
             remember(run, recipe, data, task, engine)
             question(run, data)
             stages = Stages(recipe, data, task, run, engine, signals, progress, students)
-            recipe = budget.settled(stages, like=teacher_of)
+            recipe = budget.settled(stages)
             proof.ready(recipe)
             stages = replace(stages, recipe=recipe)
             teacher = stages.teacher()
