@@ -306,13 +306,21 @@ def _contradictions(recipe: Recipe) -> list[str]:
         for kind in ("mixup", "cutmix")
     ]
     teachers = _teachers(recipe.teacher)
-    found = [text for wrong, text in rules if wrong]
+    found = [text for wrong, text in rules if wrong] + _unknown_targets(recipe)
     found += [line for path, one in teachers for line in _untaught(path, one, recipe)]
     networks: list[tuple[str, Teacher | Student]] = [*teachers, ("student", recipe.student)]
     for section, network in networks:
         for name in sorted(FROM_DATA & network.arguments.keys()):
             found.append(f"{section}.{name}: can't be set here; it follows from the data and the weights")
     return found
+
+
+def _unknown_targets(recipe: Recipe) -> list[str]:
+    """Runtimes that no file of `export/` is for."""
+    named = {f"export[{i}].target": one.target for i, one in enumerate(recipe.export)}
+    named |= {"target.runtime": recipe.target.runtime} if recipe.target else {}
+    known = choices("export")
+    return [f"{key}: no target called {name!r}{near(name, known)}" for key, name in named.items() if name not in known]
 
 
 def _teachers(teacher: Teacher) -> list[tuple[str, Teacher]]:

@@ -221,6 +221,8 @@ def test_a_recipe_with_compressions_and_a_target_gives_itself_back():
         ({"compress": [{"name": "prune", "mac": 0.5}]}, "compress[0].mac: unknown; did you mean 'macs'?"),
         ({"compress": [{"name": "prune", "train": {"epoch": 1}}]}, "compress[0].train.epoch: unknown"),
         ({"compress": [{"name": "quantize", "bits": 9}]}, "compress[0].bits"),
+        ({"target": {"runtime": "onx"}}, "target.runtime: no target called 'onx'; did you mean 'onnx'?"),
+        ({"export": [{"target": "liter"}]}, "export[0].target: no target called 'liter'; did you mean 'litert'?"),
         ({"target": {"latency": 5}}, "target.latency: unknown; did you mean 'latency_ms'?"),
         ({"target": {"latency_ms": 0}}, "target.latency_ms: must be greater than 0"),
     ],
