@@ -45,6 +45,7 @@ def test_what_nothing_meets_is_refused_before_training(tmp_path):
     assert not list((tmp_path / "runs" / "small").glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_plan_says_whether_it_can_be_met(tmp_path):
     done = stillroom("plan", *QUICKER, "target.size_mb=0.2", "target.bits=[8]", "--json", cwd=tmp_path, **ONE)
     target = json.loads(done.stdout)["target"]

@@ -68,6 +68,7 @@ def test_a_finished_run_opens_with_every_form(whole):
     assert all(torch.equal(value, file[name]) for name, value in finished.student.weights().items())
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_is_uninterrupted(whole, tmp_path):
     folder, chance = tmp_path / "runs" / "chain", random.Random(0)
     for steps in (27, 38, 41, 46):
@@ -82,6 +83,7 @@ def test_killed_again_and_again_is_uninterrupted(whole, tmp_path):
     assert len(steps) == len(set(steps)) and steps[-1] == ("student", 4)
 
 
+@pytest.mark.slow
 def test_another_run_begins_with_a_smaller_student(whole, tmp_path):
     """A file of weights is enough: its form goes with it."""
     words = ["digits", STEPS, "teacher=resnet8", f"teacher.weights={whole / 'teacher.safetensors'}", "baseline=false"]
