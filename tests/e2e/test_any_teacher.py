@@ -66,6 +66,7 @@ def test_what_a_file_cannot_do_is_said_before_anything_is_trained(taught):
         assert text in done.stderr + done.stdout
 
 
+@pytest.mark.slow
 def test_a_backbone_of_the_hub_gets_a_head_and_teaches_with_its_features(tmp_path):
     pytest.importorskip("transformers")
     saved("dinov3", tmp_path / "backbone", image_mean=[0.5] * 3, image_std=[0.5] * 3, size=56)

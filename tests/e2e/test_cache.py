@@ -54,6 +54,7 @@ def test_another_recipe_and_another_student_ask_nobody(live, tmp_path):
     assert cache.stat().st_mtime_ns == written and len(list(tmp_path.glob("caches/*/cache.json"))) == 1
 
 
+@pytest.mark.slow
 def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_path):
     shutil.copytree(live, tmp_path / "runs" / "digits")
     words = ["label", *QUICK, "augment.views=24", "--json"]

@@ -103,6 +103,7 @@ def test_any_order_works(order, tmp_path):
     assert json.loads((tmp_path / "runs" / "digits" / "run.json").read_text())["status"] == "done"
 
 
+@pytest.mark.slow
 def test_one_s_own_compression_and_no_teacher(tmp_path):
     words = [*QUICK, 'compress=[{name="kit.compressions:Same", rounds=2, taught=false}]', "name=own"]
     stillroom("run", *words, cwd=tmp_path, **OWN)

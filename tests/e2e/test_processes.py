@@ -132,6 +132,7 @@ def recorded(folder):
     return info["status"], info["exit_code"], info["resumable"], info["last_step"]
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_process_is_told_once_and_one_process_goes_on(tmp_path):
     codes, err = ends("mistake", 1, tmp_path)
     code, text = SAID["mistake"]

@@ -65,6 +65,7 @@ def test_the_same_command_opens_what_is_done_and_report_writes_it_again(whole):
     assert done.stdout.strip().endswith("runs/digits/report.html")
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_student_and_resumed_is_uninterrupted(whole, tmp_path):
     folder = tmp_path / "runs" / "digits"
     process = start("run", *TWO, cwd=tmp_path)

@@ -141,6 +141,7 @@ def _lines(folder):
     return (folder / "steps.jsonl").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_further_images_beside_labelled_ones(tmp_path):
     """The student learns from all of them; the others' labels, splits and figures stay what they are."""
     digit_folders(tmp_path / "photos", each=8, side=8)

@@ -70,6 +70,7 @@ class Textures:
         ("mobilenetv3_small_050", 64, 48, {}, 0.3, 3.2),
     ],
 )
+@pytest.mark.slow
 def test_other_families_export_quantise_and_run(
     tmp_path: Path, name: str, side: int, size: int | None, arguments: dict[str, Any], most: float, smaller: float
 ) -> None:

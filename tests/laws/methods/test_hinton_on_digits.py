@@ -83,6 +83,7 @@ def check_missing_class(seeds):
         assert mended >= 0.75
 
 
+@pytest.mark.slow
 def test_fifty_labels_against_soft_targets_without_labels():
     """techniques.md 1.3: 81.5 % -> 96.3 % there; the mean gain is at least 10 points."""
     check_few_labels(range(5))
