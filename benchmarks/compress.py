@@ -12,7 +12,7 @@ ends of the same chain share its first two stages, file by file, so that they di
     qat          trained with rounding, by the labels alone
 
 Each end is exported to onnxruntime and judged on the test images once, the chain itself to every runtime. Figures are
-copied from the runs' own `metrics.json`; times are taken anew, of all files of a seed in one sitting.
+copied from the runs' own `metrics.json`; times are taken anew, of all files of a seed in turns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import stillroom
 from stillroom import api, assemble
 from stillroom import recipe as recipes
-from stillroom.benchmark import latency
+from stillroom.benchmark import remote
 from stillroom.errors import Failure
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compress.json"
@@ -42,7 +42,8 @@ ENDS: dict[str, list[dict[str, Any]] | None] = {
 SHARED = ("baseline", "distilled", "prune")
 KEPT = ("parameters", "macs", "bytes", "accuracy", "agreement", "max_difference", "peak_mb", "load_ms")
 RUNTIMES = ("openvino", "executorch", "litert")
-SECONDS = 20.0  # of timing a seed's files, all together
+TIMED = ("float", "chain")
+ROUNDS, SECONDS = 3, 2.0  # seconds of a file in a round, half of them with one image a call
 
 
 def main() -> None:
@@ -117,14 +118,20 @@ def finish(what: Any, folder: Path) -> None:
 
 
 def sitting(work: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """Times of all files of a seed, in turns: END/FILE -> milliseconds of an image on one thread."""
-    runs = {name: stillroom.open(work / name / f"seed-{seed}") for name in ENDS}
-    files = {f"{name}/{made.name}": made.load(threads=1) for name, run in runs.items() for made in run.files()}
-    example = assemble.spread(runs["chain"].data.splits["train"], 1)
-    found = latency.interleaved(files, example, seconds=SECONDS, warmup=50, most=100_000)
-    return {
-        name: {"latency_ms": one.p50, "latency_ci95": one.ci95, "stable": one.stable} for name, one in found.items()
-    }
+    """Times of a seed's files, in turns, each in a process of its own as on a device: END/FILE -> milliseconds.
+
+    Rounds of all files, so that each ratio is of two of the same round. The other ends are of the chain's own form.
+    """
+    runs = {name: stillroom.open(work / name / f"seed-{seed}") for name in TIMED}
+    files = {f"{name}/{made.name}": made for name, run in runs.items() for made in run.files()}
+    example = assemble.spread(runs["chain"].data.splits["train"], 4)
+    found: dict[str, dict[str, Any]] = {name: {"rounds_ms": [], "stable": True} for name in files}
+    for _ in range(ROUNDS):
+        for name, made in files.items():
+            one = remote.measure(made.path, runtime=made.target, images=example, threads=1, seconds=SECONDS).single
+            found[name]["rounds_ms"].append(one.p50)
+            found[name]["stable"] &= one.stable
+    return found
 
 
 def collected(folder: Path) -> list[dict[str, Any]]:
