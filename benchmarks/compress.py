@@ -145,7 +145,7 @@ def collected(folder: Path) -> list[dict[str, Any]]:
         "seed": info["seeds"][0],
         "hardware": info["hardware"],
         "versions": info["versions"],
-        "seconds": {name: stage["seconds"] for name, stage in info["stages"].items()},
+        "seconds": {name: stage["seconds"] for name, stage in info.get("stages", {}).items()},
         "trail": info.get("compress", []),
     }
     networks = {name: metrics[name] for name in ("teacher", "baseline", "student") if name in metrics}
