@@ -65,8 +65,9 @@ PAGE = """\
 
 CIFAR-10, 25,000 training and 10,000 test images, a resnet56 as it comes and a resnet20; recipe `edge`: {recipe}.
 Seeds {seeds}; {machine}. Times are of one image on one thread, each file in a process of its own, as on
-a device, in rounds of all files of a seed; ratios are of two in the same round, medians over rounds, then over seeds. A
-time that was not steady is marked ~ and claims nothing.
+a device, in rounds of all files of a seed; ratios are of two in the same round, medians over rounds, then over seeds.
+Rounds in which a file's times were not steady (spread above 10 %, or drifting) are left out; where none remains, the
+figure is marked ~ and claims nothing.
 
 ```text
 python benchmarks/compress.py --data DIR --weights cifar10_resnet56.safetensors --work runs/compress
@@ -105,18 +106,17 @@ def _accuracy(found: dict[int, dict[str, Any]]) -> str:
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def _shaky(found: dict[int, dict[str, Any]]) -> str:
-    return "" if all(row.get("stable", True) for row in found.values()) else "~"
-
-
 def _ratio(above: dict[int, dict[str, Any]], below: dict[int, dict[str, Any]]) -> str:
     """Times of one by times of the other; empty where one of them was not timed."""
-    found = [
-        median(a / b for a, b in zip(above[seed]["rounds_ms"], below[seed]["rounds_ms"], strict=True))
-        for seed in above.keys() & below.keys()
-        if "rounds_ms" in above[seed] and "rounds_ms" in below[seed]
-    ]
-    return f"{_shaky(above) or _shaky(below)}{median(found):.2f}" if found else ""
+    found, all_steady = [], True
+    for seed in above.keys() & below.keys():
+        one, other = above[seed], below[seed]
+        if "rounds_ms" in one and "rounds_ms" in other:
+            rounds = list(zip(one["rounds_ms"], other["rounds_ms"], one["steady"], other["steady"], strict=True))
+            steady = [a / b for a, b, fine, good in rounds if fine and good]
+            all_steady &= bool(steady)
+            found.append(median(steady or [a / b for a, b, _, _ in rounds]))
+    return f"{'' if all_steady else '~'}{median(found):.2f}" if found else ""
 
 
 def _points(found: dict[int, dict[str, Any]], than: dict[int, dict[str, Any]]) -> str:
@@ -193,9 +193,11 @@ def _runtimes(rows: list[dict[str, Any]]) -> str:
                 agrees = min(100 * row["agreement"] for row in found.values())
                 passed = f"{sum(row['verified'] for row in found.values())} of {len(found)}"
                 size = mean(row["bytes"] for row in found.values()) / 1e3
-                times = [median(row["rounds_ms"]) for row in found.values()]
+                pairs = [pair for row in found.values() for pair in zip(row["rounds_ms"], row["steady"], strict=True)]
+                times = [time for time, steady in pairs if steady]
+                shown = f"{median(times):.3f}" if times else f"~{median(time for time, _ in pairs):.3f}"
                 lines.append(
                     f"| {title}, {words} | {agrees:.2f} | {_accuracy(found)} | {passed} | {size:.0f} | "
-                    f"{_shaky(found)}{median(times):.3f} | {_ratio(found, base)} |"
+                    f"{shown} | {_ratio(found, base)} |"
                 )
     return "\n".join(lines) + "\n"
