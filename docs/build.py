@@ -453,7 +453,7 @@ def _write_results(folder: Path) -> None:
     """What the command printed at its end, and the row of the results table, both with machine, seeds and command."""
     from rich.console import Console
 
-    from stillroom.console import results
+    from stillroom.tables import results
 
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
