@@ -48,6 +48,7 @@ def test_a_file_that_was_exported_here_teaches_the_next_student(taught, demo):
     assert run["status"] == "done" and run["networks"]["teacher"]["weights"] == "teacher.onnx"
 
 
+@pytest.mark.slow
 def test_the_run_opens_and_is_judged_and_timed_again_from_anywhere(taught):
     folder = taught[0] / "runs" / "small"
     finished, told = sr.open(folder), metrics(folder)

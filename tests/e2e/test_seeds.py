@@ -56,6 +56,7 @@ def test_the_spread_is_that_of_the_runs(whole):
     assert (folder / "report.html").is_file() and "12.7 standard errors" in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_command_opens_what_is_done_and_report_writes_it_again(whole):
     folder, _ = whole
     (folder / "report.html").unlink()

@@ -173,6 +173,7 @@ SIZES = ((64, 64), (100, 160), (33, 48), (200, 90))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter
+@pytest.mark.slow
 def test_the_file_gives_boxes_in_the_pixels_of_images_of_any_size(tmp_path):
     network, seen = learned(), batch()
     network.size = 64
