@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stillroom import assemble, chain, judge, operations, profile
+from stillroom import assemble, chain, judge, profile
 from stillroom import recipe as recipes
 from stillroom.answering import Answering
 from stillroom.benchmark import remote
@@ -130,26 +130,24 @@ def measured(stages: Stages, target: Target, candidate: Candidate) -> dict[str, 
     network = _formed(stages, student, candidate)
     images = assemble.spread(stages.data.splits["train"], CALIBRATION)
     with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
-        suffixes = module("export", target.runtime).SUFFIXES
         path = pick("export", target.runtime)(
             Answering(network, stages.task),
-            Path(folder, f"candidate{suffixes[0]}"),
+            Path(folder, f"candidate{module('export', target.runtime).SUFFIXES[0]}"),
             example=images[:1],
             classes=stages.data.classes,
             bits=candidate.bits,
             calibration=[images] if candidate.bits == 8 else (),
             task=stages.task,
         )
-        size = sum(path.with_suffix(suffix).stat().st_size for suffix in suffixes)
+        size = judge.Made(target=target.runtime, bits=candidate.bits, path=path, gate=0.0).bytes
         time = on_device(path, target.runtime, target, images[:1])["latency_ms"]
     median = number(time)
-    shape = (stages.data.channels, stages.data.size, stages.data.size)
     upper = time.ci95[1] if time.ci95 else median
     return {
         "what": candidate.what,
         "share": candidate.share,
         "bits": candidate.bits,
-        "macs": operations.macs(network, shape),
+        "macs": stages.macs(network),
         "size_mb": size / MEGABYTE,
         "latency_ms": median,
         "latency_upper_ms": upper,

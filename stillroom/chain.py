@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -143,17 +142,12 @@ def view(stages: Stages, teacher: Frozen | None) -> View:
 
 
 def _size(before: Network, after: Network, stages: Stages) -> str:
-    shape = (stages.data.channels, stages.data.size, stages.data.size)
-    macs, numbers = ([count(n) for n in (before, after)] for count in _counts(shape))
+    macs = [stages.macs(network) / 1e6 for network in (before, after)]
+    numbers = [operations.parameters(network) for network in (before, after)]
     return (
-        f"{macs[0] / 1e6:.2f} M MACs become {macs[1] / 1e6:.2f} M, {numbers[0]:,} parameters become {numbers[1]:,}; "
+        f"{macs[0]:.2f} M MACs become {macs[1]:.2f} M, {numbers[0]:,} parameters become {numbers[1]:,}; "
         "training goes on from there"
     )
-
-
-def _counts(shape: tuple[int, int, int]) -> Iterator[Callable[[Network], int]]:
-    yield lambda network: operations.macs(network, shape)
-    yield operations.parameters
 
 
 def _tell(stages: Stages, stage: str, network: Network, teacher: Frozen) -> None:
@@ -171,7 +165,7 @@ def _tell(stages: Stages, stage: str, network: Network, teacher: Frozen) -> None
         "stage": stage,
         "what": said(stages.recipe)[stage],
         "score": found,
-        "macs": operations.macs(network, (data.channels, data.size, data.size)),
+        "macs": stages.macs(network),
         "bytes": operations.stored(network),
         "latency_ms": time.p50,
         "seconds": stages.run.info.get("stages", {}).get(stage, {}).get("seconds"),

@@ -188,7 +188,7 @@ class Stages:
 
     def threads(self, network: Network, teacher: Frozen | None) -> AbstractContextManager[None]:
         """As many as a step of both is worth: whether the teacher is asked in it or was before changes no number."""
-        macs = self._macs(network) + (self._macs(teacher.network) if teacher else 0)
+        macs = self.macs(network) + (self.macs(teacher.network) if teacher else 0)
         return threads_for(macs, self.engine.device)
 
     def asking(self, teacher: Frozen, learner: Learner) -> Asking:
@@ -211,7 +211,8 @@ class Stages:
             for pair in pairs:
                 log.info("%s: %s", name, pair)
 
-    def _macs(self, network: nn.Module) -> int:
+    def macs(self, network: nn.Module) -> int:
+        """Multiply-accumulates of a network for one of the images."""
         return operations.macs(network, (self.data.channels, self.data.size, self.data.size))
 
     def _fit_head(self, stage: str, network: Network) -> Network:

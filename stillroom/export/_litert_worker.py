@@ -81,8 +81,8 @@ def quantize(source: Path, target: Path, calibration: Path, within: str, floats:
         for image in images:
             yield {"images": np.ascontiguousarray(image[None])}
 
-    # The quantiser's own `calibrate` follows a moving average of each image's range, which is less than what is seen:
-    # of a ResNet's activations half of the range was cut off. This is the same with the range of all of them.
+    # The quantiser's own `calibrate` follows a moving average of each image's range, which is less than what is seen.
+    # This is the same with the range of all of them.
     seen = calibrator.Calibrator(source.read_bytes(), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     seen.calibrate({"serving_default": list(one_by_one())}, model._recipe_manager)
     ranges = seen.get_model_qsvs()

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.export import file
-from stillroom.export.file import Opened, Speech, first_line, quiet, require
-from stillroom.files import disk_errors, temporary
+from stillroom.export._around import calibrating, opening, writing
+from stillroom.export.file import Opened, Speech, quiet, require
+from stillroom.files import temporary
 from stillroom.tasks.task import Task
 from stillroom.types import Output
 
@@ -65,20 +66,12 @@ def executorch(
         raise Failure("SR-X731", target="executorch", bits=bits, problem=problem, path=path)
     if bits not in (32, 8):
         raise ValueError(f"bits is 32, 8 or 4, not {bits}")
-    batches = list(calibration) if bits == 8 else []
-    if bits == 8 and not batches:
-        raise ValueError("8 bits need calibration images, and there are none")
+    batches = calibrating(bits, calibration)
     ready()
     said = _facts(classes, example, task, bits)
-    with temporary(path) as draft:
-        try:
-            # Tracing draws random numbers.
-            with quiet(), disk_errors(path), torch.random.fork_rng(devices=[]):
-                draft.write_bytes(_program(Speech(network, plain_resize=True), example, batches, said, path))
-        except Failure:
-            raise
-        except Exception as problem:
-            raise file.refusal(f"executorch, {bits} bits", path, problem) from problem
+    rng = torch.random.fork_rng(devices=[])  # tracing draws random numbers
+    with temporary(path) as draft, writing(f"executorch, {bits} bits", path), rng:
+        draft.write_bytes(_program(Speech(network, plain_resize=True), example, batches, said, path))
     return path
 
 
@@ -105,18 +98,15 @@ class Program(Opened):
     _method: Any
 
     def __init__(self, path: Path, *, threads: int | None = None):
-        require("executorch", "executorch")
+        ready()
         super().__init__(path, threads)
         self._end()
-        try:
+        with opening("executorch", path):
             self._bytes = whole(self.path)
             with quiet():
                 self._begin()
                 self.facts = self._said()
             self._takes = list(self._method.metadata.input_tensor_meta(0).sizes())
-        except Exception as problem:
-            reason = first_line(problem)
-            raise Failure("SR-X704", runtime="executorch", path=path, problem=reason) from problem
 
     def __call__(self, images: Tensor) -> Output:
         """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU.

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.export.file import OUTPUTS, Opened, Speech, facts, first_line, quiet, refusal, require
-from stillroom.files import disk_errors, scratch, temporary
+from stillroom.export._around import calibrating, opening, writing
+from stillroom.export.file import OUTPUTS, Opened, Speech, facts, require
+from stillroom.files import scratch, temporary
 from stillroom.forms import grid
 from stillroom.models.network import Network
 from stillroom.tasks.task import Task
@@ -80,30 +81,22 @@ def litert(
         raise Failure("SR-X731", target="litert", bits=bits, problem=problem, path=path)
     if bits not in (32, 8):
         raise ValueError(f"bits is 32 or 8, not {bits}")
-    batches = list(calibration) if bits == 8 else []
-    if bits == 8 and not batches:
-        raise ValueError("8 bits need calibration images, and there are none")
+    batches = calibrating(bits, calibration)
     python = converter()
     answers: Answers = task.answers if task else "classes"
     said = facts(classes=classes, example=example, task=task, bits=bits, any_size=False)
-    with temporary(path) as draft, scratch(path) as folder:
-        try:
-            with quiet(), disk_errors(path):
-                if base and bits == 8:
-                    copyfile(base, folder / "float.tflite")
-                else:
-                    _trace(network, example, OUTPUTS[answers][0], folder / "program.pt2")
-                request = {"within": _within(network), "float": _floats(network)}
-                (folder / "request.json").write_text(json.dumps(request))
-                if batches:
-                    np.save(folder / "calibration.npy", torch.cat([b.detach().float().cpu() for b in batches]).numpy())
-                _convert(python, folder)
-                (folder / ("int8.tflite" if bits == 8 else "float.tflite")).replace(draft)
-                _pack(draft, {name: text.replace("[B,", "[1,") for name, text in said.items()}, classes)
-        except Failure:
-            raise
-        except Exception as problem:
-            raise refusal(f"litert, {bits} bits", path, problem) from problem
+    with temporary(path) as draft, scratch(path) as folder, writing(f"litert, {bits} bits", path):
+        if base and bits == 8:
+            copyfile(base, folder / "float.tflite")
+        else:
+            _trace(network, example, OUTPUTS[answers][0], folder / "program.pt2")
+        request = {"within": _within(network), "float": _floats(network)}
+        (folder / "request.json").write_text(json.dumps(request))
+        if batches:
+            np.save(folder / "calibration.npy", torch.cat([b.detach().float().cpu() for b in batches]).numpy())
+        _convert(python, folder)
+        (folder / ("int8.tflite" if bits == 8 else "float.tflite")).replace(draft)
+        _pack(draft, {name: text.replace("[B,", "[1,") for name, text in said.items()}, classes)
     return path
 
 
@@ -125,12 +118,9 @@ class Interpreter(Opened):
         from ai_edge_litert import interpreter
 
         super().__init__(path, threads)
-        try:
-            with _mute():
-                self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=self.threads)
-                self._interpreter.allocate_tensors()
-        except Exception as problem:
-            raise Failure("SR-X704", runtime="litert", path=path, problem=first_line(problem)) from problem
+        with opening("litert", path), _mute():
+            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=self.threads)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self.facts = _packed(self.path)

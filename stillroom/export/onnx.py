@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.export.file import OUTPUTS, Opened, Speech, facts, first_line, pair, quiet, refusal, require
-from stillroom.files import disk_errors, scratch, temporary
+from stillroom.export._around import calibrating, opening, writing
+from stillroom.export.file import OUTPUTS, Opened, Speech, facts, pair, require
+from stillroom.files import scratch, temporary
 from stillroom.forms import grid
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric
@@ -62,31 +63,23 @@ def onnx(
     """
     if bits not in (32, 8, 4):
         raise ValueError(f"bits is 32, 8 or 4, not {bits}")
-    batches = list(calibration) if bits == 8 else []
-    if bits == 8 and not batches:
-        raise ValueError("8 bits need calibration images, and there are none")
+    batches = calibrating(bits, calibration)
     ready()
     methods = _methods(method) if bits == 8 else []
     path = Path(path)
-    with temporary(path) as draft, scratch(path) as folder:
-        try:
-            with quiet(), disk_errors(path):
-                answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
-                known = _grid(network) if bits != 32 else {}
-                named = bool(known.get("float") or known.get("group"))
-                source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
-                said = facts(classes=classes, example=example, task=task, bits=bits)
-                if bits == 8:
-                    agreement = partial(task.agreement if task else Agreement, classes=classes)
-                    source, chosen = _integers(source, folder, batches, methods, agreement, known.get("float", ()))
-                    said |= chosen
-                elif bits == 4:
-                    source = _four(source, folder / "four.onnx", known)
-                _finish(source, draft, said)
-        except Failure:
-            raise
-        except Exception as problem:
-            raise refusal(f"onnx, {bits} bits", path, problem) from problem
+    with temporary(path) as draft, scratch(path) as folder, writing(f"onnx, {bits} bits", path):
+        answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
+        known = _grid(network) if bits != 32 else {}
+        named = bool(known.get("float") or known.get("group"))
+        source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
+        said = facts(classes=classes, example=example, task=task, bits=bits)
+        if bits == 8:
+            agreement = partial(task.agreement if task else Agreement, classes=classes)
+            source, chosen = _integers(source, folder, batches, methods, agreement, known.get("float", ()))
+            said |= chosen
+        elif bits == 4:
+            source = _four(source, folder / "four.onnx", known)
+        _finish(source, draft, said)
     return path
 
 
@@ -116,16 +109,11 @@ class Session(Opened):
         options.log_severity_level = 3
         # Idle threads that spin would take the cores from whoever is timed next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
+        with opening("onnxruntime", path):
             outside = _graph.external(self.path)
             if outside:
                 raise Failure("SR-S212", path=path, tensor=outside[0][0], outside=outside[0][1])
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Failure:
-            raise
-        except Exception as problem:
-            reason = first_line(problem)
-            raise Failure("SR-X704", runtime="onnxruntime", path=path, problem=reason) from problem
         self.facts = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
-from stillroom.export.file import Opened, first_line, quiet, refusal, require
+from stillroom.export._around import opening, writing
+from stillroom.export.file import Opened, quiet, require
 from stillroom.export.onnx import onnx
-from stillroom.files import disk_errors, scratch, temporary
+from stillroom.files import scratch, temporary
 from stillroom.tasks.task import Task
 from stillroom.types import Output
 
@@ -32,7 +33,7 @@ EXACT = {
 }
 """Without the first, OpenVINO computes float files in bfloat16 wherever the processor can; without the second, what
 meets four-bit weights in eight bits. It says nothing of either. Without the third its threads stay on cores that others
-keep busy: beside another program on the same two cores, an int8 ResNet-18 took twice as long."""
+keep busy."""
 
 
 def openvino(
@@ -84,14 +85,8 @@ def openvino(
             values = failure.values | {"target": name, "path": path}
             raise Failure(failure.code, **values) from failure.__cause__
         # The graph takes its place last, so that whoever sees it finds the weights.
-        with temporary(path) as draft, temporary(path.with_suffix(SUFFIXES[1])):
-            try:
-                with quiet(), disk_errors(path):
-                    _convert(found, draft)
-            except Failure:
-                raise
-            except Exception as problem:
-                raise refusal(name, path, problem) from problem
+        with temporary(path) as draft, temporary(path.with_suffix(SUFFIXES[1])), writing(name, path):
+            _convert(found, draft)
     return path
 
 
@@ -108,16 +103,13 @@ class Compiled(Opened):
     """An IR in OpenVINO on the CPU, in 32-bit floats and the file's own integers."""
 
     def __init__(self, path: Path, *, threads: int | None = None):
-        require("openvino", "openvino")
+        ready()
         super().__init__(path, threads)
-        try:
-            with quiet():
-                core = _library().Core()
-                model = core.read_model(self.path)
-                compiled = core.compile_model(model, "CPU", EXACT | {"INFERENCE_NUM_THREADS": self.threads})
-                self._request = compiled.create_infer_request()
-        except Exception as problem:
-            raise Failure("SR-X704", runtime="openvino", path=path, problem=first_line(problem)) from problem
+        with opening("openvino", path), quiet():
+            core = _library().Core()
+            model = core.read_model(self.path)
+            compiled = core.compile_model(model, "CPU", EXACT | {"INFERENCE_NUM_THREADS": self.threads})
+            self._request = compiled.create_infer_request()
         if model.has_rt_info(["stillroom"]):
             said = model.get_rt_info(["stillroom"]).value
             self.facts = {name: str(value) for name, value in said.items()}
