@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import stillroom
-from stillroom import api, assemble
-from stillroom import recipe as recipes
+from stillroom import api
 from stillroom.benchmark import remote
+from stillroom.config import recipe as recipes
+from stillroom.data import sampling
 from stillroom.errors import Failure
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compress.json"
@@ -124,7 +125,7 @@ def sitting(work: Path, seed: int) -> dict[str, dict[str, Any]]:
     """
     runs = {name: stillroom.open(work / name / f"seed-{seed}") for name in TIMED}
     files = {f"{name}/{made.name}": made for name, run in runs.items() for made in run.files()}
-    example = assemble.spread(runs["chain"].data.splits["train"], 4)
+    example = sampling.sample_images(runs["chain"].data.splits["train"], 4)
     found: dict[str, dict[str, Any]] = {name: {"rounds_ms": [], "steady": []} for name in files}
     for _ in range(ROUNDS):
         for name, made in files.items():

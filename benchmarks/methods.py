@@ -28,19 +28,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillroom import assemble, lessons, machine, operations, recipe, sections
+from stillroom.config import recipe, schema
+from stillroom.config.plugins import choices, pick
+from stillroom.config.schema import Training
+from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import Loader, in_order
-from stillroom.engine import Engine
-from stillroom.learn import score
-from stillroom.learner import Learner
+from stillroom.distributed.engine import Engine
+from stillroom.evaluation.validate import validate
+from stillroom.io import environment
+from stillroom.matching import method_setup
+from stillroom.models import flops
 from stillroom.models.network import Network
-from stillroom.plugins import choices, pick
-from stillroom.sections import Training
-from stillroom.state import State
+from stillroom.stages import build
 from stillroom.tasks.classification import Classification
-from stillroom.teachers.frozen import Frozen
-from stillroom.train import train
+from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.distiller import Distiller
+from stillroom.training.loop import train
+from stillroom.training.state import State
 from stillroom.types import Output
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,7 +89,7 @@ VARIANTS = {
 class Remembered:
     """A teacher that has been asked about every training image, and answers from memory."""
 
-    def __init__(self, teacher: Frozen, data: Dataset, taps: tuple[str, ...]):
+    def __init__(self, teacher: FrozenTeacher, data: Dataset, taps: tuple[str, ...]):
         self.network, self.told = teacher.network, {}
         for batch in in_order(data.splits["train"], 256):
             said = teacher((batch.images,), batch.keys, taps)
@@ -100,7 +105,7 @@ class Remembered:
         """Nothing."""
 
 
-def asked(args: argparse.Namespace, setting: str, method: str) -> sections.Recipe:
+def asked(args: argparse.Namespace, setting: str, method: str) -> schema.Recipe:
     """The recipe of one training."""
     sides = {side: dict(section) for side, section in SETTINGS[setting].items()}
     if setting == "cnn":
@@ -115,13 +120,13 @@ def asked(args: argparse.Namespace, setting: str, method: str) -> sections.Recip
     return recipe.check(raw | sides)
 
 
-def networks(one: sections.Recipe, data: Dataset, seed: int) -> tuple[Network, Frozen]:
-    pixels = assemble.pixels_of(data.splits["train"])
-    student = assemble.make_network(one.student, data, Classification(), pixels, seed=seed)
-    teacher = assemble.make_network(one.teacher, data, Classification(), pixels, seed=0)
+def networks(one: schema.Recipe, data: Dataset, seed: int) -> tuple[Network, FrozenTeacher]:
+    pixels = sampling.pixel_statistics(data.splits["train"])
+    student = build.build_network(one.student, data, Classification(), pixels, seed=seed)
+    teacher = build.build_network(one.teacher, data, Classification(), pixels, seed=0)
     if one.teacher.fit == "all":
         taught_here(teacher, data)
-    return student, Frozen(teacher)
+    return student, FrozenTeacher(teacher)
 
 
 def taught_here(network: Network, data: Dataset) -> None:
@@ -129,13 +134,13 @@ def taught_here(network: Network, data: Dataset) -> None:
     file = KEPT / "vit-teacher.pt"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        learner = Learner(network, Classification(), {}, {"task": 1.0})
+        learner = Distiller(network, Classification(), {}, {"task": 1.0})
         finished(learner, None, data, TEACHING, seed=0, split="val")
         torch.save(network.state_dict(), file)
     network.load_state_dict(torch.load(file, weights_only=True))
 
 
-def finished(learner: Learner, teacher, data: Dataset, config: Training, *, seed: int, split: str = "train") -> None:
+def finished(learner: Distiller, teacher, data: Dataset, config: Training, *, seed: int, split: str = "train") -> None:
     """Train to the end; the student has the averaged weights."""
     engine, state = Engine(1), State.fresh(learner, config, scaled=False)
     batches = Loader(data.splits[split], batch=config.batch, seed=seed)
@@ -150,17 +155,17 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
     for seed in SEEDS:
         one = asked(args, setting, method)
         student, teacher = networks(one, data, seed)
-        images = assemble.spread(data.splits["train"], lessons.LOOKS)
-        taught = lessons.prepare(one, student, teacher, images, seed=seed)
+        images = sampling.sample_images(data.splits["train"], method_setup.LOOKS)
+        taught = method_setup.build_methods(one, student, teacher, images, seed=seed)
         weights = taught.weights | {"task": one.task.weight}
-        learner = Learner(student, Classification(), taught.methods, weights)
+        learner = Distiller(student, Classification(), taught.methods, weights)
         if one.methods and method not in remembered:
             remembered.clear()
             remembered[method] = Remembered(teacher, data, learner.teacher_taps)
         started = time.perf_counter()
         finished(learner, remembered.get(method), data, replace(TRAINING, steps=args.steps), seed=seed)
         engine, task = Engine(1), Classification()
-        found = score(student.eval(), task, data.splits["test"], data.classes, 256, engine)
+        found = validate(student.eval(), task, data.splits["test"], data.classes, 256, engine)
         rows.append({"setting": setting, "method": method, "seed": seed, "accuracy": found})
         print(f"{setting} {method} seed {seed}: {found:.2%} ({time.perf_counter() - started:.0f} s)", flush=True)
     return rows
@@ -187,7 +192,7 @@ def main_train(args: argparse.Namespace) -> None:
         if failed := max([worker.wait() for worker in workers]):
             sys.exit(failed)
         rows = [row for file in sorted(kept(args).glob("*.json")) for row in json.loads(file.read_text())]
-        said = {"machine": machine.hardware(torch.device("cpu"), 1), "facts": facts(args, load(args)), "rows": rows}
+        said = {"machine": environment.hardware(torch.device("cpu"), 1), "facts": facts(args, load(args)), "rows": rows}
         name = "methods.json" if args.steps == TRAINING.steps else f"methods-{args.steps}.json"
         return write(RESULTS / name, said)
     data, remembered = load(args), {}
@@ -209,9 +214,9 @@ def facts(args: argparse.Namespace, data: Dataset) -> dict:
         student, teacher = networks(asked(args, setting, UNTAUGHT), data, 0)
         shape, task = (data.channels, data.size, data.size), Classification()
         found[setting] = {
-            "student_macs": operations.macs(student, shape),
-            "teacher_macs": operations.macs(teacher.network, shape),
-            "teacher_accuracy": score(teacher.speak, task, data.splits["test"], data.classes, 256, Engine(1)),
+            "student_macs": flops.macs(student, shape),
+            "teacher_macs": flops.macs(teacher.network, shape),
+            "teacher_accuracy": validate(teacher.speak, task, data.splits["test"], data.classes, 256, Engine(1)),
         }
     return found
 
@@ -234,7 +239,7 @@ def main_cost(args: argparse.Namespace) -> None:
             for name in steps:
                 ratios[name].append(round(spent[name] / spent["hinton"], 4))
         found[setting] = ratios | found.get(setting, {})  # an earlier row stays with the rounds that it was one of
-    said = {"machine": machine.hardware(torch.device("cpu"), 1), "rounds": args.rounds}
+    said = {"machine": environment.hardware(torch.device("cpu"), 1), "rounds": args.rounds}
     write(file, found | said)
 
 
@@ -242,7 +247,7 @@ def main_memory(args: argparse.Namespace) -> None:
     """The peak of a process that trains with one method and nothing else, in MB; images are read as they are needed."""
     if args.alone:
         section = asked(args, "cnn", UNTAUGHT).data
-        step = stepper(args, assemble.load_data(replace(section, memory_gb=0.0)), *args.alone)
+        step = stepper(args, build.build_data(replace(section, memory_gb=0.0)), *args.alone)
         for _ in range(3):
             step()
         return print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -260,9 +265,9 @@ def stepper(args: argparse.Namespace, data: Dataset, setting: str, method: str):
     """One training step with a live teacher, as a function."""
     one = asked(args, setting, method)
     student, teacher = networks(one, data, 0)
-    images = assemble.spread(data.splits["train"], lessons.LOOKS)
-    taught = lessons.prepare(one, student, teacher, images, seed=0)
-    learner = Learner(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
+    images = sampling.sample_images(data.splits["train"], method_setup.LOOKS)
+    taught = method_setup.build_methods(one, student, teacher, images, seed=0)
+    learner = Distiller(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
     config = replace(TRAINING, steps=10_000)
     state, batches = (
         State.fresh(learner, config, scaled=False),
@@ -282,7 +287,7 @@ def clocked(step) -> float:
 
 
 def load(args: argparse.Namespace) -> Dataset:
-    return assemble.load_data(asked(args, "cnn", UNTAUGHT).data)
+    return build.build_data(asked(args, "cnn", UNTAUGHT).data)
 
 
 def write(file: Path, what: dict | list) -> None:

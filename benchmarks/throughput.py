@@ -39,7 +39,7 @@ sys.path.insert(0, str(PARTS))
 import images  # noqa: E402 - stands in the folder
 from contestant import CONTESTANTS  # noqa: E402
 
-from stillroom import machine  # noqa: E402
+from stillroom.io import environment  # noqa: E402
 
 BESIDE = ("bare", "untaught", "torchdistill")
 FLOAT32 = ("torchdistill",)  # what has no other precision
@@ -57,7 +57,7 @@ class Benchmark:
         if "torchdistill" in args.contestants:
             self.pythons["torchdistill"] = installed(self.folder.parent / "torchdistill", args.torchdistill)
         self.workers: dict[str, dict[str, float]] = {}
-        self.versions = machine.versions()
+        self.versions = environment.versions()
 
     def run(self) -> dict[str, Any]:
         """The file of the results."""
@@ -70,7 +70,7 @@ class Benchmark:
             self.workers[who] = {str(n): self.one(who, args.precision[0], workers=n)["rate"] for n in LOADERS[who]}
         rates, losses = self.rounds()
         settings = {name: getattr(args, name) for name in ("batch", "threads", "seed", "rounds", "steps", "warmup")}
-        hardware = machine.hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1)
+        hardware = environment.hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1)
         return {
             "machine": hardware | {"threads": args.threads, "load_before": round(load, 2)},
             "versions": self.versions,

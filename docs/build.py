@@ -24,9 +24,11 @@ from typing import Any
 
 import annotated_types as at
 
-from stillroom import choose, errors, recipe, sections
+from stillroom import errors
+from stillroom.config import recipe, schema
+from stillroom.config.plugins import choices, module, pick
 from stillroom.data import decode
-from stillroom.plugins import choices, module, pick
+from stillroom.matching import auto
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS))
@@ -65,18 +67,18 @@ EXITS = {
 }
 
 SECTIONS: list[tuple[str, str, type]] = [
-    ("the top of the file", "", sections.Recipe),
-    ("[data]", "data", sections.Data),
-    ("[teacher]", "teacher", sections.Teacher),
-    ("[student]", "student", sections.Student),
-    ("[[methods]]", "methods.0", sections.Method),
-    ("[task]", "task", sections.Task),
-    ("[train]", "train", sections.Training),
-    ("[augment]", "augment", sections.Augment),
-    ("[cache]", "cache", sections.Cache),
-    ("[[compress]]", "compress.0", sections.Compress),
-    ("[target]", "target", sections.Target),
-    ("[[export]]", "export.0", sections.Export),
+    ("the top of the file", "", schema.Recipe),
+    ("[data]", "data", schema.Data),
+    ("[teacher]", "teacher", schema.Teacher),
+    ("[student]", "student", schema.Student),
+    ("[[methods]]", "methods.0", schema.Method),
+    ("[task]", "task", schema.Task),
+    ("[train]", "train", schema.Training),
+    ("[augment]", "augment", schema.Augment),
+    ("[cache]", "cache", schema.Cache),
+    ("[[compress]]", "compress.0", schema.Compress),
+    ("[target]", "target", schema.Target),
+    ("[[export]]", "export.0", schema.Export),
 ]
 
 RECIPES = """\
@@ -137,7 +139,7 @@ CONDITIONS = {
     "vectors": "the networks say a vector",
     "vit-to-vit": "two transformers, with labels",
     "cross-architecture": "a transformer and a convolutional network, with labels",
-    "strong-teacher": f"the student has at most {choose.GAP:.0%} of the teacher's MACs; or unlike families, no labels",
+    "strong-teacher": f"the student has at most {auto.GAP:.0%} of the teacher's MACs; or unlike families, no labels",
     "standard": "anything else",
 }
 
@@ -209,11 +211,11 @@ def recipes() -> str:
     for title, path, kind in SECTIONS:
         parts.append(f"## {title if path == '' else f'`{title}`'}\n\n{inspect.getdoc(kind)}\n")
         parts.append(_keys(kind, path) + "\n")
-        if kind is sections.Data:
+        if kind is schema.Data:
             parts += [_plugin("data/sources", "source", name) for name in choices("data/sources") if name != "auto"]
-        if kind is sections.Task:
+        if kind is schema.Task:
             parts += [_plugin("tasks", "name", name) for name in choices("tasks")]
-        if kind is sections.Compress:
+        if kind is schema.Compress:
             parts += [_plugin("compress", "name", name) for name in choices("compress")]
     parts.append("What each method takes besides is on the page [methods](methods.md).\n")
     parts.append("## The built-in recipes\n")
@@ -291,7 +293,7 @@ def compressions() -> str:
 def choosing() -> str:
     """What `methods = "auto"` takes, in the order in which it asks."""
     lines = [CHOOSING]
-    for rule in choose.RULES:
+    for rule in auto.RULES:
         names = " + ".join(f"[{one.name}](methods.md#{one.name})" for one in rule.methods)
         why = rule.why.replace("{ratio:.1%}", "so little").replace("{", "*").replace("}", "*")
         example = EXAMPLES.get(rule.situation, rule.situation)
@@ -453,7 +455,7 @@ def _write_results(folder: Path) -> None:
     """What the command printed at its end, and the row of the results table, both with machine, seeds and command."""
     from rich.console import Console
 
-    from stillroom.tables import results
+    from stillroom.cli.tables import results
 
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -18,12 +18,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "types",
     "Failure": "errors",
-    "Finished": "reopen",
+    "FinishedRun": "pipeline.finished",
     "Method": "methods.method",
     "Network": "models.network",
     "Output": "types",
-    "Recipe": "recipe",
-    "Several": "several",
+    "Recipe": "config.schema",
+    "MultiSeedRun": "pipeline.seeds",
     "distill": "api",
     "open": "api",
     "read_recipe": "api",
@@ -32,12 +32,12 @@ _HOMES = {
 __all__ = [
     "Batch",
     "Failure",
-    "Finished",
+    "FinishedRun",
     "Method",
+    "MultiSeedRun",
     "Network",
     "Output",
     "Recipe",
-    "Several",
     "distill",
     "open",
     "read_recipe",
@@ -45,12 +45,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from stillroom.api import distill, open, read_recipe
+    from stillroom.config.schema import Recipe
     from stillroom.errors import Failure
     from stillroom.methods.method import Method
     from stillroom.models.network import Network
-    from stillroom.reopen import Finished
-    from stillroom.sections import Recipe
-    from stillroom.several import Several
+    from stillroom.pipeline.finished import FinishedRun
+    from stillroom.pipeline.seeds import MultiSeedRun
     from stillroom.types import Batch, Output
 
 

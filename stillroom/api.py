@@ -9,24 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from stillroom import pipeline, recipe, several
-from stillroom.engine import Engine, Signals
-from stillroom.reopen import Finished
-from stillroom.sections import Recipe
-from stillroom.several import Several
-from stillroom.step import Step
+from stillroom.config import recipe
+from stillroom.config.schema import Recipe
+from stillroom.distributed.engine import Engine
+from stillroom.distributed.signals import Signals
+from stillroom.pipeline import run as pipeline
+from stillroom.pipeline import seeds as seed_runs
+from stillroom.pipeline.finished import FinishedRun
+from stillroom.pipeline.seeds import MultiSeedRun
+from stillroom.training.step import Step
 
 Section = str | Mapping[str, Any]
 
 
 @overload
-def distill(*, teacher: Section, student: Section, data: Section, seeds: None = None, **more: Any) -> Finished: ...
+def distill(*, teacher: Section, student: Section, data: Section, seeds: None = None, **more: Any) -> FinishedRun: ...
 
 
 @overload
 def distill(
     *, teacher: Section, student: Section, data: Section, seeds: int | Sequence[int], **more: Any
-) -> Finished | Several: ...
+) -> FinishedRun | MultiSeedRun: ...
 
 
 def distill(
@@ -39,7 +42,7 @@ def distill(
     folder: str | Path | None = None,
     devices: int | Literal["auto"] = "auto",
     **sections: Any,
-) -> Finished | Several:
+) -> FinishedRun | MultiSeedRun:
     """Train `student` to imitate `teacher` on `data`; export, verify, measure and report.
 
     A string is short for a section's first key. Every other section of a recipe may be given by its name, as a
@@ -75,7 +78,7 @@ def distill(
 
 def run(
     what: Recipe, folder: str | Path | None = None, *, devices: int | Literal["auto"] = "auto", progress: Any = None
-) -> Finished | Several:
+) -> FinishedRun | MultiSeedRun:
     """Do what a recipe says."""
     signals = Signals()
     main = threading.current_thread() is threading.main_thread()  # nobody else may answer signals
@@ -83,14 +86,14 @@ def run(
     with signals.listen() if main else nullcontext():
         engine = Engine(devices)
         do = partial(pipeline.run, engine=engine, signals=signals, progress=progress or _silent)
-        for failure in several.run(what, place, do, writes=engine.first):
+        for failure in seed_runs.run(what, place, do, writes=engine.first):
             raise failure
-    return Finished(place) if len(what.seeds) == 1 else Several(place)
+    return FinishedRun(place) if len(what.seeds) == 1 else MultiSeedRun(place)
 
 
-def open(folder: str | Path) -> Finished:
+def open(folder: str | Path) -> FinishedRun:
     """A finished run; `stillroom.Several(folder)` opens those of several seeds."""
-    return Finished(folder)
+    return FinishedRun(folder)
 
 
 def read_recipe(source: str | Path | None = None, **overrides: Any) -> Recipe:

@@ -6,7 +6,7 @@ B images, V views, C channels, H W size, K classes, N tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -122,6 +122,10 @@ class Output:
 
     pred: Tensor
     taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+PredictFn = Callable[[Tensor], Output]
+"""Images [B, C, H, W] in 0..1 to an `Output`: a network, a `Predictor`, or an exported file that was loaded."""
 
 
 def wide(x: Tensor) -> Tensor:

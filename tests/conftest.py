@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from stillroom.files import write_json
+from stillroom.io.files import write_json
 
 settings.register_profile("steady", derandomize=True, deadline=None)  # the same cases everywhere, however busy it is
 settings.register_profile("wide", deadline=None, max_examples=300)  # `make test-slow`: other cases every time

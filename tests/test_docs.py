@@ -27,8 +27,9 @@ import pytest
 from kit.command import environment
 from scipy import stats
 
-from stillroom import cli, recipe, sections
-from stillroom.plugins import choices, pick
+from stillroom import cli
+from stillroom.config import recipe, schema
+from stillroom.config.plugins import choices, pick
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -163,7 +164,7 @@ def test_every_key_of_a_recipe_is_explained():
     build = builder()
     for _, _, kind in build.SECTIONS:
         fields = {field.name for field in build.dataclasses.fields(kind)} - {"arguments"}
-        known = set(build.typing.get_type_hints(kind)) if kind is sections.Recipe else set()
+        known = set(build.typing.get_type_hints(kind)) if kind is schema.Recipe else set()
         tables = {"data", "student", "teacher", "task", "augment", "methods", "train", "cache", "export"} & known
         assert fields - tables == build.comments(kind).keys()
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from job import DECAY, LR, SHIFT, SIDE, TEMPERATURE, VIEWS, WEIGHT, Clock, Enough, Job
 
-from stillroom import assemble, recipe
-from stillroom.engine import Engine, Signals
-from stillroom.run import Run
-from stillroom.sections import Recipe
-from stillroom.stages import Stages
+from stillroom.config import recipe
+from stillroom.config.schema import Recipe
+from stillroom.distributed.engine import Engine
+from stillroom.distributed.signals import Signals
+from stillroom.io.run_dir import RunDir
+from stillroom.stages import build
+from stillroom.stages.train import Stages
 
 EPOCHS = 30
 
@@ -43,8 +45,8 @@ def asked(job: Job, *, cached: bool) -> Recipe:
 def run(job: Job, *, taught: bool, cached: bool = False) -> dict:
     clock, one = Clock(job), asked(job, cached=cached)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.open(Path(folder) / "run", one.as_dict(), one.toml())
-        one, data, task = assemble.subject(one)
+        run = RunDir.open(Path(folder) / "run", one.as_dict(), one.toml())
+        one, data, task = build.build_data_and_task(one)
         stages = Stages(
             one, data, task, run, Engine(), Signals(), lambda _stage, step, _steps, _best: clock.tick(step.loss)
         )

@@ -14,15 +14,16 @@ from by_stillroom import asked
 from images import arrays
 from job import MEAN, STD, Job
 
-from stillroom import assemble
-from stillroom.data.random import LOOKS, key
-from stillroom.engine import Engine, Signals
+from stillroom.data.hash_rng import LOOKS, key
+from stillroom.distributed.engine import Engine
+from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, Stopped
-from stillroom.run import Run
-from stillroom.stages import Stages
-from stillroom.teachers import filling
+from stillroom.io.run_dir import RunDir
+from stillroom.stages import build
+from stillroom.stages.train import Stages
+from stillroom.teachers import fill
 from stillroom.teachers.cache import Cache
-from stillroom.teachers.cached import Cached
+from stillroom.teachers.cached import CachedTeacher
 
 READY = 8  # batches of the bare forward pass
 ONES = 24  # how many it does each time
@@ -40,16 +41,16 @@ class OneMore(Signals):
 
 
 def run(job: Job) -> dict:
-    one, data, task = assemble.subject(asked(job, cached=True))
-    stages = Stages(one, data, task, Run(job.folder, writes=False), Engine(), Signals(), lambda *_: None)
+    one, data, task = build.build_data_and_task(asked(job, cached=True))
+    stages = Stages(one, data, task, RunDir(job.folder, writes=False), Engine(), Signals(), lambda *_: None)
     teacher, student = stages.teacher(), stages.untrained()
     asking = stages.asking(teacher, stages.learner(student, teacher))
-    cache = filling.opened(asking)
+    cache = fill.open_cache(asking)
     for number in range(cache.shards):
         cache.path(number).unlink(missing_ok=True)
     forward = bare(job)
     found: dict[str, list[float]] = {"forward": [], "build": [], "read": []}
-    cached = Cached(cache, asking.split.listed, temperature=asking.temperature)
+    cached = CachedTeacher(cache, asking.split.listed, temperature=asking.temperature)
     while cache.missing:
         before = forward()
         found["build"].append(filled(cache, asking))
@@ -59,16 +60,16 @@ def run(job: Job) -> dict:
     return found | {"answers": len(cache), "bytes": sum(file.stat().st_size for file in cache.folder.iterdir())}
 
 
-def filled(cache: Cache, asking: filling.Asking) -> float:
+def filled(cache: Cache, asking: fill.TeacherQueries) -> float:
     """Answers a second until the next shard is committed."""
     there, started = set(cache.missing), time.time()
     with suppress(Stopped):
-        filling.fill(cache, asking, OneMore(cache))
+        fill.fill(cache, asking, OneMore(cache))
     (number,) = there - set(cache.missing)
     return len(cache.rows_of(number)) / (cache.path(number).stat().st_mtime - started)
 
 
-def read(cached: Cached, job: Job) -> float:
+def read(cached: CachedTeacher, job: Job) -> float:
     """Answers a second when all are read in a random order, a batch at a time, as training does."""
     order = np.random.default_rng(job.seed).permutation(len(cached.cache))
     views, places = np.divmod(order, cached.cache.images)

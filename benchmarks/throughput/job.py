@@ -67,7 +67,7 @@ class Job:
 
     def autocast(self) -> Any:
         """bfloat16 where "auto" finds it, as the house itself decides it."""
-        from stillroom.engine import precision_for
+        from stillroom.distributed.precision import precision_for
 
         dtype = precision_for(self.device, self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)

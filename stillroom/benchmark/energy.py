@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from stillroom.benchmark import device
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 
 Source = Literal["measured", "estimated", "none"]
 
@@ -42,12 +42,12 @@ class Energy:
     n: int
     facts: dict[str, float] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, Measurement]:
         """`energy_j`, joules a call; nothing where it is not known."""
         if self.joules is None:
             return {}
         extra = {"source": self.source, **self.facts}
-        return {"energy_j": Figure(value=self.joules, n=self.n, how=self.how, extra=extra)}
+        return {"energy_j": Measurement(value=self.joules, n=self.n, how=self.how, extra=extra)}
 
 
 def joules(watts: float, seconds: float) -> float:

@@ -14,8 +14,8 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from stillroom.evaluate import at_rest
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
+from stillroom.models._inference import eval_mode
 
 LARGEST_SPREAD = 0.10
 """Times that spread further are flagged as SR-B901: reported, but no claim may rest on them."""
@@ -155,26 +155,26 @@ def interleaved(
     return {name: summarise(times[name], batch=len(example), threads=threads) for name in names}
 
 
-def figures(latency: Latency, *, taken: str = "in turns with the others after warm-up") -> dict[str, Figure]:
+def figures(latency: Latency, *, taken: str = "in turns with the others after warm-up") -> dict[str, Measurement]:
     """`latency_ms` and `latency_p95_ms`; `taken` says how."""
     how = f"{_conditions(latency)}, {taken}"
     extra = _spread(latency)
-    p50 = Figure(value=latency.p50, ci95=latency.ci95, n=latency.n, how=f"median of {how}", extra=extra)
+    p50 = Measurement(value=latency.p50, ci95=latency.ci95, n=latency.n, how=f"median of {how}", extra=extra)
     return {
         "latency_ms": p50,
-        "latency_p95_ms": Figure(
+        "latency_p95_ms": Measurement(
             value=latency.p95, ci95=latency.p95_ci95, n=latency.n, how=f"95th percentile of {how}", extra=extra
         ),
     }
 
 
-def throughput(latency: Latency) -> dict[str, Figure]:
+def throughput(latency: Latency) -> dict[str, Measurement]:
     """`images_per_second`, from the times of batches larger than one."""
     rate = [1000 * latency.batch / time for time in (latency.p50, *reversed(latency.ci95 or ()))]
     extra = _spread(latency)
     ci95 = (rate[1], rate[2]) if latency.ci95 else None
     how = f"batch size over the median of {_conditions(latency)}"
-    return {"images_per_second": Figure(value=rate[0], ci95=ci95, n=latency.n, how=how, extra=extra)}
+    return {"images_per_second": Measurement(value=rate[0], ci95=ci95, n=latency.n, how=how, extra=extra)}
 
 
 def _spread(latency: Latency) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _calm(callables: Mapping[str, Any], threads: int) -> Iterator[None]:
     try:
         torch.set_num_threads(threads)
         gc.disable()
-        with at_rest(callables.values()), torch.inference_mode():
+        with eval_mode(callables.values()), torch.inference_mode():
             yield
     finally:
         torch.set_num_threads(before)

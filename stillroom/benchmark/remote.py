@@ -20,7 +20,7 @@ from torch import Tensor
 from stillroom.benchmark import device, energy, latency
 from stillroom.benchmark.places import HOST, PATIENCE, Done, Here, There, here, last, there
 from stillroom.errors import Failure
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 
 COMPANIONS = {"openvino": (".bin",)}
 """Runtime -> endings of the files beside the one that is opened."""
@@ -55,20 +55,20 @@ class Measured:
     answers: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, Measurement]:
         """`latency_ms`, `latency_p95_ms`, `throughput`, `load_ms`, and where they are known `peak_mb`, `energy_j`."""
         place = f"in a process of its own, {self.facts['runtime']} {self.facts['version']} on {self.facts['cpu']}"
         found = latency.figures(self.single, taken=f"after warm-up, {place}")
         found["throughput"] = latency.throughput(self.batch)["images_per_second"]
         if self.throttled:
             found = {name: replace(one, extra=one.extra | HOT) for name, one in found.items()}
-        found["load_ms"] = Figure(value=self.load_ms, n=1, how=f"opening the file once, {place}")
+        found["load_ms"] = Measurement(value=self.load_ms, n=1, how=f"opening the file once, {place}")
         if self.peak is not None:
             how = "most that the process held with one image a call (VmHWM), above what it held (VmRSS) before the "
             how += "runtime was loaded; in 10^6 bytes"
             if self.facts["runtime"] == "executorch":
                 how = how.replace("loaded", "opened, for its Python module brings torch along")
-            found["peak_mb"] = Figure(value=self.peak / 1e6, n=1, how=how)
+            found["peak_mb"] = Measurement(value=self.peak / 1e6, n=1, how=how)
         return found | self.energy.figures()
 
     @property

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from stillroom.benchmark import memory
+from stillroom.config.schema import Training
 from stillroom.data.loader import Loader
-from stillroom.engine import Engine
-from stillroom.learner import Learner
-from stillroom.sections import Training
+from stillroom.distributed.engine import Engine
 from stillroom.teachers.teacher import Teacher
-from stillroom.train import begun, train
+from stillroom.training.distiller import Distiller
+from stillroom.training.loop import initial_state, train
 
 ROUNDS, SECONDS = 5, 1.0  # seconds for each way in a round; one step at least
 WARM = 2  # steps before any is timed
@@ -23,18 +23,18 @@ LOW, HIGH = 10, 90  # percentiles
 
 
 @dataclass(frozen=True)
-class Span:
+class Interval:
     """Seconds: a low, a middle and a high value."""
 
     low: float = 0.0
     middle: float = 0.0
     high: float = 0.0
 
-    def __mul__(self, times: float) -> Span:
-        return Span(self.low * times, self.middle * times, self.high * times)
+    def __mul__(self, times: float) -> Interval:
+        return Interval(self.low * times, self.middle * times, self.high * times)
 
-    def __add__(self, other: Span) -> Span:
-        return Span(self.low + other.low, self.middle + other.middle, self.high + other.high)
+    def __add__(self, other: Interval) -> Interval:
+        return Interval(self.low + other.low, self.middle + other.middle, self.high + other.high)
 
 
 class Way:
@@ -54,12 +54,14 @@ class Way:
         peak: bytes of memory at most in any round; None where nobody tells.
     """
 
-    def __init__(self, learner: Learner, teacher: Teacher | None, batches: Loader, training: Training, engine: Engine):
+    def __init__(
+        self, learner: Distiller, teacher: Teacher | None, batches: Loader, training: Training, engine: Engine
+    ):
         self.seconds, self.waits = list[float](), list[float]()
         self.start = 0.0
         self.peak: int | None = None
         self._device = engine.device
-        state = begun(learner, training, engine)
+        state = initial_state(learner, training, engine)
         self.checkpoint = sum(t.nbytes for part in state.parts().values() for t in part.values())
         self._steps = train(learner, teacher, batches, training, state, engine, steps=10**9, seed=0)
 
@@ -80,10 +82,10 @@ class Way:
         self.peak = found if self.peak is None or found is None else max(self.peak, found)
 
     @property
-    def step(self) -> Span:
+    def step(self) -> Interval:
         """Seconds of a step: the tenth percentile over the rounds, the median, the ninetieth."""
         low, middle, high = np.percentile(self.seconds, [LOW, 50, HIGH]).tolist()
-        return Span(low, middle, high)
+        return Interval(low, middle, high)
 
     @property
     def waiting(self) -> float:

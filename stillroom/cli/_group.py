@@ -21,7 +21,7 @@ def common(function: Callable[..., int | None]) -> Callable[..., None]:
     @click.option("-q", "--quiet", is_flag=True, help="Say only what went wrong, and the result.")
     @wraps(function)
     def verb(as_json: bool, verbose: bool, quiet: bool, **arguments: Any) -> None:
-        from stillroom import console
+        from stillroom.cli import console
 
         sys.path.insert(0, os.getcwd())  # `package.module:Name` means the user's own code, beside the recipe
         console.listen(None, verbose=verbose, quiet=quiet)

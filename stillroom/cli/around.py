@@ -36,8 +36,8 @@ def list_(kind: str, like: str, as_json: bool, **_: Any) -> int:
     stillroom list students mobilenet
     stillroom list recipes --json
     """
-    from stillroom import console
-    from stillroom.listing import listing
+    from stillroom.cli import console
+    from stillroom.cli.listing import listing
 
     rows = listing(kind, KINDS[kind], like)
     if as_json:
@@ -61,9 +61,10 @@ def new(name: str, to: Path | None, **_: Any) -> int:
     stillroom new flowers --to photos.toml
     stillroom new fashion --json
     """
-    from stillroom import console, recipe
+    from stillroom.cli import console
+    from stillroom.config import recipe
+    from stillroom.config.plugins import near
     from stillroom.errors import Failure
-    from stillroom.plugins import near
 
     target = to or Path(f"{name}.toml")
     if name not in recipe.built_in():
@@ -85,8 +86,8 @@ def doctor(as_json: bool, **_: Any) -> int:
     stillroom doctor --json
     stillroom doctor -v
     """
-    from stillroom import console
-    from stillroom.doctor import examine
+    from stillroom.cli import console
+    from stillroom.cli.doctor import examine
 
     found = examine()
     if as_json:

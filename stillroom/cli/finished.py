@@ -24,10 +24,10 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
     stillroom eval runs/photos data=new_photos/
     stillroom eval runs/photos --split val --json
     """
-    from stillroom import console, tables
-    from stillroom.reopen import Finished
+    from stillroom.cli import console, tables
+    from stillroom.pipeline.finished import FinishedRun
 
-    finished = Finished(folder)
+    finished = FinishedRun(folder)
     found, task = finished.evaluate(data.removeprefix("data=") or None, split=split), finished.run.info.get("task")
     console.out.print_json(json.dumps(found)) if as_json else console.out.print(tables.results(found, task))
     return 0
@@ -47,10 +47,10 @@ def export(folder: Path, target: str, bits: str, agreement: float | None, as_jso
     stillroom export runs/digits --target openvino --bits 8
     stillroom export runs/digits --bits 8 --agreement 0.99
     """
-    from stillroom import console
-    from stillroom.reopen import Finished
+    from stillroom.cli import console
+    from stillroom.pipeline.finished import FinishedRun
 
-    path = Finished(folder).export(target, bits=int(bits), agreement=agreement)
+    path = FinishedRun(folder).export(target, bits=int(bits), agreement=agreement)
     console.out.print_json(json.dumps({"path": str(path)})) if as_json else console.out.print(str(path), markup=False)
     return 0
 
@@ -70,13 +70,13 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
     stillroom bench runs/digits --host pi@raspberrypi.local
     stillroom bench runs/digits --profile cpu --json
     """
-    from stillroom import console, tables
-    from stillroom.profile import laid
-    from stillroom.reopen import Finished
-    from stillroom.sections import Target
+    from stillroom.cli import console, tables
+    from stillroom.config.device_profile import with_profile
+    from stillroom.config.schema import Target
+    from stillroom.pipeline.finished import FinishedRun
 
-    device = laid(Target(profile=profile, host=host)) if profile or host else None
-    found = Finished(folder).bench(seconds, device)
+    device = with_profile(Target(profile=profile, host=host)) if profile or host else None
+    found = FinishedRun(folder).bench(seconds, device)
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
@@ -95,8 +95,8 @@ def report(folder: Path, as_json: bool, **_: Any) -> int:
     stillroom report runs/digits --json
     stillroom report runs/photos && xdg-open runs/photos/report.html
     """
-    from stillroom import console
     from stillroom import report as pages
+    from stillroom.cli import console
     from stillroom.report import seeds, spread
 
     if seeds.there(folder):

@@ -12,9 +12,10 @@ import click
 from stillroom.cli._group import common, main
 
 if TYPE_CHECKING:
-    from stillroom.engine import Engine, Signals
-    from stillroom.run import Run
-    from stillroom.sections import Recipe
+    from stillroom.config.schema import Recipe
+    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.signals import Signals
+    from stillroom.io.run_dir import RunDir
 
 
 @main.command()
@@ -59,8 +60,10 @@ def _run(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    from stillroom import console, several, tables
-    from stillroom.engine import Engine, Signals
+    from stillroom.cli import console, tables
+    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.signals import Signals
+    from stillroom.pipeline import seeds as seed_runs
 
     recipe = _read(words, seeds)
     place, alone = folder or Path("runs") / recipe.name, len(recipe.seeds) == 1
@@ -78,7 +81,7 @@ def _run(
             elif engine.first and alone:
                 console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
 
-        failures = several.run(recipe, place, do, writes=engine.first)
+        failures = seed_runs.run(recipe, place, do, writes=engine.first)
     if engine.first and not alone:
         console.several(place, as_json=as_json, failed=bool(failures))
     for failure in failures:
@@ -88,18 +91,19 @@ def _run(
 
 def _run_one(
     recipe: Recipe, folder: Path, engine: Engine, signals: Signals, *, verbose: bool, quiet: bool, **shared: Any
-) -> Run:
-    from stillroom import console, pipeline, tables
+) -> RunDir:
+    from stillroom.cli import console, tables
     from stillroom.errors import Exit
-    from stillroom.run import Run
+    from stillroom.io.run_dir import RunDir
+    from stillroom.pipeline import run
 
     first = engine.first
     watch = console.Watch(quiet=quiet or not first)
     console.listen(folder, verbose=verbose, quiet=quiet, first=first)
     try:
-        return pipeline.run(recipe, folder, engine=engine, signals=signals, progress=watch, **shared)
+        return run.run(recipe, folder, engine=engine, signals=signals, progress=watch, **shared)
     except Exception as problem:
-        failed = Run(folder)
+        failed = RunDir(folder)
         if getattr(problem, "exit", None) in (Exit.UNVERIFIED, Exit.TARGET_MISSED) and failed.metrics and not quiet:
             console.err.print(tables.results(failed.metrics, failed.info.get("task")))
         raise
@@ -108,7 +112,7 @@ def _run_one(
 
 
 def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
-    from stillroom import recipe
+    from stillroom.config import recipe
     from stillroom.errors import Failure
 
     names = [word for word in words if "=" not in word]
@@ -135,8 +139,8 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
     stillroom check teacher=resnet56 student=resnet8 data=photos/
     stillroom check fashion data.path=fashion_mnist/ --json
     """
-    from stillroom import console
-    from stillroom.check import check as look
+    from stillroom.cli import console
+    from stillroom.diagnostics.preflight import preflight as look
 
     found = look(_read(words))
     if as_json:
@@ -163,9 +167,10 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
     stillroom plan fashion data.path=fashion_mnist/ augment.views=8
     stillroom plan photos.toml --compile --json
     """
-    from stillroom import console
-    from stillroom.engine import Engine, Signals
-    from stillroom.plan import plan as look
+    from stillroom.cli import console
+    from stillroom.diagnostics.cost import plan as look
+    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.signals import Signals
 
     recipe = _read(words)
     with Signals().listen() as signals:
@@ -189,9 +194,10 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     stillroom label photos.toml & stillroom label photos.toml
     stillroom label photos.toml --audit 0.05 --json
     """
-    from stillroom import console
-    from stillroom.engine import Engine, Signals
-    from stillroom.label import label as fill
+    from stillroom.cli import console
+    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.signals import Signals
+    from stillroom.stages.fill_cache import fill_cache as fill
 
     recipe = _read(words)
     with Signals().listen() as signals:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stillroom.forms._rounding import groupwise
+from stillroom.models.surgery._rounding import groupwise
 
 POWERS = 20
 

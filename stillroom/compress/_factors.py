@@ -1,7 +1,7 @@
 """A layer's weights as products of small ones: SVD, Tucker-2, CP and the spatial split, in float64.
 
 Weights are [O, C, h, w]; those of a linear layer are taken as [O, C, 1, 1]. What is given back are the weights of the
-layers that `stillroom.forms.factored.thin` makes, in their order.
+layers that `stillroom.models.surgery.factored.thin` makes, in their order.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from stillroom.forms.rounded import Rounds
-from stillroom.forms.scaled import ScaledLinear
 from stillroom.models.network import Network
+from stillroom.models.surgery.rounded import Rounds
+from stillroom.models.surgery.scaled import ScaledLinear
 
 PART = 32
 """Images at a time."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from stillroom.compress._observe import PART, Seen
-from stillroom.forms import Edit
-from stillroom.forms.rounded import Rounding
 from stillroom.models.network import Network
+from stillroom.models.surgery import Edit
+from stillroom.models.surgery.rounded import Rounding
 from stillroom.types import Answers
 
 IMAGES = 64

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.compress import _factors
-from stillroom.forms import factored
+from stillroom.models.surgery import factored
 
 RIDGE = 1e-4
 """Of the mean of the diagonal: how strongly a fitted weight is drawn to the one that the factors give."""
@@ -29,7 +29,7 @@ class Site:
     Attributes:
         name: in the module.
         layer: plain linear, or a plain ungrouped convolution.
-        way: of `stillroom.forms.factored`.
+        way: of `stillroom.models.surgery.factored`.
         calls: one for each time that it runs in a pass.
     """
 

@@ -12,9 +12,9 @@ from torch import nn
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
 from stillroom.errors import Failure
-from stillroom.forms.factored import thin
+from stillroom.models.flops import by_part
 from stillroom.models.network import Network
-from stillroom.operations import by_part
+from stillroom.models.surgery.factored import thin
 
 Ranks = dict[str, list[int]]
 Share = Annotated[float, Gt(0), Le(1)]
@@ -23,7 +23,7 @@ ENERGY = 0.95
 
 
 class Factorize:
-    """Replace layers by thin ones, see `stillroom.forms.factored` for what they are and how many parameters they have.
+    """Replace layers by thin ones, see `stillroom.models.surgery.factored` for what they are and how many parameters they have.
 
     A layer is replaced where that lowers its multiply-accumulates. Left alone are grouped convolutions, the
     classifiers, subclasses of the plain layers, and layers whose weights the module reads itself. How well the weights

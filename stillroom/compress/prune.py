@@ -20,9 +20,9 @@ from stillroom.compress._cost import share_of_time
 from stillroom.compress._plan import Work, even, nearest, ranked
 from stillroom.compress.compression import View
 from stillroom.errors import Failure
-from stillroom.forms import pruned
+from stillroom.models.flops import by_part
 from stillroom.models.network import Network
-from stillroom.operations import by_part
+from stillroom.models.surgery import pruned
 
 TRIES = 6
 

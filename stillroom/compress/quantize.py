@@ -15,8 +15,8 @@ from stillroom.compress._observe import Seen, observe
 from stillroom.compress._sensitivity import roundings, sensitivity
 from stillroom.compress.compression import View
 from stillroom.errors import Failure
-from stillroom.forms.rounded import bake
 from stillroom.models.network import Network
+from stillroom.models.surgery.rounded import bake
 
 Ranges = Literal["minmax", "learned"]
 Scaling = Literal["awq", "none"]

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from stillroom.config.schema import Augment
 from stillroom.data.geometry import Geometry, between, geometry, mirrored
-from stillroom.data.random import key, uniform
+from stillroom.data.hash_rng import key, uniform
 from stillroom.data.threads import on_threads
-from stillroom.sections import Augment
 
 __all__ = ["augment", "key", "to_float"]
 

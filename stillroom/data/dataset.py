@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillroom.data.decode import MAX_PIXELS, header
-from stillroom.data.random import spaced
+from stillroom.data.hash_rng import evenly_spaced
 from stillroom.data.sources.source import Numbers, Source, content
 from stillroom.data.splits import complete
 from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
@@ -128,7 +128,7 @@ def load(
     ledger = Ledger(total=total, max_bad=max_bad, report=report)
     survey = _Survey(source, max_pixels=max_pixels)
     visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
-    survey.look(visible[spaced(len(visible), SURVEYED)])
+    survey.look(visible[evenly_spaced(len(visible), SURVEYED)])
     side = size or survey.size()
     memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
     if memory:

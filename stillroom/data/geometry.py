@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.data.random import uniform
-from stillroom.sections import Augment
+from stillroom.config.schema import Augment
+from stillroom.data.hash_rng import uniform
 
 FLIP, SHIFT_X, SHIFT_Y, ZOOM, ROTATE = range(5)
 VISIBLE = 0.25

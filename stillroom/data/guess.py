@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inspect import signature
 
-from stillroom import plugins
+from stillroom.config import plugins
 from stillroom.data.sources.source import existing, printable
 from stillroom.errors import Failure
 

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stillroom.config.schema import Augment
 from stillroom.data.augment import augment, key, to_float
 from stillroom.data.dataset import Split
 from stillroom.data.geometry import geometry
+from stillroom.data.hash_rng import LOOKS, permutation, uniform
 from stillroom.data.mixing import mix_in, partners
-from stillroom.data.random import LOOKS, permutation, uniform
-from stillroom.sections import Augment
 from stillroom.types import Batch, Mixed
 
 AHEAD = 2

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
 
-from stillroom.data.random import uniform
-from stillroom.sections import Augment
+from stillroom.config.schema import Augment
+from stillroom.data.hash_rng import uniform
 
 PARTNER, KIND, SHARE, BOX_Y, BOX_X = range(13, 18)  # 0 to 12 are `augment`'s and the loader's
 

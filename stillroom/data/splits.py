@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.data.random import uniform
+from stillroom.data.hash_rng import uniform
 from stillroom.errors import Failure
 
 Numbers = NDArray[np.int64]

@@ -25,7 +25,7 @@ from stillroom.data.targets.of import targets_of
 from stillroom.data.targets.target import Target, Targets
 from stillroom.data.threads import on_threads
 from stillroom.errors import Failure
-from stillroom.files import write
+from stillroom.io.files import write
 
 
 @dataclass(frozen=True, kw_only=True)

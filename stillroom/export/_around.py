@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillroom.errors import Failure
 from stillroom.export.file import first_line, quiet, refusal
-from stillroom.files import disk_errors
+from stillroom.io.files import disk_errors
 
 
 def calibrating(bits: int, calibration: Iterable[Tensor]) -> list[Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from stillroom.export.file import pair
-from stillroom.forms import grid
 from stillroom.models.network import Network
+from stillroom.models.surgery import grid
 
 SMALLEST = 2**-20
 """Least step of a weight's grid. The library's own, 2^-12, is the finest grid of a channel whose largest weight is

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stillroom.errors import Failure
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Verification:
         cause: what is wrong with the file's preprocessing, where that was found out; see `_diagnosis`.
     """
 
-    figure: Figure
+    figure: Measurement
     gate: float
     tolerance: float = 1.0
     cause: str = ""
@@ -44,12 +44,12 @@ class Verification:
         """Whether the file may be used."""
         return self.agreement >= self.gate and (self.max_difference or 0.0) <= self.tolerance
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, Measurement]:
         """`agreement`, and `max_difference` where there is one, for the table of exports."""
         found = {"agreement": self.figure}
         if self.max_difference is not None:
             how = "largest difference in probability or score between file and network, over all images"
-            found["max_difference"] = Figure(value=self.max_difference, n=self.figure.n, how=how)
+            found["max_difference"] = Measurement(value=self.max_difference, n=self.figure.n, how=how)
         return found
 
     def failure(self, path: Path) -> Failure:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from stillroom.errors import Failure
 from stillroom.export import file
 from stillroom.export._around import calibrating, opening, writing
-from stillroom.export.file import Opened, Speech, quiet, require
-from stillroom.files import temporary
+from stillroom.export.file import ExportWrapper, RuntimeModel, quiet, require
+from stillroom.io.files import temporary
 from stillroom.tasks.task import Task
 from stillroom.types import Output
 
@@ -71,7 +71,7 @@ def executorch(
     said = _facts(classes, example, task, bits)
     rng = torch.random.fork_rng(devices=[])  # tracing draws random numbers
     with temporary(path) as draft, writing(f"executorch, {bits} bits", path), rng:
-        draft.write_bytes(_program(Speech(network, plain_resize=True), example, batches, said, path))
+        draft.write_bytes(_program(ExportWrapper(network, plain_resize=True), example, batches, said, path))
     return path
 
 
@@ -84,7 +84,7 @@ def ready() -> None:
     require("executorch", "executorch")
 
 
-class Program(Opened):
+class Program(RuntimeModel):
     """A `.pte` file in ExecuTorch's runtime, on the CPU.
 
     The runtime has one pool of threads for the whole process, and programs keep a pointer to it. So whenever a file

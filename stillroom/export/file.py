@@ -58,7 +58,7 @@ class Export(Protocol):
         """Write `network` to `path` and return `path`.
 
         Args:
-            network: maps images [B, C, H, W] in 0..1 to an answer, as `Answering` does; it is left as it was.
+            network: maps images [B, C, H, W] in 0..1 to an answer, as `Predictor` does; it is left as it was.
             path: the file to write; it appears whole or not at all.
             example: [B, C, H, W], any image of the right shape.
             classes: names in label order, written into the file.
@@ -110,7 +110,7 @@ def facts(
     } | ({"task": type(task).__name__.lower()} if task else {})
 
 
-class Opened:
+class RuntimeModel:
     """A file on its own runtime: images [B, C, H, W] in 0..1 to an `Output`, as a network does.
 
     Args:
@@ -178,7 +178,7 @@ def refusal(target: str, path: Path, problem: Exception) -> Failure:
     return Failure("SR-X703", target=target, path=path, problem=first_line(problem))
 
 
-class Speech(nn.Module):
+class ExportWrapper(nn.Module):
     """A network reduced to what an exporter understands: a tensor in, a tensor out.
 
     Args:

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.export._around import calibrating, opening, writing
-from stillroom.export.file import OUTPUTS, Opened, Speech, facts, require
-from stillroom.files import scratch, temporary
-from stillroom.forms import grid
+from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, require
+from stillroom.io.files import scratch, temporary
 from stillroom.models.network import Network
+from stillroom.models.surgery import grid
 from stillroom.tasks.task import Task
 from stillroom.types import Answers, Output
 
@@ -110,7 +110,7 @@ def ready() -> None:
     converter()
 
 
-class Interpreter(Opened):
+class Interpreter(RuntimeModel):
     """A LiteRT file in its interpreter, with XNNPACK's kernels; several images are shown one after the other."""
 
     def __init__(self, path: Path, *, threads: int | None = None):
@@ -183,7 +183,7 @@ class _Named(nn.Module):
 
     def __init__(self, network: nn.Module, output: str):
         super().__init__()
-        self.speech, self.output = Speech(network, plain_resize=True), output
+        self.speech, self.output = ExportWrapper(network, plain_resize=True), output
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {self.output: self.speech(images)}

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.export._around import calibrating, opening, writing
-from stillroom.export.file import OUTPUTS, Opened, Speech, facts, pair, require
-from stillroom.files import scratch, temporary
-from stillroom.forms import grid
+from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, pair, require
+from stillroom.io.files import scratch, temporary
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric
 from stillroom.models.network import Network
+from stillroom.models.surgery import grid
 from stillroom.tasks.task import Task
 from stillroom.types import Answers, Output
 
@@ -92,7 +92,7 @@ def ready() -> None:
     require("onnx", "onnx", "onnxscript", "onnxruntime")
 
 
-class Session(Opened):
+class Session(RuntimeModel):
     """An ONNX file in onnxruntime. An int8 file's `facts` also tell its `calibration` and `calibration_agreement`."""
 
     def __init__(self, path: Path, *, threads: int | None = None):
@@ -141,7 +141,7 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, an
 
     from stillroom.export import _graph
 
-    speech = Speech(network, any_size=any_size)
+    speech = ExportWrapper(network, any_size=any_size)
     free = {0: torch.export.Dim("B")} | ({2: torch.export.Dim("H"), 3: torch.export.Dim("W")} if any_size else {})
     torch.onnx.export(
         speech,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from stillroom.errors import Failure
 from stillroom.export._around import opening, writing
-from stillroom.export.file import Opened, quiet, require
+from stillroom.export.file import RuntimeModel, quiet, require
 from stillroom.export.onnx import onnx
-from stillroom.files import scratch, temporary
+from stillroom.io.files import scratch, temporary
 from stillroom.tasks.task import Task
 from stillroom.types import Output
 
@@ -99,7 +99,7 @@ def ready() -> None:
     require("openvino", "openvino")
 
 
-class Compiled(Opened):
+class Compiled(RuntimeModel):
     """An IR in OpenVINO on the CPU, in 32-bit floats and the file's own integers."""
 
     def __init__(self, path: Path, *, threads: int | None = None):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.errors import Failure
 from stillroom.methods.method import Method
-from stillroom.processes import total
 from stillroom.types import Output
 
 
@@ -32,4 +32,4 @@ def shared(sum_: Tensor, confident: Tensor) -> Tensor:
     The label loss counts in the same way, so that weights can be compared. Each process charges the whole of what all
     of them hold, so that the mean of their gradients is that of one process.
     """
-    return total(sum_) / total(confident.sum()).clamp_min(1)
+    return all_reduce_sum(sum_) / all_reduce_sum(confident.sum()).clamp_min(1)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.processes import together
 from stillroom.types import Output
 
 
@@ -39,4 +39,4 @@ def relative_distances(x: Tensor) -> Tensor:
 def vectors(method: Method, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:
     """For every pair of a method's taps the vectors [B, D] and [B, D'] of all processes' images."""
     for ours, theirs in zip(method.student_taps, method.teacher_taps, strict=True):
-        yield together(to_vector(student.taps[ours])), together(to_vector(teacher.taps[theirs]))
+        yield gather_rows(to_vector(student.taps[ours])), gather_rows(to_vector(teacher.taps[theirs]))

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
-from stillroom.processes import together
 from stillroom.types import Batch, Output, Terms, wide
 
 
@@ -116,8 +116,8 @@ class CRD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"nce": ...}`: `crd_loss` of the student among the teacher's rows, plus the same the other way round."""
-        s, t = map(together, self.embeddings(student, teacher))
-        y = together(_classes(batch).to(s.device))
+        s, t = map(gather_rows, self.embeddings(student, teacher))
+        y = gather_rows(_classes(batch).to(s.device))
         counted = (y[:, None] != self.classes) | (y[:, None] < 0)
         total = s.sum() * 0
         for side, (a, b, rows) in enumerate(((s, t, self.teacher_bank), (t, s, self.student_bank))):

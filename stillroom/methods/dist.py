@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import above, at_least, one_of
 from stillroom.methods._logits import both
 from stillroom.methods._ranks import pearson, spearman
 from stillroom.methods._target import mean
 from stillroom.methods.method import Method
-from stillroom.processes import together
 from stillroom.types import Batch, Output, Terms
 
 Correlation = Literal["pearson", "spearman", "pearson+spearman"]
@@ -94,6 +94,6 @@ class DIST(Method):
             (z / self.temperature).softmax(1) for z in both(student.pred, teacher.pred, standardised=self.standardised)
         )
         inter = dist_loss(s, t, correlation=self.correlation, reg=self.reg)
-        intra = dist_loss(together(s).T, together(t).T, correlation=self.correlation, reg=self.reg)
+        intra = dist_loss(gather_rows(s).T, gather_rows(t).T, correlation=self.correlation, reg=self.reg)
         square = self.temperature**2
         return {"inter": self.beta * square * inter, "intra": self.gamma * square * intra}

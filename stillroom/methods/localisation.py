@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stillroom.boxes import giou
 from stillroom.methods._checks import at_least
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
+from stillroom.ops.boxes import giou
 from stillroom.types import Batch, Output, Terms, wide
 
 

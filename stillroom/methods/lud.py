@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._logits import both
 from stillroom.methods._ranks import spearman
@@ -11,7 +12,6 @@ from stillroom.methods._relations import inner
 from stillroom.methods._target import mean
 from stillroom.methods._temperature import agreement, warmth
 from stillroom.methods.method import Method
-from stillroom.processes import together
 from stillroom.types import Batch, Output, Terms
 
 
@@ -118,6 +118,6 @@ class LUD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"category": ..., "sample": ...}`, see `lud_loss`; of the images of all processes."""
-        s, t = (together(z) for z in both(student.pred, teacher.pred, standardised=self.standardised))
+        s, t = (gather_rows(z) for z in both(student.pred, teacher.pred, standardised=self.standardised))
         category, sample = lud_loss(s, t, temperature=self.temperature, lowest=self.lowest, reg=self.reg)
         return {"category": self.category * category, "sample": self.sample * sample}

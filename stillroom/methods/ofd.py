@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._features import to_map
 from stillroom.methods._maps import Norm, comparable, pairs, same_grid
 from stillroom.methods.method import Method
-from stillroom.processes import total
 from stillroom.types import Batch, Output, Terms
 
 
@@ -93,7 +93,7 @@ class OFD(Method):
         found = []
         for (s, t), adapt in zip(pairs(self, student, teacher), self.adapt, strict=True):
             s, t = same_grid(adapt(s), t)
-            found.append(ofd_loss(s, t, margin(total(negatives(t)))))
+            found.append(ofd_loss(s, t, margin(all_reduce_sum(negatives(t)))))
         return {"ofd": torch.stack([charge / 2**i for i, charge in enumerate(reversed(found))]).sum()}
 
 

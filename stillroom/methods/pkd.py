@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._features import to_grid
 from stillroom.methods._maps import comparable, pairs
 from stillroom.methods.method import Method
-from stillroom.processes import total
 from stillroom.types import Batch, Output, Terms, wide
 
 EPSILON = 1e-6
@@ -20,9 +20,9 @@ def standardised(feature: Tensor) -> Tensor:
     A channel that is the same everywhere becomes 0, and gets no gradient.
     """
     x = wide(feature)
-    count = total(x.new_tensor(float(x.shape[0] * x.shape[2] * x.shape[3]))).clamp_min(1)
-    centred = x - total(x.sum((0, 2, 3), keepdim=True)) / count
-    variance = total(centred.square().sum((0, 2, 3), keepdim=True)) / count
+    count = all_reduce_sum(x.new_tensor(float(x.shape[0] * x.shape[2] * x.shape[3]))).clamp_min(1)
+    centred = x - all_reduce_sum(x.sum((0, 2, 3), keepdim=True)) / count
+    variance = all_reduce_sum(centred.square().sum((0, 2, 3), keepdim=True)) / count
     # The root's slope is without bound at 0.
     return centred / (variance.clamp_min(EPSILON**2).sqrt() + EPSILON)
 

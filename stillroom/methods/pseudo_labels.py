@@ -7,9 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stillroom.boxes import Assign, clip, detection_loss, suppress
 from stillroom.methods._checks import one_of
 from stillroom.methods.method import Method
+from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.boxes import clip
+from stillroom.ops.nms import nms
 from stillroom.types import Batch, Output, Terms, wide
 
 Of = Literal["unlabelled", "all"]
@@ -38,7 +40,7 @@ def sure_boxes(teacher: Tensor, *, threshold: float, iou: float, most: int) -> d
     boxes = clip(said[..., :4].gather(1, at[..., None].expand(-1, -1, 4)))
     real = (score >= threshold) & (boxes[..., 2:] > boxes[..., :2]).all(2) & boxes.isfinite().all(2)
     # What is no box must not be in the way of one: a class of its own.
-    kept = real & suppress(boxes, label.masked_fill(~real, -1), iou)
+    kept = real & nms(boxes, label.masked_fill(~real, -1), iou)
     boxes = torch.where(kept[..., None], boxes, 0.0)
     return {"boxes": boxes, "labels": label.masked_fill(~kept, -1), "crowd": torch.zeros_like(kept)}
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.processes import together
 from stillroom.types import Batch, Output, Terms, wide
 
 
@@ -85,6 +85,6 @@ class SlicedWasserstein(Method):
         charged = []
         for regress, s, t in zip(self.regress, self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = wide(regress(to_vector(student.taps[s]))), to_vector(teacher.taps[t])
-            same = together(draw(self.directions, theirs))[: self.directions]  # the first process's, in all of them
-            charged.append(sliced_wasserstein_loss(together(ours), together(theirs), same))
+            same = gather_rows(draw(self.directions, theirs))[: self.directions]  # the first process's, in all of them
+            charged.append(sliced_wasserstein_loss(gather_rows(ours), gather_rows(theirs), same))
         return {"transport": torch.stack(charged).mean()}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._features import to_map
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
-from stillroom.processes import together
 from stillroom.types import Batch, Output, Terms, wide
 
 
@@ -54,7 +54,7 @@ class SP(Method):
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"similarity": ...}`, see `sp_loss`; summed over the taps."""
         losses = [
-            sp_loss(together(to_map(student.taps[ours])), together(to_map(teacher.taps[theirs])))
+            sp_loss(gather_rows(to_map(student.taps[ours])), gather_rows(to_map(teacher.taps[theirs])))
             for ours, theirs in zip(self.student_taps, self.teacher_taps, strict=True)
         ]
         return {"similarity": torch.stack(losses).sum()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._logits import both, labelled
 from stillroom.methods._target import mean, target_loss
 from stillroom.methods._transport import transport_cost
 from stillroom.methods.method import Method
-from stillroom.processes import total
 from stillroom.types import Batch, Output, Terms
 
 
@@ -155,9 +155,9 @@ class WKDLogits(Method):
 
     def _count(self, rows: Tensor) -> None:
         """Merge the mean and covariance of these rows into those of all before. Chan et al. 1979."""
-        images = total(self.seen.new_tensor(len(rows))).clamp_min(1)
-        average = total(rows.sum(0)) / images
-        covariance = total((rows - average).T @ (rows - average)) / images
+        images = all_reduce_sum(self.seen.new_tensor(len(rows))).clamp_min(1)
+        average = all_reduce_sum(rows.sum(0)) / images
+        covariance = all_reduce_sum((rows - average).T @ (rows - average)) / images
         self.seen += images
         part = self._share(images, self.seen)
         step = average - self.average

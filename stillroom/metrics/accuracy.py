@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillroom.metrics._figure import Figure, proportion
+from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, decide
 from stillroom.types import Batch, Output
 
@@ -22,7 +22,7 @@ class Accuracy(Metric):
         right = (decide(output.pred) == batch.target) & known
         self._add(right=right.sum(), seen=known.sum())
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`accuracy`, with its interval."""
         right, seen = int(self._counts["right"]), int(self._counts["seen"])
         if not seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stillroom.metrics._figure import Figure, proportion
+from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, apart, decide
 from stillroom.types import Batch, Output
 
@@ -29,7 +29,7 @@ class Agreement(Metric):
         self._add(same=((said == expected) & (said >= 0)).sum(), seen=said.new_tensor(len(said)))
         self._keep(largest=difference.amax(1), mean=difference.mean(1))
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`agreement`, with its interval; nothing when nobody was compared with."""
         same, seen = int(self._counts["same"]), int(self._counts["seen"])
         largest, mean = self._kept("largest"), self._kept("mean")

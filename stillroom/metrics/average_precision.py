@@ -18,7 +18,7 @@ from torch import Tensor
 from stillroom.errors import Failure
 from stillroom.metrics import _matches
 from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.types import Answers, Batch, Output
 
@@ -97,7 +97,7 @@ class AveragePrecision(Metric):
         images = torch.cat((batch.keys.cpu()[:, None], counts, target["size"], looked[:, None].long()), 1)
         self._keep(images=images, found=found[there], truth=truth[real])
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`map`, `map50`, `map75`, `ap` by class, and of objects by size: `map_small`, `map_medium`, `map_large`.
 
         What no image has is left out; nothing is said where no image has a box.
@@ -118,7 +118,7 @@ class AveragePrecision(Metric):
         for at, (name, pixels) in enumerate(SIZES.items(), start=3):
             if coco.stats[at] >= 0:
                 how = f"{HOW.format(iou='0.50 to 0.95')}, of objects {pixels} pixels"
-                figures[f"map_{name}"] = Figure(value=float(coco.stats[at]), how=how, n=len(seen.sizes))
+                figures[f"map_{name}"] = Measurement(value=float(coco.stats[at]), how=how, n=len(seen.sizes))
         return figures
 
     def value(self) -> float:
@@ -144,7 +144,7 @@ class AveragePrecision(Metric):
         weights = resamples(len(seen.sizes), content)
         return weighted(seen.found, seen.truth, weights, len(self.classes))
 
-    def _by_class(self, seen: _Seen, coco: Any, drawn: Floats) -> Figure:
+    def _by_class(self, seen: _Seen, coco: Any, drawn: Floats) -> Measurement:
         precision = coco.eval["precision"][:, :, :, 0, -1]
         boxes = np.bincount(seen.truth[seen.truth[:, 5] == 0, 6].astype(int), minlength=len(self.classes)).tolist()
         found = {k: float(precision[:, :, k].mean()) for k, count in enumerate(boxes) if count}
@@ -155,7 +155,7 @@ class AveragePrecision(Metric):
             "n_by_class": {self.classes[k]: boxes[k] for k in found},
         }
         value = {self.classes[k]: value for k, value in found.items()}
-        return Figure(value=value, how=how, n=len(seen.sizes), extra=extra)
+        return Measurement(value=value, how=how, n=len(seen.sizes), extra=extra)
 
 
 def weighted(found: Floats, truth: Floats, weights: NDArray[np.int64], classes: int) -> Floats:
@@ -183,12 +183,12 @@ def _placed(rows: Tensor, counts: Tensor, place: Tensor) -> Floats:
     return torch.cat((at[:, None].double(), rows.double()), 1)[at.argsort(stable=True)].numpy()
 
 
-def _figure(seen: _Seen, value: float, how: str, drawn: Floats) -> Figure:
+def _figure(seen: _Seen, value: float, how: str, drawn: Floats) -> Measurement:
     """With an interval, for which one image is too few."""
     ends = interval(drawn, value) if len(seen.sizes) > 1 else None
     boxes = int((seen.truth[:, 5] == 0).sum())
     how = f"{how}; {BOOTSTRAP}" if ends else how
-    return Figure(value=value, ci95=ends, n=len(seen.sizes), how=how, extra={"boxes": boxes})
+    return Measurement(value=value, ci95=ends, n=len(seen.sizes), how=how, extra={"boxes": boxes})
 
 
 def _mean(drawn: Floats, axes: int | tuple[int, ...]) -> Floats:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
+from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, decide
 from stillroom.types import Answers, Batch, Output
 
@@ -105,7 +105,7 @@ class Boundary(Metric):
         pairs = zip(decide(output.pred).cpu(), batch.target.cpu(), strict=True)
         self._keep(edges=torch.stack([edges(s, t, len(self.classes), self.tolerance) for s, t in pairs]))
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`boundary_f`; nothing where no image has a contour."""
         kept = self._kept("edges")
         if kept is None or not kept[..., 3].any():
@@ -120,4 +120,4 @@ class Boundary(Metric):
             f"mean over images and then classes; {BOOTSTRAP}"
         )
         images = int(there.any(1).sum())
-        return {"boundary_f": Figure(value=found.value, ci95=found.intervals()[0], n=images, how=how)}
+        return {"boundary_f": Measurement(value=found.value, ci95=found.intervals()[0], n=images, how=how)}

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillroom.boxes import area, iou
 from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
+from stillroom.ops.boxes import area, iou
 from stillroom.types import Answers, Batch, Output
 
 LEAST = 0.5
@@ -93,7 +93,7 @@ class BoxAgreement(Metric):
         columns = (found.agreement, largest, found.apart, found.overlap, found.pairs.double())
         self._keep(images=torch.stack(columns, 1))
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`agreement`, with an interval by image bootstrap; nothing when nobody was compared with."""
         rows = self._kept("images")
         if rows is None or not len(rows):
@@ -112,7 +112,7 @@ class BoxAgreement(Metric):
             "mean_iou": float(rows[:, 3].sum()) / pairs,
         }
         how += f"; 95 % interval from {RESAMPLES} resamples of the images" if ends else ""
-        return {"agreement": Figure(value=value, ci95=ends, n=len(alike), how=how, extra=extra)}
+        return {"agreement": Measurement(value=value, ci95=ends, n=len(alike), how=how, extra=extra)}
 
 
 def _finite(answer: Tensor) -> Tensor:

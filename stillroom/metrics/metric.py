@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 from stillroom.types import Answers, Batch, Output
 
 
@@ -44,7 +44,7 @@ class Metric:
         """
         raise NotImplementedError
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """Name -> figure; empty when nothing was counted that the metric could speak about."""
         raise NotImplementedError
 

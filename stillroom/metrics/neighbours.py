@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure, proportion
 from stillroom.metrics._search import Places, nearest, unit
+from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
 from stillroom.types import Answers, Batch, Output
 
@@ -49,7 +49,7 @@ class Neighbours(Metric):
         if reference is not None:
             self._keep(said=output.pred.float(), expected=reference.pred.float(), keys=batch.keys)
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`agreement`, with its interval; nothing when nobody was compared with, or there is one image alone."""
         said, expected, keys = (self._kept(name) for name in ("said", "expected", "keys"))
         if said is None or expected is None or keys is None:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
+from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, decide
 from stillroom.types import Answers, Batch, Output
 
@@ -79,7 +79,7 @@ class Overlap(Metric):
         """Count each image's pixels."""
         self._keep(pixels=tally(decide(output.pred), batch.target, len(self.classes)))
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`miou`, `iou` by class and `pixel_accuracy`; nothing where every pixel is void."""
         seen = self._seen()
         if seen is None:
@@ -90,11 +90,11 @@ class Overlap(Metric):
         pixels = {"pixels": int(true.sum())}
         how = f"intersection over union of the pixels of a class, {{}}; void pixels left out; {BOOTSTRAP}"
         return {
-            "miou": Figure(
+            "miou": Measurement(
                 value=overlap.value, ci95=ends[0], n=images, how=how.format("mean over the classes"), extra=pixels
             ),
             "iou": self._by_class(overlap.by_class, ends[1], true, images, how.format("all images together")),
-            "pixel_accuracy": Figure(
+            "pixel_accuracy": Measurement(
                 value=right.value,
                 ci95=right.intervals()[0],
                 n=images,
@@ -110,13 +110,13 @@ class Overlap(Metric):
 
     def _by_class(
         self, found: np.ndarray, ends: list[tuple[float, float] | None], true: np.ndarray, images: int, how: str
-    ) -> Figure:
+    ) -> Measurement:
         there = [k for k in range(len(self.classes)) if not np.isnan(found[k])]
         extra = {
             "ci95_by_class": {self.classes[k]: list(both) for k in there if (both := ends[k])},
             "n_by_class": {self.classes[k]: int((true[:, k] > 0).sum()) for k in there},
         }
-        return Figure(value={self.classes[k]: float(found[k]) for k in there}, how=how, n=images, extra=extra)
+        return Measurement(value={self.classes[k]: float(found[k]) for k in there}, how=how, n=images, extra=extra)
 
     def _seen(self) -> tuple[np.ndarray, ...] | None:
         """Pixels [N, K] that both have, that are said and that are true; None where nothing is known of any."""

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
+from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, apart, decide
 from stillroom.metrics.overlap import tally
 from stillroom.types import Answers, Batch, Output
@@ -53,7 +53,7 @@ class PixelAgreement(Metric):
             pixels=tally(said, expected, len(self.classes)),
         )
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`agreement`, with its interval; nothing when nobody was compared with."""
         same, pixels = self._kept("same"), self._kept("pixels")
         largest, mean = self._kept("largest"), self._kept("mean")
@@ -65,7 +65,7 @@ class PixelAgreement(Metric):
         extra = {"max_difference": float(largest.max()), "mean_difference": float(mean.sort().values.mean())}
         how = f"share of pixels where both name the same class; {BOOTSTRAP}"
         return {
-            "agreement": Figure(
+            "agreement": Measurement(
                 value=found.value,
                 ci95=found.intervals()[0],
                 n=len(same),

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.metrics._figure import Figure, proportion
 from stillroom.metrics._search import Places, unit
+from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
 from stillroom.types import Answers, Batch, Output
 
@@ -50,7 +50,7 @@ class Probe(Metric):
         """Keep the vectors, with their labels and keys."""
         self._keep(vectors=output.pred.float(), labels=batch.target, keys=batch.keys)
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`probe`, with its interval and the C that was chosen."""
         vectors, labels, keys = (self._kept(name) for name in ("vectors", "labels", "keys"))
         if vectors is None or labels is None or keys is None:

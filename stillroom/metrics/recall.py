@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillroom.metrics._figure import Figure, wilson
+from stillroom.metrics.measurement import Measurement, wilson
 from stillroom.metrics.metric import Metric, decide
 from stillroom.types import Batch, Output
 
@@ -23,7 +23,7 @@ class Recall(Metric):
         classes = len(self.classes)
         self._add(right=labels[right].bincount(minlength=classes), seen=labels.bincount(minlength=classes))
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`recall`: class name -> share; a class without images is left out, for 0 of 0 is not a number."""
         right, seen = self._counts["right"].tolist(), self._counts["seen"].tolist()
         rows = [(name, hits, n) for name, hits, n in zip(self.classes, right, seen, strict=True) if n]
@@ -34,4 +34,6 @@ class Recall(Metric):
             "ci95_by_class": {name: list(wilson(hits, n)) for name, hits, n in rows},
             "n_by_class": {name: n for name, _, n in rows},
         }
-        return {"recall": Figure(value={name: hits / n for name, hits, n in rows}, how=how, n=sum(seen), extra=extra)}
+        return {
+            "recall": Measurement(value={name: hits / n for name, hits, n in rows}, how=how, n=sum(seen), extra=extra)
+        }

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure, proportion
 from stillroom.metrics._search import Places, held, nearest, unit
+from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
 from stillroom.types import Answers, Batch, Output
 
@@ -51,7 +51,7 @@ class Retrieval(Metric):
         """Keep the vectors, with their labels and keys."""
         self._keep(vectors=output.pred.float(), labels=batch.target, keys=batch.keys)
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`knn`, `recall_at_1`, `recall_at_5`, `recall_at_10`, with their intervals; those that apply."""
         vectors, labels, keys = (self._kept(name) for name in ("vectors", "labels", "keys"))
         if vectors is None or labels is None or keys is None:
@@ -67,7 +67,7 @@ class Retrieval(Metric):
         figure = self._votes(unit(vectors), labels, keys).get("knn")
         return float(figure.value) if figure and isinstance(figure.value, float) else 0.0
 
-    def _votes(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Figure]:
+    def _votes(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
         places = Places.of(keys, self.gallery, labels >= 0)
         found = nearest(vectors, places, self.k)
         if not found.numel():
@@ -79,7 +79,7 @@ class Retrieval(Metric):
         how = f"share of images whose class is the most frequent among their {found.shape[1]} nearest of {among}"
         return {"knn": proportion(hits, len(found), how=f"{how}, by cosine")}
 
-    def _ranks(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Figure]:
+    def _ranks(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
         places = Places.of(keys, (), (labels >= 0) & ~held(keys, self.gallery))
         own = labels[places.queries]
         possible = (own[:, None] == torch.arange(len(self.classes))).sum(0)[own] > 1
@@ -90,6 +90,6 @@ class Retrieval(Metric):
         return {f"recall_at_{rank}": _recall(right, rank) for rank in RANKS if rank < len(own) - 1}
 
 
-def _recall(right: Tensor, rank: int) -> Figure:
+def _recall(right: Tensor, rank: int) -> Measurement:
     how = f"share of images that find another of their class among the {rank} other images nearest to them, by cosine"
     return proportion(int(right[:, :rank].any(1).sum()), len(right), how=how)

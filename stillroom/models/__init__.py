@@ -4,8 +4,8 @@ To add a family, add one file: `models/mine.py` with `class Mine` that has what 
 Importing this package imports neither timm nor torchvision; naming one of their models does.
 """
 
-from stillroom.models._build import build, find, names, restore
-from stillroom.models._weights import become, fill, load
+from stillroom.models._build import create_model, find, list_models, restore
+from stillroom.models._weights import fill, load, load_into
 from stillroom.models.network import Facts, Family, Network
 
-__all__ = ["Facts", "Family", "Network", "become", "build", "fill", "find", "load", "names", "restore"]
+__all__ = ["Facts", "Family", "Network", "create_model", "fill", "find", "list_models", "load", "load_into", "restore"]

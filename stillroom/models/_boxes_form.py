@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.boxes import to_centres
+from stillroom.ops.boxes import to_centres
 
 MOST = math.log(1000 / 16)
 """Greatest logarithm of how much larger than its prior a box is: torchvision's bound, which keeps exp finite."""

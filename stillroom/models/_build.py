@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stillroom.config.plugins import choices, near, pick
 from stillroom.errors import Failure
 from stillroom.models._weights import fill, load, reformed, statistics
 from stillroom.models.network import Facts, Family, Kept, Network, Opener
-from stillroom.plugins import choices, near, pick
 from stillroom.types import Answers
 
 
-def build(
+def create_model(
     name: str,
     *,
     classes: int | None,
@@ -118,7 +118,7 @@ def find(name: str) -> Family:
     for family in families():
         if family.knows(name):
             return family
-    raise Failure("SR-M303", model=name, near=_elsewhere(name) or near(name, names()))
+    raise Failure("SR-M303", model=name, near=_elsewhere(name) or near(name, list_models()))
 
 
 def families() -> list[Family]:
@@ -126,14 +126,14 @@ def families() -> list[Family]:
     return [pick("models", choice)() for choice in choices("models")]
 
 
-def names(like: str = "") -> list[str]:
+def list_models(like: str = "") -> list[str]:
     """What a recipe may name, if it contains `like`; without `like` a short list: `timm/NAME` is all of timm."""
     return [name for family in families() for name in family.names(like)]
 
 
 def _elsewhere(name: str) -> str:
     """`resnet50` and `mobilenetv2_100` are names that a library has: say which."""
-    found = [known for known in names(f"/{name}") if known.endswith(f"/{name}")]
+    found = [known for known in list_models(f"/{name}") if known.endswith(f"/{name}")]
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 

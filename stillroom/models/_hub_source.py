@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.plugins import near
 from stillroom.errors import Failure
 from stillroom.models._probe import offline
-from stillroom.plugins import near
 
 PREFIX = "huggingface/"
 

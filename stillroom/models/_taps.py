@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stillroom.config.plugins import near
 from stillroom.errors import Failure
-from stillroom.plugins import near
 
 READS = ":in"
 """Behind a module's name: what it reads, not what it gives. `fc:in` is what the classifier `fc` sees."""
@@ -79,3 +79,9 @@ def _ear_before(name: str, heard: dict[str, Tensor]) -> Any:
             heard[name] = channels_first(found).clone()
 
     return hook
+
+
+def split_tap(tap: str) -> tuple[int, str]:
+    """`2/layer3` -> (2, "layer3"); a name without a number is the first's."""
+    number, _, name = tap.partition("/")
+    return (int(number), name) if number.isdecimal() and name else (1, tap)

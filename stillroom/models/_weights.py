@@ -23,8 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stillroom import forms
 from stillroom.errors import Failure
+from stillroom.models import surgery
 from stillroom.models._state import Unusable, tensors
 from stillroom.models.network import Kept, Network
 
@@ -103,8 +103,8 @@ def reformed(network: Network, said: Metadata, name: str = "weights") -> None:
         Failure: SR-M317 it can't have that form: the file is another network's, or a newer program's.
     """
     try:
-        edits, own = forms.read(said), forms.structural(network.form)
-        wanted = forms.structural(edits)
+        edits, own = surgery.read(said), surgery.structural(network.form)
+        wanted = surgery.structural(edits)
         if wanted[: len(own)] != own:
             raise ValueError("the network here was changed in another way already")
         network.reform(wanted[len(own) :])
@@ -113,7 +113,7 @@ def reformed(network: Network, said: Metadata, name: str = "weights") -> None:
         raise Failure("SR-M317", file=name, problem=_line(problem)) from problem
 
 
-def become(network: Network, path: Path) -> Network:
+def load_into(network: Network, path: Path) -> Network:
     """A network that is as its family builds it, with the form and the weights of a file; the same, for chaining.
 
     Raises:

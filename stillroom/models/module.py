@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from stillroom.config.plugins import pick
 from stillroom.errors import Failure
 from stillroom.models._probe import arguments_of, last_classifier, settled
 from stillroom.models.network import IMAGENET, Facts, Network
-from stillroom.plugins import pick
 
 MEANINGS = {
     "classes": ("classes", "num_classes", "n_classes", "num_labels"),

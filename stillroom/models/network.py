@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom import forms
 from stillroom.errors import Failure
-from stillroom.forms import Edit
+from stillroom.models import surgery
 from stillroom.models._said import logits
 from stillroom.models._taps import listening
+from stillroom.models.surgery import Edit
 from stillroom.types import Answers, Output
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -133,7 +133,7 @@ class Network(nn.Module):
 
     Attributes:
         exact: whether images are resized without a look at whether they need it, as an exported program has to.
-        form: how the module differs from what its family builds, see `stillroom.forms`.
+        form: how the module differs from what its family builds, see `stillroom.models.surgery`.
     """
 
     mean: Tensor
@@ -225,8 +225,8 @@ class Network(nn.Module):
         Raises:
             ValueError: a change that is not known or does not fit.
         """
-        edits = forms.plain(edits)
-        forms.reform(self.module, edits)
+        edits = surgery.plain(edits)
+        surgery.reform(self.module, edits)
         self.form += edits
 
     def tap_names(self) -> list[str]:
@@ -246,7 +246,7 @@ class Network(nn.Module):
         said = {"classes": str(self.classes), "channels": str(self.channels)}
         said |= {name: ",".join(map(repr, getattr(self, name).double().flatten().tolist())) for name in ("mean", "std")}
         said |= {"size": str(self.size)} if self.size is not None else {}
-        return said | ({"form": forms.written(self.form)} if self.form else {})
+        return said | ({"form": surgery.written(self.form)} if self.form else {})
 
 
 def _for_channels(numbers: Sequence[float], channels: int) -> list[float]:

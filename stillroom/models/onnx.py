@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.plugins import near
 from stillroom.errors import Failure
 from stillroom.models._onnx import Embedder, Program, Sealed, look
 from stillroom.models._onnx import Facts as Found
 from stillroom.models._probe import arguments_of
 from stillroom.models.network import IMAGENET, Facts, Kept, Network
-from stillroom.plugins import near
 from stillroom.types import Answers
 
 PIXELS: dict[str, tuple[Sequence[float], Sequence[float]]] = {

@@ -11,10 +11,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stillroom.config.plugins import near
 from stillroom.errors import Failure
 from stillroom.models._probe import arguments_of, settled
 from stillroom.models.network import IMAGENET, Facts, Network
-from stillroom.plugins import near
 
 VARIANTS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 """Depths in use. 26, 38 and 50 would fit the rule, but `resnet50` means another network to everybody."""

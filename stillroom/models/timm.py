@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from stillroom.config.plugins import near
 from stillroom.errors import Failure
 from stillroom.models._backbone import Embedder, cut, pyramid
 from stillroom.models._probe import arguments_of, fetching, hub, settled
 from stillroom.models.network import IMAGENET, Facts, Network
-from stillroom.plugins import near
 
 PREFIX = "timm/"
 

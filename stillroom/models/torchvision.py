@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from stillroom.config.plugins import near
 from stillroom.errors import Failure
 from stillroom.models._backbone import Embedder
 from stillroom.models._probe import arguments_of, fetching, last_classifier, settled
 from stillroom.models.network import IMAGENET, Facts, Network
-from stillroom.plugins import near
 from stillroom.types import Answers
 
 PREFIX = "torchvision/"

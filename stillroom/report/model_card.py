@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillroom.files import write
+from stillroom.io.files import write
 from stillroom.report import budget, costs, folder, snippets, table, trail, words
 from stillroom.report.folder import Folder
 from stillroom.report.format import duration, whole

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
-from stillroom.metrics._figure import Figure
+from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output, Terms
@@ -35,7 +35,7 @@ class WithTeacher(Metric):
         if isinstance(batch.target, Output):
             self._agreement.update(output, batch, batch.target)
 
-    def compute(self) -> dict[str, Figure]:
+    def compute(self) -> dict[str, Measurement]:
         """`teacher_agreement`, with its interval; nothing when nobody was compared with the teacher."""
         found = self._agreement.compute().get("agreement")
         return {FIGURE: replace(found, how=f"{found.how}; compared with the teacher")} if found else {}

@@ -12,7 +12,7 @@ from stillroom.metrics.accuracy import Accuracy
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric, decide
 from stillroom.metrics.recall import Recall
-from stillroom.tasks.task import About
+from stillroom.tasks.task import TaskInfo
 from stillroom.types import Answers, Batch, Kind, Output, Terms
 
 
@@ -43,7 +43,7 @@ class Classification:
     mixes: ClassVar[bool] = True
     gallery: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
-    about: ClassVar[About] = About(
+    about: ClassVar[TaskInfo] = TaskInfo(
         headline="accuracy",
         title="Accuracy",
         by_class="recall",

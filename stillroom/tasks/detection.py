@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from stillroom.boxes import Assign, clip, detection_loss, in_pixels, suppress
 from stillroom.metrics.average_precision import AveragePrecision
 from stillroom.metrics.box_agreement import BoxAgreement, compared
 from stillroom.metrics.metric import Metric
-from stillroom.tasks.task import About
+from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.boxes import clip, in_pixels
+from stillroom.ops.nms import nms
+from stillroom.tasks.task import TaskInfo
 from stillroom.types import Answers, Batch, Kind, Output, Terms
 
 SEEN = 0.1
@@ -49,7 +51,7 @@ def best_boxes(
     scores, at = logits.sigmoid().nan_to_num(0.0).flatten(1).topk(min(max(candidates, most), places * classes))
     named = at % classes
     boxes = clip(sides.gather(1, (at // classes)[..., None].expand(-1, -1, 4)))
-    scores = torch.where(suppress(boxes, named, iou) & (scores >= least), scores, torch.zeros_like(scores))
+    scores = torch.where(nms(boxes, named, iou) & (scores >= least), scores, torch.zeros_like(scores))
     scores, first = scores.topk(min(most, places))
     there = scores > 0
     boxes = in_pixels(boxes.gather(1, first[..., None].expand(-1, -1, 4)), height, width)
@@ -80,7 +82,7 @@ class Detection:
     mixes: ClassVar[bool] = False
     gallery: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = True
-    about: ClassVar[About] = About(
+    about: ClassVar[TaskInfo] = TaskInfo(
         headline="map",
         title="mAP",
         by_class="ap",

@@ -12,7 +12,7 @@ from stillroom.metrics.metric import Metric
 from stillroom.metrics.neighbours import Neighbours
 from stillroom.metrics.probe import Probe
 from stillroom.metrics.retrieval import Retrieval
-from stillroom.tasks.task import About
+from stillroom.tasks.task import TaskInfo
 from stillroom.types import Answers, Batch, Kind, Output, Terms
 
 
@@ -41,7 +41,7 @@ class Embedding:
     mixes: ClassVar[bool] = True
     gallery: ClassVar[tuple[str, ...]] = ("train",)
     any_size: ClassVar[bool] = False
-    about: ClassVar[About] = About(
+    about: ClassVar[TaskInfo] = TaskInfo(
         headline="knn",
         title="k-NN accuracy",
         noun="image embedder",

@@ -10,12 +10,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.metrics.boundary import Boundary
 from stillroom.metrics.metric import Metric, decide
 from stillroom.metrics.overlap import Overlap, image_overlap
 from stillroom.metrics.pixel_agreement import PixelAgreement, same_share
-from stillroom.processes import total
-from stillroom.tasks.task import About
+from stillroom.tasks.task import TaskInfo
 from stillroom.types import Answers, Batch, Kind, Output, Terms
 
 VOID = 255
@@ -36,7 +36,7 @@ def pixel_loss(pred: Tensor, target: Tensor) -> Tensor:
         where every pixel is void.
     """
     charged = F.cross_entropy(pred.float(), target, ignore_index=-1, reduction="sum")
-    return charged / _share(total((target >= 0).sum()))
+    return charged / _share(all_reduce_sum((target >= 0).sum()))
 
 
 def dice_loss(pred: Tensor, target: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def dice_loss(pred: Tensor, target: Tensor) -> Tensor:
     p = torch.where(known, pred.float().softmax(1), 0.0)
     y = F.one_hot(target.clamp_min(0), pred.shape[1]).movedim(-1, 1) * known
     parts = torch.stack([x.sum((0, 2, 3)) for x in (p * y, p, y.float())])
-    both, said, true = total(parts)  # what one process would sum
+    both, said, true = all_reduce_sum(parts)  # what one process would sum
     there = true > 0
     each = 2 * both / (said + true).clamp_min(torch.finfo(torch.float32).tiny)
     return ((1 - each) * there).sum() / there.sum().clamp_min(1)
@@ -78,7 +78,7 @@ class Segmentation:
     mixes: ClassVar[bool] = False
     gallery: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = True
-    about: ClassVar[About] = About(
+    about: ClassVar[TaskInfo] = TaskInfo(
         headline="miou",
         title="mIoU",
         by_class="iou",

@@ -17,7 +17,7 @@ from stillroom.types import Answers, Batch, Kind, Output, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class TaskInfo:
     """The words by which tables, report and card speak of a task.
 
     Attributes:
@@ -66,7 +66,7 @@ class Task(Protocol):
 
     answers: ClassVar[Answers]
     needs: ClassVar[Kind]
-    about: ClassVar[About]
+    about: ClassVar[TaskInfo]
     fit: ClassVar[Literal["none", "head", "all"]]
     gates: ClassVar[Mapping[int, float]]
     tolerance: ClassVar[float]

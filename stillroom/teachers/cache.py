@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from stillroom.errors import Failure
-from stillroom.files import temporary, write_json
+from stillroom.io.files import temporary, write_json
 from stillroom.teachers._form import Form, Rows
 
 Numbers = NDArray[np.int64]

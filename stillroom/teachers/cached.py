@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stillroom.data.random import LOOKS, unkey
+from stillroom.data.hash_rng import LOOKS, unkey
 from stillroom.teachers.cache import Cache
 from stillroom.types import Output
 
 
-class Cached:
+class CachedTeacher:
     """Says what a teacher said of the same pixels, as a `Cache` holds it.
 
     Args:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.errors import Failure
+from stillroom.models._taps import split_tap
 from stillroom.models.network import Network
 from stillroom.teachers.frozen import mapped
 from stillroom.types import Output, wide
@@ -39,7 +40,7 @@ class Ensemble(nn.Module):
 
     Args:
         networks: the members, at least one. All say the same kind of thing.
-        maps: for each member, as `Frozen` takes it; None: all members' outputs are the data's classes.
+        maps: for each member, as `FrozenTeacher` takes it; None: all members' outputs are the data's classes.
         combine: what is averaged of logits.
 
     Attributes:
@@ -98,7 +99,7 @@ class Ensemble(nn.Module):
 
     def _asked(self, taps: tuple[str, ...]) -> dict[str, tuple[int, str]]:
         """Tap -> whose it is, and its name there."""
-        asked = {tap: whose(tap) for tap in taps}
+        asked = {tap: split_tap(tap) for tap in taps}
         for tap, (number, _) in asked.items():
             if not 1 <= number <= len(self.networks):
                 raise Failure("SR-M372", tap=tap, count=len(self.networks))
@@ -112,9 +113,3 @@ class Ensemble(nn.Module):
             return preds.mean(0)
         level = preds.logsumexp(2, keepdim=True)
         return (preds - level).logsumexp(0) - math.log(len(preds)) + level.mean(0)
-
-
-def whose(tap: str) -> tuple[int, str]:
-    """`2/layer3` -> (2, "layer3"); a name without a number is the first's."""
-    number, _, name = tap.partition("/")
-    return (int(number), name) if number.isdecimal() and name else (1, tap)

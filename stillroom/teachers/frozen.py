@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stillroom.types import Output, wide
 
 
-class Frozen:
+class FrozenTeacher:
     """Dropout and batch norm stay in inference mode for good, and no gradient is kept.
 
     It computes in its own precision, whatever the caller computes in, and what it says is float32: an answer is the
@@ -39,7 +39,7 @@ class Frozen:
         self.precision = precision
 
     @property
-    def alone(self) -> Frozen:
+    def alone(self) -> FrozenTeacher:
         """The same, with the whole network answering: what a process may ask while the others do something else."""
         one = copy.copy(self)
         one.spread = None

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillroom import plugins
-from stillroom.checkpoint import save_tensors
 from stillroom.compress.compression import Compression, View
-from stillroom.models import become
+from stillroom.config import plugins
+from stillroom.io.checkpoint import save_tensors
+from stillroom.models import load_into
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.types import Batch, Output
@@ -138,7 +138,7 @@ def trained(network: Network) -> Network:
 
 def reopened(network: Network, path: Path) -> Network:
     save_tensors(network.weights(), path, network.metadata())
-    return become(fresh(seed=1), path).eval()
+    return load_into(fresh(seed=1), path).eval()
 
 
 def test_the_folder_is_the_registry() -> None:

@@ -14,7 +14,7 @@ from kit.verdict import verify
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillroom import plugins
+from stillroom.config import plugins
 from stillroom.errors import Failure
 from stillroom.export._verify import settle
 from stillroom.export.file import Export

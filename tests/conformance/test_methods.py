@@ -10,10 +10,10 @@ import pytest
 import torch
 from kit.pairs import PAIRS, answers, batch, charge, ready, works
 
-from stillroom.learner import Learner
+from stillroom.config.plugins import choices, module, pick
 from stillroom.methods.method import Method, Reads
-from stillroom.plugins import choices, module, pick
 from stillroom.tasks.classification import Classification
+from stillroom.training.distiller import Distiller
 
 NAMES = choices("methods")
 SAYS = ("Differs:", "Use:", "Avoid:")
@@ -113,7 +113,7 @@ def test_two_with_one_seed_agree_and_state_travels(name, pair):
 @each
 def test_its_parts_are_trained_clipped_and_saved_with_the_student(name, pair):
     student, _, method = usable(name, pair)
-    learner = Learner(student, Classification(), {name: method}, {"task": 1.0, name: method.weight})
+    learner = Distiller(student, Classification(), {name: method}, {"task": 1.0, name: method.weight})
     own = {id(p) for p in method.parameters()}
     assert own <= {id(p) for p in learner.parameters()}
     assert not own & {id(p) for p in student.parameters()}

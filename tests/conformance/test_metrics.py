@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.answers import CLASSES, count, drawn, rows
 
-from stillroom import plugins
+from stillroom.config import plugins
 from stillroom.metrics.metric import Metric
 from stillroom.types import Answers, Batch, Output
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
+from stillroom.config.plugins import choices, pick
 from stillroom.errors import Failure
-from stillroom.models import Family, Network, build, find, names, restore
+from stillroom.models import Family, Network, create_model, find, list_models, restore
 from stillroom.models.network import Opener
-from stillroom.plugins import choices, pick
 
 EVERY = choices("models")
 FAMILIES = [name for name in EVERY if not isinstance(pick("models", name)(), Opener)]
@@ -23,7 +23,9 @@ STATISTICS = {"mean": (0.3, 0.4, 0.5), "std": (0.2, 0.25, 0.3)}
 
 def make(family: str, *, classes: int | None = 5, channels: int = 3, size: int = 32, **arguments) -> Network:
     torch.manual_seed(0)
-    return build(pick("models", family).example, classes=classes, channels=channels, size=size, **arguments).eval()
+    return create_model(
+        pick("models", family).example, classes=classes, channels=channels, size=size, **arguments
+    ).eval()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -64,7 +66,7 @@ def test_the_contract(name: str) -> None:
         assert wanted == there, method
     assert type(find(kind.example)) is kind
     assert [other for other in EVERY if pick("models", other)().knows(kind.example)] == [name]
-    assert set(kind().names()) <= set(names())
+    assert set(kind().names()) <= set(list_models())
 
 
 def test_backward_reaches_every_parameter(family: str, images: torch.Tensor) -> None:
@@ -115,7 +117,7 @@ def test_one_seed_gives_one_network(family: str, network: Network) -> None:
 
 def test_making_a_network_leaves_it_in_training_mode(family: str) -> None:
     kind = pick("models", family)
-    network = build(kind.example, classes=5, channels=3, size=32)
+    network = create_model(kind.example, classes=5, channels=3, size=32)
     assert all(module.training for module in network.modules())
 
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stillroom import plugins
+from stillroom.config import plugins
 from stillroom.data.dataset import load
 from stillroom.data.decode import pixels
 from stillroom.data.guess import guess

@@ -11,7 +11,7 @@ import pytest
 import torch
 from kit.targets import drawn_pred, drawn_target, known
 
-from stillroom import plugins
+from stillroom.config import plugins
 from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output
 

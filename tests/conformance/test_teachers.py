@@ -14,20 +14,20 @@ import torch
 from kit.hub import saved
 from torch import Tensor
 
-from stillroom import lessons
-from stillroom.assemble import load_data
+from stillroom.config.plugins import pick
+from stillroom.config.schema import Data
 from stillroom.errors import Failure
-from stillroom.fit import fit_head
-from stillroom.learner import Learner
+from stillroom.matching import method_setup
+from stillroom.matching.feature_info import feature_info
 from stillroom.methods._features import to_map
-from stillroom.models import Network, build
-from stillroom.plugins import pick
-from stillroom.sections import Data
-from stillroom.survey import survey
+from stillroom.models import Network, create_model
+from stillroom.stages.build import build_data
 from stillroom.tasks.classification import Classification
-from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.distiller import Distiller
+from stillroom.training.linear_probe import linear_probe
+from stillroom.training.loss_weights import Weight
 from stillroom.types import Batch
-from stillroom.weighting import Weight
 
 pytest.importorskip("transformers")
 
@@ -59,8 +59,8 @@ def opened(name: str, folders: dict[str, Path], *, answers: str = "classes", cla
     torch.manual_seed(0)
     given = {"classes": classes, "channels": 1, "size": SIDE, "answers": answers}
     if name in TIMM:
-        return build(name, **given, **TIMM[name]).eval()
-    return build(f"huggingface/{folders[name]}", pretrained=True, **given).eval()
+        return create_model(name, **given, **TIMM[name]).eval()
+    return create_model(f"huggingface/{folders[name]}", pretrained=True, **given).eval()
 
 
 @pytest.fixture(params=[*HUB, *TIMM])
@@ -90,18 +90,18 @@ def test_pixels_are_normalised_as_the_folder_says(folders: dict[str, Path]) -> N
 
 def test_another_size_can_be_asked_for(folders: dict[str, Path]) -> None:
     given = {"classes": 10, "channels": 3, "size": SIDE, "pretrained": True}
-    network = build(f"huggingface/{folders['dinov3']}", image_size=112, **given).eval()
+    network = create_model(f"huggingface/{folders['dinov3']}", image_size=112, **given).eval()
     assert network.size == 112 and network(images()).pred.shape == (4, 10)
-    (block, *_) = survey(network, images()).blocks
+    (block, *_) = feature_info(network, images()).blocks
     assert block.shape == (1 + 4 + 64, 32)
     with pytest.raises(Failure) as caught:
-        build(f"huggingface/{folders['vit']}", image_size=40, **given)
+        create_model(f"huggingface/{folders['vit']}", image_size=40, **given)
     assert caught.value.code == "SR-M305" and "40" in caught.value.why
 
 
 def test_what_is_found_in_it(name: str, folders: dict[str, Path]) -> None:
     network = opened(name, folders)
-    found = survey(network, images(2))
+    found = feature_info(network, images(2))
     assert network(images()).pred.shape == (4, 10) and len(network.head) == 1
     assert found.vector is not None and found.vector.tap == f"{network.head[0]}:in"
     if name in TOKENS or name in TIMM:
@@ -123,12 +123,12 @@ def test_a_small_convolutional_student_learns_from_its_features(
     name: str, method: str, folders: dict[str, Path]
 ) -> None:
     torch.manual_seed(0)
-    student, network, seen = build("resnet8", classes=10, channels=1, size=SIDE), opened(name, folders), images()
-    teacher, made, keys = Frozen(network), pick("methods", method)(), torch.arange(4)
-    lessons.connect(made, survey(student, seen), survey(network, seen), name=method)
+    student, network, seen = create_model("resnet8", classes=10, channels=1, size=SIDE), opened(name, folders), images()
+    teacher, made, keys = FrozenTeacher(network), pick("methods", method)(), torch.arange(4)
+    method_setup.bind_taps(made, feature_info(student, seen), feature_info(network, seen), name=method)
     assert made.student_taps and made.teacher_taps
     made.setup(student(seen, made.student_taps), teacher((seen,), keys, made.teacher_taps))
-    learner = Learner(student, Classification(), {method: made}, {method: Weight(1.0), "task": Weight(0.0)})
+    learner = Distiller(student, Classification(), {method: made}, {method: Weight(1.0), "task": Weight(0.0)})
     batch = Batch(images=seen, target=torch.arange(4), keys=keys)
     terms = learner(batch, teacher((seen,), keys, made.teacher_taps), 0.5)
     learner.total(terms, 0.5).backward()
@@ -138,9 +138,9 @@ def test_a_small_convolutional_student_learns_from_its_features(
 
 def test_half_precision_says_nearly_the_same(name: str, folders: dict[str, Path]) -> None:
     network = opened(name, folders)
-    tap = survey(network, images(2)).stages[-1].tap
+    tap = feature_info(network, images(2)).stages[-1].tap
     asked = ((images(),), torch.arange(4), (tap,))
-    whole, half = Frozen(network)(*asked), Frozen(network, precision=torch.bfloat16)(*asked)
+    whole, half = FrozenTeacher(network)(*asked), FrozenTeacher(network, precision=torch.bfloat16)(*asked)
     for one, other in ((whole.pred, half.pred), (whole.taps[tap], half.taps[tap])):
         assert other.dtype == torch.float32
         assert 0 < (one - other).abs().max() < 0.1 * one.abs().max()
@@ -149,11 +149,11 @@ def test_half_precision_says_nearly_the_same(name: str, folders: dict[str, Path]
 @pytest.mark.parametrize("name", ["dinov2_registers", "dinov3", "dinov3_convnext", *list(TIMM)[:1]])
 def test_a_new_head_on_frozen_features(name: str, folders: dict[str, Path]) -> None:
     """A linear probe on random features knows most digits; nothing but the head has moved."""
-    data = load_data(Data(source="digits", size=SIDE))
+    data = build_data(Data(source="digits", size=SIDE))
     network = opened(name, folders)
     before = {key: value.clone() for key, value in network.weights().items()}
     small = data.splits["train"], data.splits["val"]
-    right = fit_head(network, *small, device=torch.device("cpu"))
+    right = linear_probe(network, *small, device=torch.device("cpu"))
     assert right > 0.5
     moved = {key.rpartition(".")[0] for key, value in network.weights().items() if not torch.equal(value, before[key])}
     assert moved == set(network.head)

@@ -13,10 +13,9 @@ from kit.command import QUICK, start, stillroom
 from kit.resume import assert_equal_runs, wait_for_steps
 from safetensors.torch import load_file
 
-from stillroom import console
 from stillroom.benchmark import steps
-from stillroom.cli import main
-from stillroom.run import read_stream
+from stillroom.cli import console, main
+from stillroom.io.run_dir import read_stream
 
 ONCE = [*QUICK, "augment.views=2", "cache.bits=32"]
 

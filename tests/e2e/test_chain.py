@@ -15,8 +15,8 @@ from kit.resume import assert_equal_runs, wait_for_steps
 from safetensors.torch import load_file
 
 import stillroom as sr
-from stillroom import operations
-from stillroom.run import read_stream
+from stillroom.io.run_dir import read_stream
+from stillroom.models import flops
 
 KIT = str(Path(__file__).parents[1])
 OWN = {"PYTHONPATH": f"{OFFLINE}:{KIT}", "OMP_NUM_THREADS": "1"}
@@ -91,7 +91,7 @@ def test_another_run_begins_with_a_smaller_student(whole, tmp_path):
     stillroom("run", *words, cwd=tmp_path, code=None, **OWN)
     student, before = sr.open(tmp_path / "runs" / "next").student, sr.open(whole).network("prune")
     assert [edit["kind"] for edit in student.form] == ["pruned", "pruned", "grid"]
-    assert operations.macs(student, (1, 8, 8)) == operations.macs(before, (1, 8, 8))
+    assert flops.macs(student, (1, 8, 8)) == flops.macs(before, (1, 8, 8))
 
 
 @pytest.mark.slow

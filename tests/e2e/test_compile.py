@@ -7,9 +7,9 @@ import torch
 from kit import training
 from kit.training import TRAINING, furthest, replace, same
 
-from stillroom import checkpoint
 from stillroom.errors import Failure
-from stillroom.state import State
+from stillroom.io import checkpoint
+from stillroom.training.state import State
 
 METHODS = {"hinton": {}, "fitnet": {}}
 COMPILED = replace(TRAINING, steps=6, compile=True)

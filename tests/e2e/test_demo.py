@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import stillroom
 from stillroom.data.sources.digits import Digits
-from stillroom.models import build
+from stillroom.models import create_model
 
 FIGURES = {"accuracy", "recall", "parameters", "macs", "bytes"}
 TIMES = {"latency_ms", "latency_p95_ms", "throughput"}
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_files(demo, metrics):
     saved = load_file(demo.folder / "samples" / "predictions.safetensors")
     pixels = torch.stack([torch.from_numpy(source.read(int(key))).float() / 255 for key in saved["key"]])[:, None]
     assert torch.equal(saved["target"], torch.from_numpy(source.labels)[saved["key"]])
-    network = build("resnet8", classes=10, channels=1, size=8)
+    network = create_model("resnet8", classes=10, channels=1, size=8)
     reopened = stillroom.open(demo.folder)
     network.module.load_state_dict(load_file(demo.folder / "student.safetensors"))
     network.normalise(reopened.student.mean.flatten().tolist(), reopened.student.std.flatten().tolist())

@@ -13,7 +13,7 @@ from kit.images import digit_folders
 from safetensors.torch import save_file
 
 from stillroom.cli import main
-from stillroom.models import build
+from stillroom.models import create_model
 
 SHORT = ["teacher=resnet8", "student=resnet8", "train.steps=2", "export=[]"]
 
@@ -139,7 +139,7 @@ def test_pretrained_without_a_network(here):
 
 
 def test_other_classes_never_train_silently(here):
-    network = build("resnet8", classes=7, channels=1, size=8)
+    network = create_model("resnet8", classes=7, channels=1, size=8)
     save_file(network.weights(), here / "seven.safetensors", network.metadata())
     words = ["digits", "teacher.network=resnet8", "teacher.width=1.0", "teacher.weights=seven.safetensors"]
     text = said("run", *words, code=4)
@@ -150,7 +150,7 @@ def test_other_classes_never_train_silently(here):
 
 def test_a_teacher_with_its_classes_in_another_order_is_told(here, capfd):
     """Every digit means another one to this teacher: it is right no more often than chance."""
-    network = build("resnet8", classes=10, channels=1, size=8)
+    network = create_model("resnet8", classes=10, channels=1, size=8)
     save_file(network.weights(), here / "noise.safetensors", network.metadata())
     words = [*SHORT, "data=digits", "teacher.weights=noise.safetensors", "name=order"]
     said("run", *words, "-q", code=0)
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_as_one(here, monkeypatch):
     """The libraries' own words for it ("unexpected pos 704 vs 598") never reach the user."""
     import errno
 
-    from stillroom import checkpoint
+    from stillroom.io import checkpoint
 
     def full(tensors, path, metadata=None):
         path.write_bytes(b"half")
@@ -206,20 +206,20 @@ def test_a_full_disk_is_told_as_one(here, monkeypatch):
 def test_out_of_memory_is_told_as_one(here, monkeypatch):
     import torch
 
-    from stillroom import train
+    from stillroom.training import loop
 
     def greedy(*_):
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
-    monkeypatch.setattr(train, "_advance", greedy)
+    monkeypatch.setattr(loop, "_advance", greedy)
     text = said("run", *SHORT, "data=digits", "name=big", code=5)
     assert "SR-R503 out of memory" in text and "train.accumulate" in text
 
 
 def test_a_fault_of_ours_is_named_as_such(here, monkeypatch):
-    from stillroom import train
+    from stillroom.training import loop
 
-    monkeypatch.setattr(train, "_advance", lambda *_: 1 / 0)
+    monkeypatch.setattr(loop, "_advance", lambda *_: 1 / 0)
     text = said("run", *SHORT, "data=digits", "name=ours", code=1)
     assert "a fault of this program: ZeroDivisionError" in text
     assert "Traceback" in (here / "runs" / "ours" / "run.log").read_text()

@@ -15,11 +15,13 @@ import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from stillroom import judge, reopen
+from stillroom.benchmark import networks
 from stillroom.cli import main
 from stillroom.export import file
 from stillroom.export import onnx as target
 from stillroom.models.resnet import CifarResNet
+from stillroom.pipeline import finished as module
+from stillroom.stages import verify
 
 WRITE = target.onnx
 
@@ -46,8 +48,8 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch):
     """A copy of it to change; how fast and how big files are is not the matter here, and takes its time."""
-    monkeypatch.setattr(judge, "time_all", partial(judge.time_all, seconds=0.05))
-    monkeypatch.setattr(reopen, "alone", lambda *_: {})
+    monkeypatch.setattr(verify, "time_all", partial(networks.time_all, seconds=0.05))
+    monkeypatch.setattr(module, "measure_alone", lambda *_: {})
     return shutil.copytree(finished, tmp_path / "small")
 
 

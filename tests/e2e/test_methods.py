@@ -11,10 +11,10 @@ from kit.command import QUICK, start, stillroom
 from kit.training import same
 from safetensors.torch import load_file
 
-from stillroom.choose import RULES
-from stillroom.plugins import choices
-from stillroom.recipe import built_in
-from stillroom.run import read_stream
+from stillroom.config.plugins import choices
+from stillroom.config.recipe import built_in
+from stillroom.io.run_dir import read_stream
+from stillroom.matching.auto import RULES
 
 SHORT = [
     "train.steps=6",

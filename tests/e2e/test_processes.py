@@ -18,7 +18,7 @@ from kit.command import QUICK, STILLROOM, environment, stillroom
 from kit.training import furthest
 from safetensors.torch import load_file
 
-from stillroom.run import read_stream
+from stillroom.io.run_dir import read_stream
 
 STEADY = [*QUICK, "train.optimizer=sgd", "teacher.train.optimizer=sgd", "train.lr=0.01", "teacher.train.lr=0.01"]
 """SGD: Adam divides by the gradient's size, and so hides a wrong scale and magnifies rounding."""

@@ -13,7 +13,7 @@ from kit.resume import STAGES, assert_equal_runs, wait_for_steps
 from kit.training import same
 from safetensors.torch import load_file
 
-from stillroom.run import read_stream
+from stillroom.io.run_dir import read_stream
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from kit.resume import assert_equal_runs, wait_for_steps
 
 import stillroom as sr
 from stillroom.cli import main
-from stillroom.run import read_stream
+from stillroom.io.run_dir import read_stream
 
 TWO = [*QUICK, "--seeds", "2"]
 
@@ -100,10 +100,10 @@ def test_from_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = {"train": {"steps": 3, "batch": 32}, "export": [], "teacher": "resnet8", "student": "resnet8"}
     runs = sr.distill(data="digits", seeds=2, name="two", **short)
-    assert isinstance(runs, sr.Several) and [run.folder.name for run in runs.runs] == ["seed-0", "seed-1"]
+    assert isinstance(runs, sr.MultiSeedRun) and [run.folder.name for run in runs.runs] == ["seed-0", "seed-1"]
     values = [run.metrics["student"]["accuracy"]["value"] for run in runs.runs]
     assert runs.metrics["student"]["accuracy"]["value"] == pytest.approx(sum(values) / 2)
-    assert sr.Several("runs/two").metrics == runs.metrics
+    assert sr.MultiSeedRun("runs/two").metrics == runs.metrics
     with pytest.raises(sr.Failure) as caught:
         sr.open("runs/two")
     assert caught.value.code == "SR-C433" and "runs/two/seed-0" in str(caught.value)

@@ -16,8 +16,8 @@ from kit.scenes import coco_scenes, mask_scenes
 from safetensors.torch import load_file, save_file
 
 import stillroom as sr
-from stillroom.answering import Answering
-from stillroom.models import build
+from stillroom.models import create_model
+from stillroom.tasks.predictor import Predictor
 
 QUICK = [
     "train.steps=8",
@@ -48,7 +48,7 @@ def words(task, folder):
     if task == "embedding":
         digit_folders(folder / "scenes", each=8, side=32)
         torch.manual_seed(0)
-        module = build("timm/test_resnet", classes=10, channels=3, size=32).module
+        module = create_model("timm/test_resnet", classes=10, channels=3, size=32).module
         save_file(module.state_dict(), folder / "teacher.safetensors")
         return [*nets, "data=scenes/", "data.channels=3", "teacher.weights=teacher.safetensors", *QUICK]
     return [*nets, "data=scenes/", "teacher.weights=none", "teacher.train.steps=12", *QUICK]
@@ -120,7 +120,7 @@ def test_the_file_answers_as_the_network_does_at_any_size(done):
     if task != "embedding":
         images = torch.nn.functional.interpolate(images, (50, 110))
     with torch.no_grad():
-        expected = Answering(finished.student, finished.task).eval()(images).pred
+        expected = Predictor(finished.student, finished.task).eval()(images).pred
     said = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     assert said.shape == expected.shape
     torch.testing.assert_close(said, expected, atol=2e-3, rtol=1e-3)

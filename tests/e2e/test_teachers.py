@@ -12,7 +12,7 @@ from kit.training import same
 from safetensors.torch import load_file
 
 import stillroom as sr
-from stillroom.run import read_stream
+from stillroom.io.run_dir import read_stream
 
 RECIPE = """
 baseline = true

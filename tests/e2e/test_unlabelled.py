@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import stillroom as sr
 from stillroom.cli import main
-from stillroom.models import build
+from stillroom.models import create_model
 
 SHORT = [
     "train.batch=32",
@@ -116,7 +116,9 @@ def test_a_finished_run_is_exported_and_judged_again(flat, tmp_path):
 def test_features_alone(home):
     """Vectors need no classes, and no labels: what leads is whether both find the same image nearest."""
     torch.manual_seed(0)
-    save_file(build("timm/test_resnet", classes=10, channels=3, size=8).module.state_dict(), home / "net.safetensors")
+    save_file(
+        create_model("timm/test_resnet", classes=10, channels=3, size=8).module.state_dict(), home / "net.safetensors"
+    )
     nets = ["teacher=timm/test_resnet", "teacher.weights=net.safetensors", "student=timm/test_efficientnet"]
     words = ["data=photos/", "data.channels=3", "data.size=32", "task=embedding", *nets, "methods=auto", "name=vectors"]
     stillroom("run", *words, "train.steps=6", *SHORT, "export=[]", cwd=home)

@@ -11,8 +11,8 @@ from kit.command import stillroom
 from kit.images import digit_folders
 
 import stillroom as sr
-from stillroom import judge
-from stillroom.plugins import choices
+from stillroom.config.plugins import choices
+from stillroom.stages import verify
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_changed_weight_in_a_file_is_caught(finished):
     weight.raw_data = bytes(reversed(weight.raw_data))
     onnx.save(model, made.path)
     _, verdicts = run.judged({"student": run.student}, [made])
-    (settled,) = judge.settled([made], verdicts)
+    (settled,) = verify.rename_unverified([made], verdicts)
     assert not verdicts[made.name].passed and settled.path.name == "student.unverified.onnx"
     assert verdicts[made.name].failure(settled.path).exit == 7
 

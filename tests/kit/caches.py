@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from kit import training
-from stillroom.engine import Signals
-from stillroom.sections import Augment, Cache
-from stillroom.teachers import filling
-from stillroom.teachers.asking import Asking
-from stillroom.teachers.cached import Cached
+from stillroom.config.schema import Augment, Cache
+from stillroom.distributed.signals import Signals
+from stillroom.teachers import fill
+from stillroom.teachers.cached import CachedTeacher
+from stillroom.teachers.queries import TeacherQueries
 
 LOOKS = Augment(shift=0.1, rotate=10, views=3)
 
 
-def asking(folder: Path, *, teacher: Any = None, augment: Augment = LOOKS, batch: int = 32, **more: Any) -> Asking:
+def asking(
+    folder: Path, *, teacher: Any = None, augment: Augment = LOOKS, batch: int = 32, **more: Any
+) -> TeacherQueries:
     kept = {name: more.pop(name) for name in ("bits", "mass", "max_gb", "use") if name in more}
     section = Cache(path=str(folder), **kept)
-    return Asking(
+    return TeacherQueries(
         teacher=teacher or training.teacher(),
         data=training.digits(),
         augment=augment,
@@ -28,7 +30,7 @@ def asking(folder: Path, *, teacher: Any = None, augment: Augment = LOOKS, batch
     )
 
 
-def filled(one: Asking) -> Cached:
-    cache = filling.opened(one)
-    filling.fill(cache, one, Signals())
-    return Cached(cache, one.split.listed, temperature=one.temperature)
+def filled(one: TeacherQueries) -> CachedTeacher:
+    cache = fill.open_cache(one)
+    fill.fill(cache, one, Signals())
+    return CachedTeacher(cache, one.split.listed, temperature=one.temperature)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.benchmark import tradeoff
-from stillroom.metrics._figure import wilson
+from stillroom.metrics.measurement import wilson
 
 KINDS = (("onnx", 32), ("onnx", 8), ("openvino", 8), ("executorch", 8), ("litert", 8), ("onnx", 4))
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte", "litert": ".tflite"}

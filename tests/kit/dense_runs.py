@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kit.run import _lines
 from kit.stand_ins import Boxes, Masks, Vectors
-from stillroom.samples import Samples
+from stillroom.evaluation.gallery import SampleGallery
 from stillroom.types import Batch, Output
 
 CLASSES = ("low", "middle", "high")
@@ -81,7 +81,7 @@ def make_dense(folder: Path, answers: str) -> Path:
     task: Any = {"boxes": Boxes(SIDE), "pixels": Masks(), "vector": Vectors()}[answers]
     outputs = {name: Output(pred=said(target, images, share)) for name, share in SPOILT.items()}
     batch = Batch(images=images, target=target, keys=torch.arange(COUNT))
-    samples = Samples(outputs, task)
+    samples = SampleGallery(outputs, task)
     for name, output in outputs.items():
         samples.keep(name, batch, output, task.score(output, batch).float())
     samples.write(folder / "samples", CLASSES, lambda key: f"scenes/{key:03d}.png")

@@ -8,12 +8,12 @@ from functools import cache
 import torch
 
 from kit.targets import drawn_target
+from stillroom.config.plugins import pick
 from stillroom.errors import Failure
-from stillroom.lessons import connect
-from stillroom.models import build
-from stillroom.plugins import pick
-from stillroom.survey import survey
-from stillroom.teachers.frozen import Frozen
+from stillroom.matching.feature_info import feature_info
+from stillroom.matching.method_setup import bind_taps
+from stillroom.models import create_model
+from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.types import Batch
 
 VIT = {"img_size": 8, "patch_size": 2, "embed_dim": 16, "depth": 4, "num_heads": 2}
@@ -45,7 +45,7 @@ def side(pair):
 def networks(pair):
     torch.manual_seed(0)
     how = {"classes": CLASSES, "channels": 1, "size": side(pair), "answers": answers(pair)}
-    return tuple(build(name, **how, **more) for name, more in PAIRS[pair])
+    return tuple(create_model(name, **how, **more) for name, more in PAIRS[pair])
 
 
 def batch(images=6, pair="cnn from cnn", seed=1):
@@ -68,8 +68,8 @@ def ready(name, pair):
     if not kind.teaches(answers(pair)):
         raise Failure("SR-M335", method=name, answers=answers(pair), able="others")
     student, network = (copy.deepcopy(one) for one in networks(pair))
-    method, one, teacher = kind(), batch(pair=pair), Frozen(network)
-    connect(method, survey(student, one.images[:2]), survey(network, one.images[:2]), name=name)
+    method, one, teacher = kind(), batch(pair=pair), FrozenTeacher(network)
+    bind_taps(method, feature_info(student, one.images[:2]), feature_info(network, one.images[:2]), name=name)
     torch.manual_seed(2)
     student.eval()
     with torch.no_grad():

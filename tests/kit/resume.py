@@ -7,7 +7,7 @@ import time
 from safetensors.torch import load_file
 
 from kit.training import same
-from stillroom.run import read_stream
+from stillroom.io.run_dir import read_stream
 
 STAGES = ("teacher", "baseline", "student")
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from kit.onnx_files import Says, export
-from stillroom.metrics._figure import wilson
+from stillroom.metrics.measurement import wilson
 
 CLASSES = [str(digit) for digit in range(10)]
 EPOCHS = {"teacher": 25, "baseline": 40, "student": 40}

@@ -1,4 +1,4 @@
-"""The smallest tasks that can be: what `Samples` asks a task for, without what trains or measures one."""
+"""The smallest tasks that can be: what `SampleGallery` asks a task for, without what trains or measures one."""
 
 from __future__ import annotations
 

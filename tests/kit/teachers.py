@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from stillroom.models import build
+from stillroom.models import create_model
 
 
 def knowing(file: Path, *, steps: int = 40) -> Path:
@@ -18,7 +18,7 @@ def knowing(file: Path, *, steps: int = 40) -> Path:
     images = torch.from_numpy(scans[700:]).float().view(-1, 1, 8, 8) / 16
     target = torch.from_numpy(labels[700:])
     torch.manual_seed(0)
-    network = build("resnet8", classes=10, channels=1, size=8, mean=(0.3,), std=(0.37,)).train()
+    network = create_model("resnet8", classes=10, channels=1, size=8, mean=(0.3,), std=(0.37,)).train()
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     for _ in range(steps):
         rows = torch.randint(len(images), (64,))

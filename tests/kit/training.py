@@ -8,52 +8,54 @@ from typing import Any
 
 import torch
 
-from stillroom import assemble, lessons, recipe, sections
+from stillroom.config import recipe, schema
+from stillroom.config.schema import Augment, Training
+from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import Loader
-from stillroom.engine import Engine, Signals
-from stillroom.learn import learn
-from stillroom.learner import Learner
-from stillroom.models import build
-from stillroom.run import Run
-from stillroom.sections import Augment, Training
-from stillroom.state import State
-from stillroom.step import Step
+from stillroom.distributed.engine import Engine
+from stillroom.distributed.signals import Signals
+from stillroom.io.run_dir import RunDir
+from stillroom.matching import method_setup
+from stillroom.models import create_model
+from stillroom.stages import build
 from stillroom.tasks.classification import Classification
-from stillroom.teachers.frozen import Frozen
-from stillroom.train import train
+from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.distiller import Distiller
+from stillroom.training.fit import fit
+from stillroom.training.loop import train
+from stillroom.training.state import State
+from stillroom.training.step import Step
 
 TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", average=0.9, evaluations=3)
 AUGMENT = Augment(shift=0.1, rotate=10)
 
 
 def digits() -> Dataset:
-    return assemble.load_data(sections.Data(source="digits", size=8))
+    return build.build_data(schema.Data(source="digits", size=8))
 
 
-def teacher(classes: int = 10) -> Frozen:
+def teacher(classes: int = 10) -> FrozenTeacher:
     torch.manual_seed(7)
-    return Frozen(build("resnet14", classes=classes, channels=1, size=8))
+    return FrozenTeacher(create_model("resnet14", classes=classes, channels=1, size=8))
 
 
 fixed = teacher
 
 
-def learner(methods: dict[str, Any] | None = None, *, student: Any = None, seed: int = 0) -> Learner:
+def learner(methods: dict[str, Any] | None = None, *, student: Any = None, seed: int = 0) -> Distiller:
     """A student with its methods set up; hinton unless others are given."""
     torch.manual_seed(seed)
-    student = student or build("resnet8", classes=10, channels=1, size=8)
-    sections = [{"name": name} | arguments for name, arguments in (methods or {"hinton": {}}).items()]
-    asked = recipe.check(
-        {"data": {"source": "digits"}, "teacher": "resnet14", "student": "resnet8", "methods": sections}
-    )
-    images = assemble.spread(digits().splits["train"], lessons.LOOKS)
-    taught = lessons.prepare(asked, student, teacher(), images, seed=seed)
-    return Learner(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
+    student = student or create_model("resnet8", classes=10, channels=1, size=8)
+    schema = [{"name": name} | arguments for name, arguments in (methods or {"hinton": {}}).items()]
+    asked = recipe.check({"data": {"source": "digits"}, "teacher": "resnet14", "student": "resnet8", "methods": schema})
+    images = sampling.sample_images(digits().splits["train"], method_setup.LOOKS)
+    taught = method_setup.build_methods(asked, student, teacher(), images, seed=seed)
+    return Distiller(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
 
 
 def steps(
-    one: Learner,
+    one: Distiller,
     config: Training = TRAINING,
     *,
     state: State | None = None,
@@ -75,12 +77,12 @@ def steps(
     return state, found
 
 
-def stage(folder: Path, one: Learner, config: Training = TRAINING, *, progress: Any = None) -> Run:
+def stage(folder: Path, one: Distiller, config: Training = TRAINING, *, progress: Any = None) -> RunDir:
     """A whole stage in a run folder."""
-    run = Run.open(folder, {}, "")
+    run = RunDir.open(folder, {}, "")
     data = digits()
     try:
-        learn(
+        fit(
             "student",
             one,
             teacher(),

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.datasets import load_digits, load_sample_image
 
+from stillroom.config.schema import Augment
 from stillroom.data.augment import augment, key, to_float
-from stillroom.data.random import permutation, uniform
-from stillroom.sections import Augment
+from stillroom.data.hash_rng import permutation, uniform
 
 PHOTO = torch.tensor(load_sample_image("flower.jpg")).permute(2, 0, 1)
 DIGITS = torch.from_numpy((load_digits().images[:32] * 15).astype(np.uint8))[:, None]

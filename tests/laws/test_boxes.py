@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.targets import drawn_boxes, drawn_pred, drawn_target
 
-from stillroom.boxes import assignment, detection_loss, giou, iou, suppress
-from stillroom.processes import total
+from stillroom.distributed.collectives import all_reduce_sum
+from stillroom.ops.assignment import assignment, detection_loss
+from stillroom.ops.boxes import giou, iou
+from stillroom.ops.nms import nms
 
 seeds = st.integers(0, 10_000)
 hows = st.sampled_from(["many", "one"])
@@ -36,7 +38,7 @@ def test_overlaps_are_symmetric_and_bounded(seed):
 @given(seeds, st.floats(0.1, 0.9))
 def test_kept_boxes_leave_each_other_room_and_every_other_has_a_reason(seed, limit):
     boxes, classes = drawn_boxes(1, 60, seed=seed, least=0.3), torch.arange(60)[None] % 2
-    kept = suppress(boxes, classes, limit)[0]
+    kept = nms(boxes, classes, limit)[0]
     near = (iou(boxes[0, :, None], boxes[0]) > limit) & (classes[0, :, None] == classes[0])
     before = torch.ones(60, 60, dtype=torch.bool).tril(-1)
     assert kept.tolist() == (~(near & before & kept).any(1)).tolist()
@@ -77,7 +79,7 @@ def gradient(rank, world):
     share = slice(rank * 4 // world, (rank + 1) * 4 // world)
     terms = detection_loss(pred[share], {name: value[share] for name, value in target.items()}, assign="one")
     sum(terms.values()).backward()
-    return total(pred.grad) / world, terms
+    return all_reduce_sum(pred.grad) / world, terms
 
 
 def process(rank, world, file, found):

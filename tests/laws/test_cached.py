@@ -8,10 +8,10 @@ import torch
 from kit import caches, training
 from kit.training import TRAINING, replace, same
 
+from stillroom.config.schema import Augment
 from stillroom.data.loader import Loader
-from stillroom.models import build
-from stillroom.sections import Augment
-from stillroom.teachers.frozen import Frozen
+from stillroom.models import create_model
+from stillroom.teachers.frozen import FrozenTeacher
 
 POLICIES = {
     "views": caches.LOOKS,
@@ -31,7 +31,7 @@ def trained(teacher, augment, *, methods=None, seed=0, precision="float32"):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
 def test_in_32_bits_the_student_is_the_same_bit_for_bit(tmp_path, policy, precision):
-    live = Frozen(training.teacher().network, precision=precision)
+    live = FrozenTeacher(training.teacher().network, precision=precision)
     augment = POLICIES[policy]
     kept = caches.filled(caches.asking(tmp_path, teacher=live, augment=augment, bits=32))
     (ours, losses), (theirs, expected) = trained(kept, augment), trained(live, augment)
@@ -74,9 +74,9 @@ def test_a_key_of_other_pixels_has_no_answer(tmp_path):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_of_many_classes_the_leading_ones_keep_their_probability_and_the_others_theirs_together(tmp_path, temperature):
     torch.manual_seed(0)
-    network = build("resnet14", classes=1300, channels=1, size=8)
+    network = create_model("resnet14", classes=1300, channels=1, size=8)
     network.module.get_submodule("linear").weight.data *= 0.3  # in doubt
-    live = Frozen(network)
+    live = FrozenTeacher(network)
     asking = caches.asking(tmp_path, teacher=live, temperatures=(temperature,), mass=0.9)
     kept = caches.filled(asking)
     form = kept.cache.form

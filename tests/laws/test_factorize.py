@@ -13,7 +13,7 @@ from torch import nn
 from stillroom.compress import _factors
 from stillroom.compress._thin import Site
 from stillroom.compress.factorize import _filled
-from stillroom.forms import factored
+from stillroom.models.surgery import factored
 
 CHANNELS = st.integers(1, 9)
 SEEDS = st.integers(0, 2**31 - 1)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.scenes import scenes
 
+from stillroom.config.schema import Augment
 from stillroom.data.augment import augment, key
 from stillroom.data.geometry import geometry, move_boxes
 from stillroom.data.targets.boxes import BoxTargets
 from stillroom.data.targets.masks import MaskTargets
-from stillroom.sections import Augment
 
 SIDE = 64
 NOTHING = Augment(shift=0)

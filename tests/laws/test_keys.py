@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.data.random import LOOKS, MAX_EPOCHS, MAX_ITEMS, key, unkey
+from stillroom.data.hash_rng import LOOKS, MAX_EPOCHS, MAX_ITEMS, key, unkey
 
 seeds = st.integers(-(2**40), 2**64)
 pairs = st.lists(st.tuples(st.integers(0, MAX_EPOCHS - 1), st.integers(0, MAX_ITEMS - 1)), min_size=1, max_size=50)

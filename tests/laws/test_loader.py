@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillroom.config.schema import Augment
 from stillroom.data.augment import augment, key, to_float
 from stillroom.data.dataset import Split, load
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
 from stillroom.data.store import Ledger
-from stillroom.sections import Augment
 from stillroom.types import Batch, Mixed
 
 SOURCE = Digits()

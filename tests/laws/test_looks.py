@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stillroom.config.schema import Augment
 from stillroom.data.augment import to_float
 from stillroom.data.dataset import Split
+from stillroom.data.hash_rng import LOOKS, key, unkey
 from stillroom.data.loader import Loader, look
-from stillroom.data.random import LOOKS, key, unkey
 from stillroom.data.sources.digits import Digits
 from stillroom.data.store import Ledger
-from stillroom.sections import Augment
 
 SOURCE = Digits()
 POLICY = Augment(flip=True, shift=0.2, rotate=10, brightness=0.1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, recall_score
 
-from stillroom import plugins
-from stillroom.metrics._figure import wilson
+from stillroom.config import plugins
+from stillroom.metrics.measurement import wilson
 from stillroom.metrics.metric import Metric
 from stillroom.types import Batch, Output
 

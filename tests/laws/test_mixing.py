@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from stillroom.config.schema import Augment
 from stillroom.data.augment import augment
 from stillroom.data.dataset import Split
+from stillroom.data.hash_rng import key, uniform
 from stillroom.data.loader import look
 from stillroom.data.mixing import mix_in, partners
-from stillroom.data.random import key, uniform
 from stillroom.data.sources.digits import Digits
 from stillroom.data.store import Ledger
-from stillroom.sections import Augment
 
 SOURCE = Digits()
 LISTED = np.arange(5, 95, 3)

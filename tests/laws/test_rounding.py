@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stillroom.compress._awq import best_scale, scale_of
-from stillroom.forms._rounding import channelwise, groupwise, rounded, span
-from stillroom.forms.rounded import Rounding
+from stillroom.models.surgery._rounding import channelwise, groupwise, rounded, span
+from stillroom.models.surgery.rounded import Rounding
 
 FLOATS = st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)  # smaller ones count as 0
 BITS = st.integers(2, 8)

@@ -9,9 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from kit.pairs import PAIRS, batch, charge, ready, works
 
-from stillroom.norms import synchronise
-from stillroom.plugins import choices
-from stillroom.processes import together, total
+from stillroom.config.plugins import choices
+from stillroom.distributed.collectives import all_reduce_sum, gather_rows
+from stillroom.distributed.sync_batchnorm import convert_sync_batchnorm
 
 IMAGES = 8
 
@@ -29,12 +29,12 @@ def gradients(name, pair, rank, world):
     student, teacher, method = ready(name, pair)
     student.eval()
     if world > 1:
-        synchronise(method)  # as the engine does
+        convert_sync_batchnorm(method)  # as the engine does
     loss = torch.stack(list(charge(student, teacher, method, part(pair, rank, world)).values())).sum()
     loss.backward()
     grads = [p.grad for p in [*student.parameters(), *method.parameters()] if p.grad is not None]
     flat = torch.cat([grad.flatten() for grad in grads]).double()
-    return total(flat) / world, total(loss.detach().double()) / world
+    return all_reduce_sum(flat) / world, all_reduce_sum(loss.detach().double()) / world
 
 
 def steady():
@@ -76,4 +76,4 @@ def test_methods_charge_two_processes_as_one(tmp_path):
 
 def test_alone_nothing_changes():
     x = torch.randn(3, 2, requires_grad=True)
-    assert together(x) is x and total(x) is x
+    assert gather_rows(x) is x and all_reduce_sum(x) is x

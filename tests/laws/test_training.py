@@ -7,15 +7,15 @@ import torch
 from kit import training
 from kit.training import TRAINING, furthest, replace, same
 
-from stillroom import checkpoint
+from stillroom.config.schema import Training
 from stillroom.errors import Failure
-from stillroom.models import Network, build
-from stillroom.run import read_stream
-from stillroom.sections import Training
-from stillroom.state import State
-from stillroom.step import Diverged
-from stillroom.train import AHEAD, learning_rate
-from stillroom.weighting import Weight
+from stillroom.io import checkpoint
+from stillroom.io.run_dir import read_stream
+from stillroom.models import Network, create_model
+from stillroom.training.loop import AHEAD, learning_rate
+from stillroom.training.loss_weights import Weight
+from stillroom.training.state import State
+from stillroom.training.step import Diverged
 
 METHODS = {"hinton": {}, "fitnet": {}}
 
@@ -74,7 +74,7 @@ def test_what_methods_remember_is_resumed_too(tmp_path):
 
 def test_dropout_is_the_same_after_a_resume():
     def dropping():
-        student = build("timm/test_vit", classes=10, channels=1, size=8, proj_drop_rate=0.3)
+        student = create_model("timm/test_vit", classes=10, channels=1, size=8, proj_drop_rate=0.3)
         return training.learner(student=student)
 
     torch.manual_seed(0)
@@ -162,7 +162,7 @@ def test_the_average_is_the_formula(tmp_path):
     assert torch.allclose(state.average.state_dict()[name], expected, atol=1e-6)
 
 
-class Poisoned(training.Frozen):
+class Poisoned(training.FrozenTeacher):
     """A teacher that says NaN of some batches."""
 
     def __init__(self, network, bad):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit import training
 
-from stillroom.weighting import EVERY, KEEP, Weight, Weighting
+from stillroom.training.loss_weights import EVERY, KEEP, LossBalancer, Weight
 
 shares = st.floats(0, 1)
 
@@ -40,7 +40,7 @@ def test_it_falls_as_a_cosine_to_nothing(decay, progress):
 def two(scale, balanced=True):
     """A weighting of two quadratic losses of x; the second has `scale` times the gradient."""
     x = torch.tensor([1.0, 2.0], requires_grad=True)
-    weighting = Weighting({"task": Weight(1.0), "other": Weight(0.5)}, balanced=balanced)
+    weighting = LossBalancer({"task": Weight(1.0), "other": Weight(0.5)}, balanced=balanced)
     return weighting, x, {"task/a": x.square().sum(), "other/b": scale * x.square().sum()}
 
 

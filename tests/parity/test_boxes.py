@@ -10,7 +10,9 @@ import torchvision.ops as ops
 from kit.targets import drawn_boxes, drawn_pred, drawn_target
 from scipy.optimize import linear_sum_assignment
 
-from stillroom.boxes import assignment, detection_loss, giou, iou, suppress, to_centres, to_corners
+from stillroom.ops.assignment import assignment, detection_loss
+from stillroom.ops.boxes import giou, iou, to_centres, to_corners
+from stillroom.ops.nms import nms
 
 
 def test_overlaps_are_torchvisions():
@@ -42,7 +44,7 @@ def test_suppression_is_torchvisions(limit, objects, spread):
     for seed in range(5):
         cases = [scattered(300, objects, spread, classes, seed) for classes in (1, 3)]
         boxes, classes = torch.stack([case[0] for case in cases]), torch.stack([case[2] for case in cases])
-        kept = suppress(boxes, classes, limit)
+        kept = nms(boxes, classes, limit)
         for row, (box, scores, label) in enumerate(cases):
             expected = ops.batched_nms(box, scores, label, limit).sort().values
             assert kept[row].nonzero().flatten().tolist() == expected.tolist()

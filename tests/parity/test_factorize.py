@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from stillroom.compress import _factors
-from stillroom.forms import factored
+from stillroom.models.flops import by_part as macs
 from stillroom.models.resnet import CifarResNet
-from stillroom.operations import by_part as macs
+from stillroom.models.surgery import factored
 
 
 def loops(way: str, parts: list[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.hub import MODELS, saved
 from safetensors.torch import save_file
 
-from stillroom.models import Network, build, restore
+from stillroom.models import Network, create_model, restore
 from stillroom.models._hub import inverse_sigmoid_of_softmax
 
 pytest.importorskip("transformers")
@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def opened(folder: Path, answers: str, size: int = 64, **facts) -> Network:
-    return build(
+    return create_model(
         f"huggingface/{folder}", classes=None, channels=3, size=size, pretrained=True, answers=answers, **facts
     ).eval()
 
@@ -166,11 +166,11 @@ def test_channels_in_another_order_are_turned(tmp_path: Path) -> None:
 def test_an_exported_detector_says_the_same_of_images_of_any_size(folders: dict, name: str, tmp_path: Path) -> None:
     import onnxruntime
 
-    from stillroom.export.file import Speech, quiet
+    from stillroom.export.file import ExportWrapper, quiet
 
     network = opened(folders[name][0], "boxes")
     network.size = 64
-    speech, file = Speech(network, any_size=True), tmp_path / "model.onnx"
+    speech, file = ExportWrapper(network, any_size=True), tmp_path / "model.onnx"
     dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     with quiet():
         program = torch.onnx.export(

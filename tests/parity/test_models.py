@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stillroom.models import Network, build, fill, load, restore
+from stillroom.models import Network, create_model, fill, load, restore
 
 PUBLISHED = {"resnet20": 0.9173, "resnet44": 0.9310, "resnet56": 0.9339}
 """Accuracy of the checkpoints on the 10,000 test images of CIFAR-10."""
@@ -51,7 +51,7 @@ def naive(image: np.ndarray, state: dict[str, np.ndarray], blocks: int) -> np.nd
 
 def test_resnet20_is_the_papers_arithmetic() -> None:
     torch.manual_seed(0)
-    network = build("resnet20", classes=10, channels=3, size=6).eval().double()
+    network = create_model("resnet20", classes=10, channels=3, size=6).eval().double()
     for name, value in network.weights().items():  # a fresh batch norm does nothing: give it something to do
         if name.endswith(("running_var", "bn1.weight", "bn2.weight")):
             value.uniform_(0.5, 1.5)
@@ -86,7 +86,7 @@ def accuracy(network: Network, images: torch.Tensor, labels: torch.Tensor) -> fl
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_classic_checkpoints_fit(name: str, shared: Path) -> None:
     state, said = load(shared / "weights" / f"cifar10_{name}.safetensors")
-    network = build(name, classes=10, channels=3, size=32)
+    network = create_model(name, classes=10, channels=3, size=32)
     fill(network, state)
     assert all(torch.equal(network.weights()[key], value) for key, value in state.items())
     assert said["mean"] == "0.485,0.456,0.406"

@@ -16,7 +16,7 @@ import torch
 from timm.layers import StdConv2d
 from torch import nn
 
-from stillroom.operations import macs, parameters
+from stillroom.models.flops import macs, parameters
 
 PUBLISHED = {  # side, GMACs, millions of parameters
     "vit_large_patch16_224": (224, 61.6, 304.33),

@@ -20,9 +20,9 @@ from stillroom.compress.compression import View
 from stillroom.compress.quantize import Quantize
 from stillroom.errors import Failure
 from stillroom.export.onnx import load, onnx
-from stillroom.forms._rounding import channelwise, groupwise
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+from stillroom.models.surgery._rounding import channelwise, groupwise
 
 CLASSES = tuple(f"digit {number}" for number in range(10))
 

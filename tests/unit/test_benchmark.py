@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from stillroom.benchmark import latency as timing
 from stillroom.benchmark.latency import drift, figures, interleaved, interval, median_interval, summarise, throughput
+from stillroom.models.flops import macs, parameters
 from stillroom.models.network import Network
-from stillroom.operations import macs, parameters
 
 
 @pytest.mark.parametrize(("name", "gmacs"), [("resnet18", 1.814), ("vit_tiny_patch16_224", 1.2537)])

@@ -6,7 +6,9 @@ import pytest
 import torch
 from kit.targets import drawn_pred, drawn_target, known
 
-from stillroom.boxes import assignment, clip, detection_loss, giou, in_pixels, iou, suppress
+from stillroom.ops.assignment import assignment, detection_loss
+from stillroom.ops.boxes import clip, giou, in_pixels, iou
+from stillroom.ops.nms import nms
 
 BOX = torch.tensor([0.2, 0.2, 0.6, 0.6])
 
@@ -45,16 +47,16 @@ def test_suppression_by_hand():
     boxes = torch.tensor([[0.0, 0, 0.4, 1], [0.1, 0, 0.5, 1], [0.2, 0, 0.6, 1], [0.0, 0, 0.4, 1]])[None]
     classes = torch.tensor([[0, 0, 0, 1]])
     # The second (0.6 with the first) falls, and so doesn't take the third with it; the fourth is of another class.
-    assert suppress(boxes, classes, 0.5).tolist() == [[True, False, True, True]]
-    assert suppress(boxes, classes, 0.3).tolist() == [[True, False, False, True]]
-    assert suppress(boxes, classes, 1.0).all()
+    assert nms(boxes, classes, 0.5).tolist() == [[True, False, True, True]]
+    assert nms(boxes, classes, 0.3).tolist() == [[True, False, False, True]]
+    assert nms(boxes, classes, 1.0).all()
 
 
 def test_a_chain_longer_than_the_rounds_is_wrong_only_behind_them():
     left = torch.arange(12) * 0.02
     chain = torch.stack((left, torch.zeros(12), left + 0.1, torch.ones(12)), -1)[None]  # neighbours overlap by 2/3
-    assert suppress(chain, torch.zeros(1, 12), 0.6, rounds=12).tolist() == [[True, False] * 6]
-    assert suppress(chain, torch.zeros(1, 12), 0.6, rounds=4)[0, :4].tolist() == [True, False, True, False]
+    assert nms(chain, torch.zeros(1, 12), 0.6, rounds=12).tolist() == [[True, False] * 6]
+    assert nms(chain, torch.zeros(1, 12), 0.6, rounds=4)[0, :4].tolist() == [True, False, True, False]
 
 
 def test_the_best_place_gets_its_overlap_as_quality():

@@ -7,23 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from stillroom import budget, chain, judge, recipe
-from stillroom.budget import Candidate
+from stillroom.benchmark import target
+from stillroom.config import recipe
+from stillroom.config.schema import Target
 from stillroom.errors import Exit
-from stillroom.metrics._figure import Figure
-from stillroom.sections import Target
+from stillroom.export import artifact
+from stillroom.metrics.measurement import Measurement
+from stillroom.search import compression
+from stillroom.search.compression import Candidate
+from stillroom.stages import compress
 
 LEAST = {"data": "digits", "teacher": "resnet20", "student": "resnet8"}
 
 
 def test_the_mildest_comes_first():
-    found = budget.candidates(Target())
+    found = compression.candidates(Target())
     assert found[:4] == [Candidate(1.0, 32), Candidate(1.0, 8), Candidate(0.75, 32), Candidate(0.75, 8)]
-    assert [one.bits for one in budget.candidates(Target(bits=(8,)))] == [8] * len(budget.SHARES)
+    assert [one.bits for one in compression.candidates(Target(bits=(8,)))] == [8] * len(compression.SHARES)
 
 
 def test_a_candidate_is_a_compression_that_a_recipe_takes():
-    for candidate in budget.candidates(Target(bits=(32, 8, 4))):
+    for candidate in compression.candidates(Target(bits=(32, 8, 4))):
         named = [one.name for one in recipe.check(LEAST | {"compress": candidate.compress}).compress]
         assert named == ["prune"] * (candidate.share < 1) + ["quantize"] * (candidate.bits < 32)
 
@@ -39,7 +43,7 @@ def test_a_candidate_is_a_compression_that_a_recipe_takes():
     ],
 )
 def test_what_is_not_limited_is_free(limits, meets):
-    assert budget.within(Target(**limits), latency_ms=2.0, size_mb=1.0) is meets
+    assert target.within(Target(**limits), latency_ms=2.0, size_mb=1.0) is meets
 
 
 def row(accuracy, size, verified=True):
@@ -51,28 +55,28 @@ def timed(monkeypatch):
     """Files that take as many milliseconds as their names say."""
 
     def on_device(path, runtime, target, example, seconds=1.0):
-        return {"latency_ms": Figure(value=float(path.stem), how="made up")}
+        return {"latency_ms": Measurement(value=float(path.stem), how="made up")}
 
-    monkeypatch.setattr(budget, "on_device", on_device)
+    monkeypatch.setattr(compression, "on_device", on_device)
 
 
 def files(*times, target="onnx"):
     return [
-        judge.Made(target=target, bits=bits, path=Path(f"{time}.onnx"), gate=0.9)
+        artifact.ExportedFile(target=target, bits=bits, path=Path(f"{time}.onnx"), gate=0.9)
         for bits, time in zip((32, 8), times, strict=True)
     ]
 
 
 def test_of_those_within_the_best_counts(timed):
     rows = [row(0.9, 2e6), row(0.8, 5e5)]
-    said, missed = budget.verdict(Target(latency_ms=6), files(5, 3), rows, torch.zeros(1), "accuracy")
+    said, missed = target.check_files(Target(latency_ms=6), files(5, 3), rows, torch.zeros(1), "accuracy")
     assert said["met"] and missed is None and said["file"] == "onnx-32" and said["found"]["latency_ms"]["value"] == 5
-    said, missed = budget.verdict(Target(latency_ms=4), files(5, 3), rows, torch.zeros(1), "accuracy")
+    said, missed = target.check_files(Target(latency_ms=4), files(5, 3), rows, torch.zeros(1), "accuracy")
     assert said["met"] and said["file"] == "onnx-8" and said["found"]["size_mb"]["value"] == 0.5
 
 
 def test_a_missed_target_ends_with_eight(timed):
-    said, missed = budget.verdict(
+    said, missed = target.check_files(
         Target(latency_ms=2, size_mb=1), files(5, 3), [row(0.9, 2e6), row(0.8, 5e5)], torch.zeros(1), "accuracy"
     )
     assert not said["met"] and said["file"] == "onnx-8" and said["limits"] == {"latency_ms": 2, "size_mb": 1}
@@ -81,15 +85,20 @@ def test_a_missed_target_ends_with_eight(timed):
 
 def test_an_unverified_file_meets_nothing(timed):
     rows = [row(0.9, 2e6), row(0.8, 5e5, verified=False)]
-    said, missed = budget.verdict(Target(latency_ms=4), files(5, 3), rows, torch.zeros(1), "accuracy")
+    said, missed = target.check_files(Target(latency_ms=4), files(5, 3), rows, torch.zeros(1), "accuracy")
     assert not said["met"] and said["file"] == "onnx-32" and missed
-    said, missed = budget.verdict(Target(runtime="openvino"), files(5, 3), rows, torch.zeros(1), "accuracy")
+    said, missed = target.check_files(Target(runtime="openvino"), files(5, 3), rows, torch.zeros(1), "accuracy")
     assert not said["met"] and "no file for openvino was verified" in said["why"] and missed
 
 
 def test_stages_have_names_of_their_own():
     made = recipe.check(LEAST | {"compress": "prune, quantize, prune, prune, quantize"})
-    assert chain.names(made) == ["distilled", "prune", "quantize", "prune-2", "prune-3", "student"]
-    assert chain.names(recipe.check(LEAST)) == ["student"] and chain.said(recipe.check(LEAST))["student"] == "distilled"
-    said = chain.said(recipe.check(LEAST | {"compress": [{"name": "prune", "macs": 0.4, "taught": False}]}))
+    assert compress.stage_names(made) == ["distilled", "prune", "quantize", "prune-2", "prune-3", "student"]
+    assert (
+        compress.stage_names(recipe.check(LEAST)) == ["student"]
+        and compress.stage_descriptions(recipe.check(LEAST))["student"] == "distilled"
+    )
+    said = compress.stage_descriptions(
+        recipe.check(LEAST | {"compress": [{"name": "prune", "macs": 0.4, "taught": False}]})
+    )
     assert said == {"distilled": "distilled", "student": "prune, macs=0.4, without the teacher"}

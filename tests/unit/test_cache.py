@@ -13,14 +13,14 @@ import pytest
 import torch
 from kit import caches, training
 
-from stillroom.engine import Signals
+from stillroom.config.schema import Augment, Cache
+from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, Failure, Stopped
-from stillroom.sections import Augment, Cache
 from stillroom.teachers import cache as files
-from stillroom.teachers import filling
+from stillroom.teachers import fill
 from stillroom.teachers._form import Form, form_of
-from stillroom.teachers.asking import Asking
-from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.teachers.queries import TeacherQueries
 from stillroom.types import Output
 
 SMALL = {"LEAST": 64, "MOST": 256}
@@ -52,8 +52,8 @@ def test_several_at_once_make_it_together_and_the_same(tmp_path):
 
     asking = [caches.asking(tmp_path / "many", bits=32) for _ in range(3)]
 
-    def work(one: Asking) -> None:
-        made.append(filling.fill(filling.opened(one), one, Signals()))
+    def work(one: TeacherQueries) -> None:
+        made.append(fill.fill(fill.open_cache(one), one, Signals()))
 
     workers = [threading.Thread(target=work, args=(one,)) for one in asking]
     for worker in workers:
@@ -66,29 +66,29 @@ def test_several_at_once_make_it_together_and_the_same(tmp_path):
 
 def test_a_shard_that_another_process_makes_is_waited_for(tmp_path):
     one = caches.asking(tmp_path)
-    cache, signals = filling.opened(one), Signals()
+    cache, signals = fill.open_cache(one), Signals()
     with cache.claim(2) as mine, cache.claim(2) as theirs:
         assert mine and not theirs
         signals.caught = Exit.TERMINATED  # or it would wait for ever
         with pytest.raises(Stopped):
-            filling.fill(cache, one, signals)
+            fill.fill(cache, one, signals)
 
 
 def test_a_signal_ends_it_and_the_next_call_goes_on(tmp_path):
     one, signals = caches.asking(tmp_path, bits=32), Signals()
-    cache = filling.opened(one)
+    cache = fill.open_cache(one)
     with cache.claim(0) as mine:
         assert mine
         cache.write(0, {name: value for name, value in first_shard(one, cache).items()})
     before = contents(cache.folder)
     signals.caught = Exit.INTERRUPTED
     with pytest.raises(Stopped):
-        filling.fill(cache, one, signals)
+        fill.fill(cache, one, signals)
     assert contents(cache.folder) == before
-    assert filling.fill(cache, one, Signals()) == len(cache) - 256
+    assert fill.fill(cache, one, Signals()) == len(cache) - 256
 
 
-def first_shard(one: Asking, cache: files.Cache):
+def first_shard(one: TeacherQueries, cache: files.Cache):
     rows = [cache.form.rows(said) for _, said in one.answers(np.arange(256))]
     return {name: np.concatenate([part[name] for part in rows]) for name in rows[0]}
 
@@ -107,13 +107,13 @@ def test_a_damaged_shard_is_refused_when_read_and_made_again(tmp_path, hurt):
     fresh = files.Cache(cache.folder)
     with pytest.raises(Failure, match="SR-T602"):
         fresh.read(np.arange(len(fresh)))
-    assert filling.fill(fresh, one, Signals()) == 256
+    assert fill.fill(fresh, one, Signals()) == 256
     assert contents(cache.folder) == whole
 
 
 OTHERS = {
-    "teacher": lambda: {"teacher": Frozen(training.build("resnet14", classes=10, channels=1, size=8))},
-    "precision": lambda: {"teacher": Frozen(training.teacher().network, precision=torch.bfloat16)},
+    "teacher": lambda: {"teacher": FrozenTeacher(training.build("resnet14", classes=10, channels=1, size=8))},
+    "precision": lambda: {"teacher": FrozenTeacher(training.teacher().network, precision=torch.bfloat16)},
     "augment": lambda: {"augment": Augment(shift=0.2, rotate=10, views=3)},
     "views": lambda: {"augment": Augment(shift=0.1, rotate=10, views=2)},
     "bits": lambda: {"bits": 32},
@@ -124,27 +124,27 @@ OTHERS = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_whatever_changes_the_answers_has_a_cache_of_its_own(tmp_path, other):
     one, two = caches.asking(tmp_path), caches.asking(tmp_path, **OTHERS[other]())
-    ours, theirs = filling.opened(one).folder, filling.opened(two).folder
+    ours, theirs = fill.open_cache(one).folder, fill.open_cache(two).folder
     assert ours != theirs
     with pytest.raises(Failure) as caught:
-        filling.opened(caches.asking(ours, **OTHERS[other]()))
+        fill.open_cache(caches.asking(ours, **OTHERS[other]()))
     assert caught.value.code == "SR-T601" and caught.value.exit == Exit.MODEL
     changed = {"views": "augment", "named": "teacher"}.get(other, other)
     assert f"  {changed}: " in str(caught.value)
 
 
 def test_what_changes_no_answer_shares_one(tmp_path):
-    first = filling.opened(caches.asking(tmp_path, taps=("layer3", "layer2")))
-    again = filling.opened(caches.asking(tmp_path, taps=("layer2",), batch=7, max_gb=9.0))
+    first = fill.open_cache(caches.asking(tmp_path, taps=("layer3", "layer2")))
+    again = fill.open_cache(caches.asking(tmp_path, taps=("layer2",), batch=7, max_gb=9.0))
     assert first.folder == again.folder and again.form.taps == ("layer3", "layer2")
-    assert filling.opened(caches.asking(tmp_path, taps=("layer1",))).folder != first.folder
-    assert filling.opened(caches.asking(first.folder)).folder == first.folder
+    assert fill.open_cache(caches.asking(tmp_path, taps=("layer1",))).folder != first.folder
+    assert fill.open_cache(caches.asking(first.folder)).folder == first.folder
 
 
 def test_a_cache_that_would_be_too_large_is_refused_with_the_number_that_accepts_it(tmp_path):
     one = caches.asking(tmp_path, taps=("layer1",), max_gb=1e-3)
     with pytest.raises(Failure) as caught:
-        filling.opened(one)
+        fill.open_cache(one)
     size = one.entries * one.form.bytes
     assert size == 3507 * (2 * (10 + 16 * 8 * 8) + 1)
     assert caught.value.code == "SR-T604" and f"{size / 2**30:.2g} GB" in str(caught.value)
@@ -155,17 +155,17 @@ def test_a_cache_that_would_be_too_large_is_refused_with_the_number_that_accepts
 def test_an_audit_finds_answers_that_are_not_the_teachers(tmp_path):
     one = caches.asking(tmp_path, bits=32)
     cache = caches.filled(one).cache
-    assert filling.audit(cache, one, 0.05) == 0.0
+    assert fill.audit(cache, one, 0.05) == 0.0
     for number in range(cache.shards):
         rows = cache.read(np.array(cache.rows_of(number)))
         cache.write(number, rows | {"pred": rows["pred"] + 1})
     with pytest.raises(Failure, match="SR-T603"):
-        filling.audit(cache, one, 0.01)
+        fill.audit(cache, one, 0.01)
 
 
 def test_when_it_is_worth_it(tmp_path):
     def verdict(looks=10**6, **more):
-        return filling.worth(caches.asking(tmp_path, **more), looks)
+        return fill.should_cache(caches.asking(tmp_path, **more), looks)
 
     assert verdict(use="never") == (False, "cache.use = 'never'")
     assert verdict(use="always", max_gb=1e-9)[0]
@@ -185,12 +185,12 @@ def test_a_spread_teacher_is_asked_at_every_step_and_by_no_process_alone(tmp_pat
 
     spread = torch.nn.Module()
     spread.forward = together
-    one = caches.asking(tmp_path, teacher=Frozen(whole, spread=spread))
-    kept, why = filling.worth(one, 10**6)
+    one = caches.asking(tmp_path, teacher=FrozenTeacher(whole, spread=spread))
+    kept, why = fill.should_cache(one, 10**6)
     assert not kept and "teacher.shard" in why
     cache = caches.filled(one).cache  # as a run does that one process began, and two go on with
-    assert filling.audit(cache, one, 0.01) < 1e-2
-    assert filling.worth(one, 1)[0], "answers that are there may be read"
+    assert fill.audit(cache, one, 0.01) < 1e-2
+    assert fill.should_cache(one, 1)[0], "answers that are there may be read"
 
 
 @pytest.mark.parametrize("bits", [16, 32])

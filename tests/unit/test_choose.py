@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from stillroom.choose import GAP, RULES, Facts, choose
+from stillroom.config.plugins import pick
+from stillroom.matching.auto import GAP, RULES, Facts, choose
 from stillroom.methods.method import Method
-from stillroom.plugins import pick
 
 PLAIN = Facts(answers="classes", student="convolutional", teacher="convolutional", ratio=0.3, labels=True)
 

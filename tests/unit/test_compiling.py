@@ -9,9 +9,9 @@ import torch
 from kit import training
 from kit.training import TRAINING, furthest, replace
 
-from stillroom.compiling import compile_student, pieces
 from stillroom.errors import Failure
-from stillroom.models import build
+from stillroom.models import create_model
+from stillroom.training.compile import compile_student, pieces
 
 
 def parts(module, *heard):
@@ -20,7 +20,7 @@ def parts(module, *heard):
 
 
 def test_the_largest_parts_in_which_nothing_is_heard():
-    network = build("resnet20", classes=10, channels=3, size=32).module
+    network = create_model("resnet20", classes=10, channels=3, size=32).module
     assert parts(network) == [""]
     assert parts(network, "layer2") == ["layer1", "layer2", "layer3"]
     assert parts(network, "layer2.1") == ["layer1", "layer2.0", "layer2.1", "layer2.2", "layer3"]
@@ -44,7 +44,7 @@ def test_no_compiler_is_said_plainly(monkeypatch):
         raise torch._inductor.exc.InvalidCxxCompiler
 
     monkeypatch.setattr(torch, "compile", lambda _forward, **_: none)
-    network = build("resnet8", classes=10, channels=1, size=8)
+    network = create_model("resnet8", classes=10, channels=1, size=8)
     with pytest.raises(Failure, match="compiler") as caught:
         compile_student(network, (), lambda: network(torch.zeros(1, 1, 8, 8)))
     assert caught.value.code == "SR-R530" and caught.value.exit == 5

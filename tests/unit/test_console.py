@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from stillroom import console
-from stillroom.step import Step
+from stillroom.cli import console
+from stillroom.training.step import Step
 
 STEP = Step(
     step=1,

@@ -13,13 +13,13 @@ from kit.stages import Stages
 from kit.targets import drawn_pred, known
 from torch.export import Dim
 
-from stillroom.answering import Answering
-from stillroom.export.file import Speech
+from stillroom.export.file import ExportWrapper
 from stillroom.export.onnx import load
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.models._boxes import detector
 from stillroom.models.network import Facts, Network
 from stillroom.tasks.detection import Detection, best_boxes
+from stillroom.tasks.predictor import Predictor
 from stillroom.types import Batch, Output
 
 BOUNDS = {"iou": 0.6, "most": 100, "least": 0.01, "candidates": 300}
@@ -39,7 +39,7 @@ def learned():
     """A detector that has seen eight scenes, a third of them empty, until it knew them."""
     torch.manual_seed(0)
     seen, task = batch(), Detection()
-    network = build("timm/test_resnet", classes=3, channels=3, size=64, answers="boxes", decoder="fcos")
+    network = create_model("timm/test_resnet", classes=3, channels=3, size=64, answers="boxes", decoder="fcos")
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for _ in range(60):
         optimiser.zero_grad()
@@ -148,7 +148,7 @@ def test_a_batch_without_a_box_trains_and_is_answered():
 
 def exported(network, path):
     torch.onnx.export(
-        Speech(Answering(network, Detection()), any_size=True),
+        ExportWrapper(Predictor(network, Detection()), any_size=True),
         (torch.rand(2, 3, 77, 91),),
         path,
         dynamo=True,

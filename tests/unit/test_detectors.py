@@ -8,10 +8,10 @@ from kit.stages import Stages
 from kit.targets import known
 from torch import nn
 
-from stillroom.boxes import detection_loss
 from stillroom.errors import Failure
 from stillroom.models._boxes import Neck, detector, wrapped
 from stillroom.models.network import Facts
+from stillroom.ops.assignment import detection_loss
 
 DECODERS = ("fcos", "retinanet", "ssdlite")
 

@@ -17,14 +17,15 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillroom import judge
 from stillroom.data.dataset import load
 from stillroom.data.sources.digits import Digits
 from stillroom.errors import Exit, Failure
+from stillroom.export import artifact
 from stillroom.export._diagnosis import diagnose
 from stillroom.export.onnx import onnx
 from stillroom.models.network import IMAGENET, Network
 from stillroom.models.resnet import CifarResNet
+from stillroom.stages import verify
 from stillroom.tasks.classification import Classification
 from stillroom.types import Output
 
@@ -178,8 +179,8 @@ def proved(plain: Network, tmp_path_factory: Any) -> SimpleNamespace:
 
 
 def verdict(proved: Any, path: Path, target: str = "onnx") -> Any:
-    made = judge.Made(target=target, bits=32, path=path, gate=0.995)
-    _, verdicts = judge.judge(
+    made = artifact.ExportedFile(target=target, bits=32, path=path, gate=0.995)
+    _, verdicts = verify.evaluate_all(
         {"student": proved.network}, [made], proved.data, Classification(), device=CPU, samples=None
     )
     return verdicts[made.name]
@@ -226,21 +227,21 @@ def test_a_fault_in_a_weight_is_no_matter_of_preprocessing(proved: Any, tmp_path
 
 
 def test_the_bytes_of_a_file_are_those_of_its_companions_too(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(judge, "module", lambda folder, name: SimpleNamespace(SUFFIXES=(".xml", ".bin")))
+    monkeypatch.setattr(verify, "module", lambda folder, name: SimpleNamespace(SUFFIXES=(".xml", ".bin")))
     for name, size in (("m.xml", 3), ("m.bin", 40), ("other.bin", 500)):
         (tmp_path / name).write_bytes(bytes(size))
-    made = judge.Made(target="two", bits=32, path=tmp_path / "m.xml", gate=1.0)
+    made = artifact.ExportedFile(target="two", bits=32, path=tmp_path / "m.xml", gate=1.0)
     assert (made.companions, made.bytes) == ((".bin",), 43)
     failed = replace(verdict_of(0.5), gate=0.9)
-    (settled,) = judge.settled([made], {made.name: failed})
+    (settled,) = verify.rename_unverified([made], {made.name: failed})
     assert settled.path.name == "m.unverified.xml" and settled.bytes == 43
 
 
 def verdict_of(agreement: float) -> Any:
     from stillroom.export._verify import Verification
-    from stillroom.metrics._figure import Figure
+    from stillroom.metrics.measurement import Measurement
 
-    return Verification(figure=Figure(value=agreement, how="of two", n=2), gate=0.0)
+    return Verification(figure=Measurement(value=agreement, how="of two", n=2), gate=0.0)
 
 
 def test_both_codes_have_their_own_words() -> None:

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from timm.models.deit import VisionTransformerDistilled
 
 from stillroom.errors import Failure
-from stillroom.fit import fit_head
-from stillroom.models import Network, build, restore
+from stillroom.models import Network, create_model, restore
+from stillroom.training.linear_probe import linear_probe
 
 SIZES = {"img_size": 32, "patch_size": 8, "depth": 2}
 DEIT = "timm/deit_tiny_distilled_patch16_224"
@@ -20,7 +20,7 @@ DEIT = "timm/deit_tiny_distilled_patch16_224"
 
 def make(name: str = "timm/vit_tiny_patch16_224", *, classes: int = 5, **arguments) -> Network:
     torch.manual_seed(0)
-    return build(name, classes=classes, channels=3, size=32, **(SIZES | {"distilled": True} | arguments))
+    return create_model(name, classes=classes, channels=3, size=32, **(SIZES | {"distilled": True} | arguments))
 
 
 def count(network: Network) -> int:
@@ -126,9 +126,9 @@ def test_both_heads_are_fitted() -> None:
     data = digits()
     torch.manual_seed(0)
     arguments = {"img_size": 8, "patch_size": 2, "depth": 2, "distilled": True}
-    network = build("timm/vit_tiny_patch16_224", classes=10, channels=1, size=8, **arguments).eval()
+    network = create_model("timm/vit_tiny_patch16_224", classes=10, channels=1, size=8, **arguments).eval()
     train, val = data.splits["train"], data.splits["val"]
-    found = fit_head(network, train, val, device=torch.device("cpu"))
+    found = linear_probe(network, train, val, device=torch.device("cpu"))
     images = val.images(np.arange(len(val))).float() / 255
     with torch.no_grad():
         tokens = network.module.forward_features(network.prepare(images))
@@ -159,7 +159,7 @@ def test_registers_positions_and_dropped_patches(images: torch.Tensor) -> None:
 )
 def test_where_there_is_no_place_for_a_token(name: str, arguments: dict, says: str) -> None:
     with pytest.raises(Failure, match=says) as caught:
-        build(name, classes=5, channels=3, size=32, distilled=True, **arguments)
+        create_model(name, classes=5, channels=3, size=32, distilled=True, **arguments)
     assert caught.value.code == "SR-M304"
 
 

@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from stillroom.engine import Engine
+from stillroom.config.schema import Training
+from stillroom.distributed.engine import Engine
 from stillroom.errors import Failure
-from stillroom.models import build
-from stillroom.sections import Training
-from stillroom.teachers.frozen import Frozen
+from stillroom.models import create_model
+from stillroom.teachers.frozen import FrozenTeacher
 
 NETWORKS = {
     "resnet14": (32, ("layer1", "layer2.0", "linear:in")),
@@ -25,14 +25,14 @@ NETWORKS = {
 
 def network(name):
     torch.manual_seed(0)
-    return build(name, classes=10, channels=3, size=NETWORKS[name][0]).eval()
+    return create_model(name, classes=10, channels=3, size=NETWORKS[name][0]).eval()
 
 
 def said(one, name, rank):
     """What a network says of two images, others in each process."""
     size, taps = NETWORKS[name]
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(rank))
-    return Frozen(one)((images,), torch.arange(2), taps)
+    return FrozenTeacher(one)((images,), torch.arange(2), taps)
 
 
 def process(rank, port, folder):

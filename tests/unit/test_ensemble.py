@@ -7,21 +7,24 @@ import copy
 import pytest
 import torch
 
-from stillroom import assemble, operations, recipe
+from stillroom.config import recipe
+from stillroom.data import sampling
 from stillroom.errors import Failure
-from stillroom.lessons import connect, surveyed
+from stillroom.matching.feature_info import feature_info
+from stillroom.matching.method_setup import bind_taps, teacher_features
 from stillroom.methods.ca_mkd import CAMKD
 from stillroom.methods.fitnet import FitNet
-from stillroom.models import build
+from stillroom.models import create_model, flops
+from stillroom.models._taps import split_tap
 from stillroom.models.network import Network
-from stillroom.survey import survey
-from stillroom.teachers.ensemble import Ensemble, whose
-from stillroom.teachers.frozen import Frozen
+from stillroom.stages import build
+from stillroom.teachers.ensemble import Ensemble
+from stillroom.teachers.frozen import FrozenTeacher
 
 
 def network(name="resnet8", seed=0, **more):
     torch.manual_seed(seed)
-    return build(name, **{"classes": 5, "channels": 3, "size": 16} | more).eval()
+    return create_model(name, **{"classes": 5, "channels": 3, "size": 16} | more).eval()
 
 
 @pytest.fixture
@@ -103,9 +106,11 @@ def test_a_part_that_a_member_has_not(images):
 
 def test_names():
     assert (
-        whose("2/layer3.0") == (2, "layer3.0") and whose("layer3") == (1, "layer3") and whose("12/pred") == (12, "pred")
+        split_tap("2/layer3.0") == (2, "layer3.0")
+        and split_tap("layer3") == (1, "layer3")
+        and split_tap("12/pred") == (12, "pred")
     )
-    assert whose("/conv1/Conv") == (1, "/conv1/Conv") and whose("2/") == (1, "2/")
+    assert split_tap("/conv1/Conv") == (1, "/conv1/Conv") and split_tap("2/") == (1, "2/")
 
 
 def test_detectors_are_refused():
@@ -126,14 +131,14 @@ def test_it_costs_what_its_members_cost():
     one, two = network(), network("resnet14", size=32)
     both = Ensemble([one, two], maps=[None, (0, 1, 2, 3, 4)])
     shape = (3, 16, 16)
-    assert operations.macs(both, shape) == operations.macs(one, shape) + operations.macs(two, shape)
-    assert operations.parameters(both) == operations.parameters(one) + operations.parameters(two)
+    assert flops.macs(both, shape) == flops.macs(one, shape) + flops.macs(two, shape)
+    assert flops.parameters(both) == flops.parameters(one) + flops.parameters(two)
 
 
 def test_frozen_it_is_a_teacher_like_any(images):
     both = Ensemble([network(), network("resnet14", 1)]).train()
     before = copy.deepcopy(both.state_dict())
-    said = Frozen(both)((images, images[:1]), torch.arange(4), ("2/layer1",))
+    said = FrozenTeacher(both)((images, images[:1]), torch.arange(4), ("2/layer1",))
     assert said.pred.shape == (5, 5) and said.taps["2/layer1"].shape[0] == 5 and not said.pred.requires_grad
     assert not any(part.training for part in both.modules())
     assert all(torch.equal(value, before[name]) for name, value in both.state_dict().items())
@@ -141,33 +146,33 @@ def test_frozen_it_is_a_teacher_like_any(images):
 
 def test_places_are_found_in_the_first_and_may_be_named_in_any(images):
     student, teachers = network(), Ensemble([network("resnet14", width=2.0), network("timm/test_resnet", size=32)])
-    sides = survey(student, images), surveyed(teachers, images)
+    sides = feature_info(student, images), teacher_features(teachers, images)
     found = FitNet()
-    assert str(connect(found, *sides, name="fitnet")[0]) == "layer2 [32, 8, 8] ~ 1/layer2 [64, 8, 8]"
+    assert str(bind_taps(found, *sides, name="fitnet")[0]) == "layer2 [32, 8, 8] ~ 1/layer2 [64, 8, 8]"
     assert found.teacher_taps == ("1/layer2",)
     for named, whole, partner in (("2/layer4", "2/layer4", "layer3"), ("layer3", "1/layer3", "layer3")):
         method = FitNet(teacher_taps=(named,))
-        (pair,) = connect(method, *sides, name="fitnet")
+        (pair,) = bind_taps(method, *sides, name="fitnet")
         assert (
             (pair.student.tap, pair.teacher.tap) == (partner, whole) and pair.teacher.shape and pair.teacher.depth == 1
         )
         assert method.teacher_taps == (whole,)
         teachers(images, method.teacher_taps)
-    taken = connect(FitNet(student_taps=("layer1",), teacher_taps=("2/layer2",)), *sides, name="fitnet")
+    taken = bind_taps(FitNet(student_taps=("layer1",), teacher_taps=("2/layer2",)), *sides, name="fitnet")
     assert [str(pair) for pair in taken] == ["layer1 [16, 16, 16] ~ 2/layer2 [48, 2, 2]"]
 
 
 def test_the_confident_method_reads_every_member(images):
     student, teachers = network(), Ensemble([network("resnet14", width=2.0), network("timm/test_resnet")])
-    sides = survey(student, images), surveyed(teachers, images)
+    sides = feature_info(student, images), teacher_features(teachers, images)
     plain, rich = CAMKD(), CAMKD(features=1.0)
-    assert connect(plain, *sides, name="ca_mkd") == []
+    assert bind_taps(plain, *sides, name="ca_mkd") == []
     assert plain.student_taps == () and plain.teacher_taps == ("1/pred", "2/pred")
-    pairs = [(pair.student.tap, pair.teacher.tap) for pair in connect(rich, *sides, name="ca_mkd")]
+    pairs = [(pair.student.tap, pair.teacher.tap) for pair in bind_taps(rich, *sides, name="ca_mkd")]
     assert pairs == [("linear:in", "1/linear:in"), ("linear:in", "2/fc:in")]
     assert rich.teacher_taps == ("1/linear:in", "2/fc:in", "1/pred", "2/pred")
     alone = CAMKD(features=1.0)
-    connect(alone, sides[0], survey(teachers.members[0], images), name="ca_mkd")
+    bind_taps(alone, sides[0], feature_info(teachers.members[0], images), name="ca_mkd")
     assert alone.teacher_taps == ("linear:in",) and alone.own == ()
 
 
@@ -176,12 +181,12 @@ def test_of_sealed_teachers_the_predictions_are_enough(images):
     sealed = Network(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 5)), classes=5)
     sealed.trunk = ("nothing",)
     student, teachers = network(), Ensemble([sealed, network()])
-    sides = survey(student, images), surveyed(teachers, images)
+    sides = feature_info(student, images), teacher_features(teachers, images)
     assert sides[1].members[0].vector is None
     plain = CAMKD()
-    assert connect(plain, *sides, name="ca_mkd") == [] and plain.teacher_taps == ("1/pred", "2/pred")
+    assert bind_taps(plain, *sides, name="ca_mkd") == [] and plain.teacher_taps == ("1/pred", "2/pred")
     with pytest.raises(Failure, match="the teacher, whose parts can't be heard") as refused:
-        connect(CAMKD(features=1.0), *sides, name="ca_mkd")
+        bind_taps(CAMKD(features=1.0), *sides, name="ca_mkd")
     assert refused.value.code == "SR-M333"
 
 
@@ -196,8 +201,8 @@ def made(task, *teachers):
             "teacher": sections[0] | {"others": sections[1:]},
         }
     )
-    data, stages = assemble.load_data(asked.data), assemble.stages_of(asked.teacher)
-    return assemble.make_teachers(stages, data, assemble.make_task(asked.task), assemble.UNSEEN, seed=0)
+    data, stages = build.build_data(asked.data), build.teacher_sections(asked.teacher)
+    return build.build_teachers(stages, data, build.build_task(asked.task), sampling.UNSEEN, seed=0)
 
 
 def test_two_of_one_kind_begin_apart():

@@ -9,7 +9,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from stillroom.evaluate import at_rest, evaluate
+from stillroom.evaluation.evaluate import evaluate
+from stillroom.models._inference import eval_mode
 from stillroom.tasks.classification import Classification
 from stillroom.types import Batch, Output
 
@@ -152,7 +153,7 @@ def test_its_answers_are_ordinary_tensors() -> None:
 
 def test_modes_come_back_after_an_error() -> None:
     network = Small()
-    with pytest.raises(RuntimeError, match="stop"), at_rest([network]):
+    with pytest.raises(RuntimeError, match="stop"), eval_mode([network]):
         assert not any(part.training for part in network.modules())
         raise RuntimeError("stop")
     assert network.training and not network.drop.training

@@ -18,7 +18,7 @@ pytest.importorskip("executorch", reason="needs the package executorch")
 from stillroom.errors import Exit, Failure
 from stillroom.export import _pt2e, file
 from stillroom.export.executorch import executorch, load, whole
-from stillroom.export.file import Speech
+from stillroom.export.file import ExportWrapper
 from stillroom.models.network import Network
 
 CLASSES = ("null", "één", *(f"digit {number}" for number in range(2, 10)))
@@ -134,7 +134,7 @@ def test_images_of_another_shape_are_refused(made: Any) -> None:
 
 
 def converted(network: nn.Module) -> nn.Module:
-    return _pt2e.quantise(Speech(network), digits(0, 1), digits(0, 64).split(32))
+    return _pt2e.quantise(ExportWrapper(network), digits(0, 1), digits(0, 64).split(32))
 
 
 def integers(program: nn.Module) -> dict[tuple[int, ...], Tensor]:
@@ -169,7 +169,7 @@ def test_weights_on_the_grid_are_the_same_whole_numbers_in_the_file() -> None:
 def test_layers_that_the_form_lists_stay_in_floats() -> None:
     network, expected = on_the_grid(1.0)
     network.form = ({"kind": "grid", "bits": 8, "group": 0, "activations": 8, "layers": ["first"], "float": ["last"]},)
-    assert _pt2e.exact_layers(Speech(network)) == {"network.module.last"}
+    assert _pt2e.exact_layers(ExportWrapper(network)) == {"network.module.last"}
     found = integers(converted(network))
     assert set(found) == {tuple(expected[name].shape) for name in ("first", "linear")}
     assert all(torch.equal(found[tuple(expected[name].shape)].float(), expected[name]) for name in ("first", "linear"))

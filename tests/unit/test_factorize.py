@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from stillroom import forms
 from stillroom.compress import _factors
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
 from stillroom.compress.factorize import Factorize
 from stillroom.errors import Failure
-from stillroom.forms import factored
+from stillroom.models import surgery
+from stillroom.models.flops import by_part as macs
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
-from stillroom.operations import by_part as macs
+from stillroom.models.surgery import factored
 from stillroom.types import Output
 
 WAYS = ("svd", "tucker", "cp", "spatial")
@@ -238,7 +238,7 @@ def test_a_form_that_does_not_fit(layers: Any) -> None:
     module = CifarResNet(depth=8)
     before = str(module)
     with pytest.raises((ValueError, TypeError)):
-        forms.reform(module, [{"kind": "factored", "layers": layers}])
+        surgery.reform(module, [{"kind": "factored", "layers": layers}])
     assert str(module) == before
 
 

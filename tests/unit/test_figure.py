@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from stillroom.metrics._figure import Figure, proportion, wilson
+from stillroom.metrics.measurement import Measurement, proportion, wilson
 
 
 def test_what_does_not_apply_is_left_out() -> None:
-    assert Figure(value=3.5, how="counted").as_dict() == {"value": 3.5, "how": "counted"}
+    assert Measurement(value=3.5, how="counted").as_dict() == {"value": 3.5, "how": "counted"}
 
 
 def test_what_applies_is_there_and_json_takes_it() -> None:
-    figure = Figure(value=0.9, ci95=(0.8, 0.95), n=100, how="counted", extra={"spread": 0.02})
+    figure = Measurement(value=0.9, ci95=(0.8, 0.95), n=100, how="counted", extra={"spread": 0.02})
     assert json.loads(json.dumps(figure.as_dict())) == {
         "value": 0.9,
         "ci95": [0.8, 0.95],
@@ -25,8 +25,8 @@ def test_what_applies_is_there_and_json_takes_it() -> None:
 
 
 def test_zero_and_false_apply() -> None:
-    assert Figure(value=0.0, how="x", n=0).as_dict() == {"value": 0.0, "n": 0, "how": "x"}
-    assert Figure(value=False, how="x").as_dict()["value"] is False
+    assert Measurement(value=0.0, how="x", n=0).as_dict() == {"value": 0.0, "n": 0, "how": "x"}
+    assert Measurement(value=False, how="x").as_dict()["value"] is False
 
 
 def test_wilson_by_hand() -> None:

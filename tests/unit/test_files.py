@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.errors import Failure
-from stillroom.files import TEMPORARY, disk_errors, scratch, sweep, temporary
+from stillroom.io.files import TEMPORARY, disk_errors, scratch, sweep, temporary
 
 
 def test_a_draft_replaces_the_file_only_when_it_is_whole(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from kit.training import digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from stillroom import fit
-from stillroom.fit import fit_head
-from stillroom.models import build
+from stillroom.models import create_model
+from stillroom.training.linear_probe import linear_probe
 
 CPU = torch.device("cpu")
 
@@ -23,20 +22,20 @@ def data():
 
 def network(classes=10, name="resnet8"):
     torch.manual_seed(0)
-    return build(name, classes=classes, channels=1, size=8)
+    return create_model(name, classes=classes, channels=1, size=8)
 
 
 def test_random_features_and_a_fitted_head_beat_chance_and_only_the_head_moves(data):
     one = network()
     before = {name: value.clone() for name, value in one.state_dict().items()}
-    found = fit_head(one, data.splits["train"], data.splits["val"], device=CPU)
+    found = linear_probe(one, data.splits["train"], data.splits["val"], device=CPU)
     assert found > 0.8  # random convolutions see a lot in digits; chance is 0.1
     moved = {name for name, value in one.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"module.linear.weight", "module.linear.bias"}
 
 
 def test_the_head_says_what_scikit_learn_says(data, monkeypatch):
-    monkeypatch.setattr(fit, "STRENGTHS", (0.1,))
+    monkeypatch.setattr(linear_probe, "STRENGTHS", (0.1,))
     one = network()
     heard = []
     one.heads()[0].register_forward_pre_hook(lambda _, given: heard.append(given[0].detach()))
@@ -44,7 +43,7 @@ def test_the_head_says_what_scikit_learn_says(data, monkeypatch):
     with torch.no_grad():
         one.eval()(images)
     x, y = heard[0].numpy(), data.splits["train"].labels
-    fit_head(one, data.splits["train"], data.splits["val"], device=CPU)
+    linear_probe(one, data.splits["train"], data.splits["val"], device=CPU)
     scaler = StandardScaler().fit(x)
     wanted = LogisticRegression(C=0.1, max_iter=500).fit(scaler.transform(x), y).predict_proba(scaler.transform(x))
     with torch.no_grad():
@@ -55,7 +54,7 @@ def test_the_head_says_what_scikit_learn_says(data, monkeypatch):
 def test_two_classes(data):
     one = network(classes=2)
     pair = {name: _only(split, 2) for name, split in data.splits.items() if name != "test"}
-    assert fit_head(one, pair["train"], pair["val"], device=CPU) > 0.95
+    assert linear_probe(one, pair["train"], pair["val"], device=CPU) > 0.95
     with torch.no_grad():
         said = one.eval()(pair["val"].images(np.arange(len(pair["val"]))).float() / 255).pred.argmax(1).numpy()
     assert (said == pair["val"].labels).mean() > 0.95
@@ -63,13 +62,13 @@ def test_two_classes(data):
 
 def test_both_heads_of_a_distilled_deit(data):
     torch.manual_seed(0)
-    one = build(
+    one = create_model(
         "timm/deit_tiny_distilled_patch16_224", classes=10, channels=1, size=8, depth=1, embed_dim=24, num_heads=2
     )
     assert one.head == ("head", "head_dist")
     small = {name: _few(split, 120) for name, split in data.splits.items() if name != "test"}
     before = [head.weight.clone() for head in one.heads()]
-    fit_head(one, small["train"], small["val"], device=CPU)
+    linear_probe(one, small["train"], small["val"], device=CPU)
     assert all(not torch.equal(head.weight, old) for head, old in zip(one.heads(), before, strict=True))
 
 

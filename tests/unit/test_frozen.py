@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from stillroom import assemble, recipe
-from stillroom.models import build
+from stillroom.config import recipe
+from stillroom.models import create_model
 from stillroom.models.network import Network
+from stillroom.stages import build
 from stillroom.teachers.ensemble import Ensemble
-from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.frozen import FrozenTeacher
 
 
 class Noting(nn.Module):
@@ -41,7 +42,7 @@ def images():
 def test_it_computes_in_its_own_precision_and_speaks_in_float32(images, dtype, outer, several):
     module = Noting()
     network = Network(module, classes=3)
-    teacher = Frozen(Ensemble([network, network]) if several else network, precision=dtype)
+    teacher = FrozenTeacher(Ensemble([network, network]) if several else network, precision=dtype)
     with torch.autocast("cpu", outer, enabled=outer != torch.float32):
         said = asked(teacher, images)
         assert torch.is_autocast_enabled("cpu") == (outer != torch.float32)
@@ -51,29 +52,29 @@ def test_it_computes_in_its_own_precision_and_speaks_in_float32(images, dtype, o
 
 
 def test_half_precision_is_near(images):
-    network = build("resnet8", classes=5, channels=3, size=8)
-    exact = Frozen(network).speak(images.repeat(1, 1, 4, 4)).pred
-    near = Frozen(network, precision=torch.bfloat16).speak(images.repeat(1, 1, 4, 4)).pred
+    network = create_model("resnet8", classes=5, channels=3, size=8)
+    exact = FrozenTeacher(network).speak(images.repeat(1, 1, 4, 4)).pred
+    near = FrozenTeacher(network, precision=torch.bfloat16).speak(images.repeat(1, 1, 4, 4)).pred
     assert not torch.equal(exact, near) and torch.allclose(exact, near, atol=0.05 * exact.abs().max().item())
 
 
 def test_double_precision_stays_double(images):
-    teacher = Frozen(Network(Noting(), classes=3).double())
+    teacher = FrozenTeacher(Network(Noting(), classes=3).double())
     assert asked(teacher, images).pred.dtype == torch.float64
 
 
 def test_a_map_is_laid_over_it(images):
     network = Network(Noting(), classes=3)
-    plain = Frozen(network).speak(images).pred
-    assert torch.equal(Frozen(network, map=(2, 0)).speak(images).pred, plain[:, [2, 0]])
+    plain = FrozenTeacher(network).speak(images).pred
+    assert torch.equal(FrozenTeacher(network, map=(2, 0)).speak(images).pred, plain[:, [2, 0]])
 
 
 def test_a_spread_copy_answers_in_its_place(images):
     whole, spread = Network(Noting(), classes=3), Network(Noting(), classes=3)
-    teacher = Frozen(whole, map=(2, 0), spread=spread)
+    teacher = FrozenTeacher(whole, map=(2, 0), spread=spread)
     said, alone = teacher.speak(images), teacher.alone.speak(images)
-    assert torch.equal(said.pred, Frozen(spread, map=(2, 0)).speak(images).pred)
-    assert torch.equal(alone.pred, Frozen(whole, map=(2, 0)).speak(images).pred)
+    assert torch.equal(said.pred, FrozenTeacher(spread, map=(2, 0)).speak(images).pred)
+    assert torch.equal(alone.pred, FrozenTeacher(whole, map=(2, 0)).speak(images).pred)
     assert teacher.network is whole and teacher.spread is spread
 
 
@@ -88,6 +89,6 @@ def test_a_spread_copy_answers_in_its_place(images):
 )
 def test_what_the_recipe_asks_for(teacher, train, found):
     asked = recipe.read("digits", {"teacher.precision": teacher, "train.precision": train})
-    assert assemble.precision_of(asked, torch.device("cpu")) == found
-    network = build("resnet8", classes=10, channels=1, size=8)
-    assert assemble.frozen(asked, network, torch.device("cpu")).precision == found
+    assert build.teacher_precision(asked, torch.device("cpu")) == found
+    network = create_model("resnet8", classes=10, channels=1, size=8)
+    assert build.freeze(asked, network, torch.device("cpu")).precision == found

@@ -12,7 +12,7 @@ import torch
 from kit.hub import saved
 
 from stillroom.errors import Failure
-from stillroom.models import Network, build, find, names
+from stillroom.models import Network, create_model, find, list_models
 
 pytest.importorskip("transformers")
 
@@ -34,7 +34,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(name: object, answers: str = "classes", classes: int | None = None, size: int = 32, **given) -> Network:
-    return build(f"huggingface/{name}", classes=classes, channels=3, size=size, answers=answers, **given)
+    return create_model(f"huggingface/{name}", classes=classes, channels=3, size=size, answers=answers, **given)
 
 
 def refused(*given, **named) -> Failure:
@@ -45,10 +45,10 @@ def refused(*given, **named) -> Failure:
 
 def test_names() -> None:
     assert find("huggingface/any/name").example.startswith("huggingface/")
-    assert "huggingface/NAME" in names()
-    assert {"huggingface/rt_detr", "huggingface/rt_detr_v2"} <= set(names("huggingface/rt_detr"))
-    assert "huggingface/dinov2" in names("huggingface/dino")
-    assert not [name for name in names("huggingface/") if name.endswith(("/bert", "/timm_wrapper"))]
+    assert "huggingface/NAME" in list_models()
+    assert {"huggingface/rt_detr", "huggingface/rt_detr_v2"} <= set(list_models("huggingface/rt_detr"))
+    assert "huggingface/dinov2" in list_models("huggingface/dino")
+    assert not [name for name in list_models("huggingface/") if name.endswith(("/bert", "/timm_wrapper"))]
 
 
 def test_a_folder_without_trained_weights_is_its_settings(folder: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_kind_begins_with_nothing() -> None:
 
 
 def test_one_channel(folder: Path) -> None:
-    network = build(f"huggingface/{folder}", classes=3, channels=1, size=32, num_channels=1)
+    network = create_model(f"huggingface/{folder}", classes=3, channels=1, size=32, num_channels=1)
     assert network.channels == 1
     assert network(torch.rand(2, 1, 32, 32)).pred.shape == (2, 3)
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from stillroom import launch
+from stillroom.distributed import launch
+from stillroom.distributed.launch import launched
 from stillroom.errors import Failure
-from stillroom.launch import launched
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "2"}

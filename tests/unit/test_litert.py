@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stillroom.errors import Exit, Failure
 from stillroom.export import file, litert
 from stillroom.export._resize import resize
-from stillroom.export.file import Speech, refusal, unsupported
+from stillroom.export.file import ExportWrapper, refusal, unsupported
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.types import Output
@@ -40,7 +40,7 @@ def digits(start: int, stop: int) -> Tensor:
 def test_a_plain_resize_is_the_resize(old: tuple[int, int], new: int, channels: int) -> None:
     images = torch.rand(2, channels, *old, generator=torch.Generator().manual_seed(0))
     network = Network(nn.Identity(), classes=1, channels=channels, size=new, mean=(0.0,), std=(1.0,))
-    assert (Speech(network, plain_resize=True)(images) - network.prepare(images)).abs().max() < 1e-5
+    assert (ExportWrapper(network, plain_resize=True)(images) - network.prepare(images)).abs().max() < 1e-5
     assert (resize(images, new, new + 3) - _antialiased(images, (new, new + 3))).abs().max() < 1e-5
 
 
@@ -52,7 +52,7 @@ def test_a_plain_resize_is_made_of_products_and_constants() -> None:
     body = nn.Sequential(nn.Flatten(), nn.Linear(144, 10))
     network = Network(body, classes=10, channels=1, size=12)
     for plain in (False, True):
-        program = torch.export.export(Speech(network, plain_resize=plain), (digits(0, 1),))
+        program = torch.export.export(ExportWrapper(network, plain_resize=plain), (digits(0, 1),))
         names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
         assert any("upsample" in name for name in names) is not plain
         assert any("matmul" in name for name in names) is plain
@@ -62,7 +62,7 @@ def test_a_plain_resize_is_made_of_products_and_constants() -> None:
 
 def test_a_plain_resize_is_for_one_size() -> None:
     with pytest.raises(ValueError, match="one size"):
-        Speech(nn.Identity(), any_size=True, plain_resize=True)
+        ExportWrapper(nn.Identity(), any_size=True, plain_resize=True)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from kit import training
 from kit.pairs import PAIRS, answers, charge, ready, works
 from kit.pairs import batch as pair_batch
 
-from stillroom import recipe
-from stillroom.check import check
+from stillroom.config import recipe
+from stillroom.config.plugins import choices, pick
+from stillroom.config.schema import Augment
 from stillroom.data.loader import Loader
+from stillroom.diagnostics.preflight import preflight
 from stillroom.errors import Failure
-from stillroom.learner import Learner
-from stillroom.models import build
-from stillroom.plugins import choices, pick
-from stillroom.sections import Augment
+from stillroom.models import create_model
 from stillroom.tasks.classification import Classification
+from stillroom.training.distiller import Distiller
 from stillroom.types import Batch, Mixed
 
 MIXED = Mixed(target=torch.tensor([4, 5, 6, 7]), share=torch.tensor([0.5, 0.6, 0.7, 0.8]))
@@ -73,7 +73,7 @@ def test_tasks_of_classes_and_of_vectors_mix():
 
 
 def test_check_takes_a_mixed_batch_through_every_measurement():
-    found = check(
+    found = preflight(
         recipe.check(LEAST | {"augment": {"mixup": 0.4, "cutmix": 1.0}, "methods": ["hinton", "dkd", "hard"]})
     )
     assert found["batch"][0].startswith("task/ce = ") and len(found["conventions"]) == 3
@@ -92,7 +92,7 @@ def test_training_on_mixed_images_is_its_own_and_comes_again():
 
 def test_a_student_learns_from_mixed_images():
     torch.manual_seed(0)
-    one = Learner(build("resnet8", classes=10, channels=1, size=8), Classification(), {}, {"task": 1.0})
+    one = Distiller(create_model("resnet8", classes=10, channels=1, size=8), Classification(), {}, {"task": 1.0})
     config = training.replace(training.TRAINING, steps=60, batch=64)
     training.steps(one, config, taught=False, augment=BOTH)
     batch = Loader(training.digits().splits["val"], batch=200, seed=0).at(0)

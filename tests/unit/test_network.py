@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 from stillroom.errors import Exit, Failure
-from stillroom.models import Network, build, names
+from stillroom.models import Network, create_model, list_models
 from stillroom.models._said import logits
 
 
@@ -95,7 +95,7 @@ def test_bytes_are_refused(photos: Tensor) -> None:
 
 
 def test_half_precision(photos: Tensor) -> None:
-    network = build("resnet8", classes=3, channels=3, size=48).eval().bfloat16()
+    network = create_model("resnet8", classes=3, channels=3, size=48).eval().bfloat16()
     assert network(photos).pred.dtype == torch.bfloat16
 
 
@@ -180,7 +180,7 @@ def test_a_module_in_the_manner_of_hugging_face(photos: Tensor) -> None:
 
 
 def test_auxiliary_heads_in_training_mode_are_dropped() -> None:
-    network = build("torchvision/googlenet", classes=4, channels=3, size=64).train()
+    network = create_model("torchvision/googlenet", classes=4, channels=3, size=64).train()
     assert network(torch.rand(2, 3, 64, 64)).pred.shape == (2, 4)
 
 
@@ -189,29 +189,31 @@ def test_auxiliary_heads_in_training_mode_are_dropped() -> None:
 
 def test_a_distilled_deit_has_two_heads() -> None:
     arguments = {"img_size": 32, "patch_size": 16, "depth": 1}
-    network = build("timm/deit_tiny_distilled_patch16_224", classes=4, channels=3, size=32, **arguments)
+    network = create_model("timm/deit_tiny_distilled_patch16_224", classes=4, channels=3, size=32, **arguments)
     assert network.head == ("head", "head_dist") and len(network.heads()) == 2
     assert network(torch.rand(2, 3, 32, 32)).pred.shape == (2, 4)
 
 
 def test_a_vit_keeps_its_own_size_and_a_cnn_takes_the_datas() -> None:
     sizes = {
-        name: build(name, classes=4, channels=3, size=28).size
+        name: create_model(name, classes=4, channels=3, size=28).size
         for name in ("timm/test_vit", "timm/test_resnet", "timm/test_convnext", "torchvision/shufflenet_v2_x0_5")
     }
     assert sizes["timm/test_vit"] == 160  # made for 160 px, and no other
     assert sizes["timm/test_convnext"] == 32  # 28 px are too few: enlarged, but not to its 160
     assert sizes["timm/test_resnet"] is None and sizes["torchvision/shufflenet_v2_x0_5"] is None
-    assert build("timm/test_vit", classes=4, channels=3, size=28, img_size=32).size == 32
+    assert create_model("timm/test_vit", classes=4, channels=3, size=28, img_size=32).size == 32
 
 
 def test_who_says_how_pixels_are_normalised() -> None:
     given = {"mean": (0.1, 0.2, 0.3), "std": (0.2, 0.3, 0.4)}
     for name in ("timm/test_vit", "resnet8", "stillroom.models.resnet:CifarResNet"):
-        network = build(name, classes=4, channels=3, size=32, **given)
+        network = create_model(name, classes=4, channels=3, size=32, **given)
         assert network.mean.flatten().tolist() == pytest.approx(given["mean"])
         assert network.std.flatten().tolist() == pytest.approx(given["std"])
-    assert build("timm/test_vit", classes=4, channels=1, size=32).mean.flatten().tolist() == [0.5]  # timm's own word
+    assert create_model("timm/test_vit", classes=4, channels=1, size=32).mean.flatten().tolist() == [
+        0.5
+    ]  # timm's own word
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_who_says_how_pixels_are_normalised() -> None:
 )
 def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
     with pytest.raises(Failure) as caught:
-        build(wrong, classes=4, channels=3, size=32)
+        create_model(wrong, classes=4, channels=3, size=32)
     assert caught.value.code == "SR-M303" and caught.value.exit is Exit.MODEL
     assert f"did you mean {right}?" in caught.value.what
 
@@ -234,21 +236,21 @@ def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, right: str) -> No
 )
 def test_names_that_stand_for_nothing(name: str) -> None:
     with pytest.raises(Failure) as caught:
-        build(name, classes=4, channels=3, size=32)
+        create_model(name, classes=4, channels=3, size=32)
     assert caught.value.code == "SR-M303"
 
 
 def test_a_tag_that_is_none() -> None:
     with pytest.raises(Failure, match=r"vit_tiny_patch16_224\.augreg_in21k") as caught:
-        build("timm/vit_tiny_patch16_224.augreg_in22k", classes=4, channels=3, size=32)
+        create_model("timm/vit_tiny_patch16_224.augreg_in22k", classes=4, channels=3, size=32)
     assert caught.value.code == "SR-M308"
 
 
 def test_the_short_list_and_the_search() -> None:
-    short = names()
+    short = list_models()
     assert {"resnet8", "resnet110", "timm/NAME", "torchvision/NAME", "package.module:Name"} <= set(short)
     assert len(short) < 30
-    assert {"timm/mobilenetv2_100", "torchvision/mobilenet_v2"} <= set(names("mobilenet"))
+    assert {"timm/mobilenetv2_100", "torchvision/mobilenet_v2"} <= set(list_models("mobilenet"))
 
 
 # One's own code
@@ -295,13 +297,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_ones_own_module_gets_what_its_signature_asks_for(own: str) -> None:
-    network = build(f"{own}:Small", classes=6, channels=1, size=12, width=9)
+    network = create_model(f"{own}:Small", classes=6, channels=1, size=12, width=9)
     assert network.module.tail.weight.shape == (6, 9) and network.module.body.in_channels == 1
     assert network.head == ("tail",)
 
 
 def test_a_module_of_colour_gets_grey_repeated(own: str) -> None:
-    network = build(f"{own}:colour_only", classes=6, channels=1, size=12)
+    network = create_model(f"{own}:colour_only", classes=6, channels=1, size=12)
     assert network.channels == 3 and network(torch.rand(2, 1, 12, 12)).pred.shape == (2, 6)
 
 
@@ -317,13 +319,13 @@ def test_a_module_of_colour_gets_grey_repeated(own: str) -> None:
 )
 def test_ones_own_mistakes(own: str, name: str, code: str, says: str) -> None:
     with pytest.raises(Failure) as caught:
-        build(f"{own}:{name}", classes=6, channels=3, size=12)
+        create_model(f"{own}:{name}", classes=6, channels=3, size=12)
     assert caught.value.code == code and says in caught.value.why
 
 
 def test_a_package_that_is_not_there() -> None:
     with pytest.raises(Failure, match="No module named 'nopackage'") as caught:
-        build("nopackage.models:Net", classes=6, channels=3, size=12)
+        create_model("nopackage.models:Net", classes=6, channels=3, size=12)
     assert caught.value.code == "SR-M309"
 
 
@@ -344,7 +346,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["timm/test_vit", "torchvision/shufflenet_v2_x0_5"])
 def test_trained_weights_without_a_network(name: str, offline: None) -> None:
     with pytest.raises(Failure, match=f"offline: the trained weights of {name}") as caught:
-        build(name, classes=4, channels=3, size=32, pretrained=True)
+        create_model(name, classes=4, channels=3, size=32, pretrained=True)
     assert caught.value.code == "SR-N801" and caught.value.exit is Exit.MODEL
 
 
@@ -353,7 +355,7 @@ def test_hugging_faces_own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(Failure) as caught:
-        build("timm/test_vit2", classes=4, channels=3, size=32, pretrained=True)
+        create_model("timm/test_vit2", classes=4, channels=3, size=32, pretrained=True)
     assert caught.value.code == "SR-N801"
 
 
@@ -363,7 +365,7 @@ def test_hugging_faces_own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plain_timm_loads_what_we_save() -> None:
     import timm
 
-    network = build("timm/test_vit", classes=4, channels=3, size=32, img_size=32).eval()
+    network = create_model("timm/test_vit", classes=4, channels=3, size=32, img_size=32).eval()
     plain = timm.create_model("test_vit", num_classes=4, img_size=32).eval()
     plain.load_state_dict(network.weights(), strict=True)
     images = torch.rand(2, 3, 32, 32)
@@ -372,7 +374,7 @@ def test_plain_timm_loads_what_we_save() -> None:
 
 
 def test_torch_exports_it_with_any_number_of_images() -> None:
-    network = build("resnet8", classes=4, channels=3, size=12).eval()
+    network = create_model("resnet8", classes=4, channels=3, size=12).eval()
     shapes = {"images": {0: torch.export.Dim("batch")}}
     program = torch.export.export(network, (torch.rand(2, 1, 12, 12),), dynamic_shapes=shapes)
     images = torch.rand(5, 1, 12, 12)

@@ -17,13 +17,12 @@ from kit.onnx_teachers import FLOAT, HALF, change, classifier, numbers, write
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from stillroom import operations
 from stillroom.errors import Failure
 from stillroom.export.onnx import onnx as export
-from stillroom.models import Network, _onnx, build, restore
+from stillroom.matching.feature_info import feature_info
+from stillroom.matching.layer_pairs import find_pairs
+from stillroom.models import Network, _onnx, create_model, flops, restore
 from stillroom.models.network import IMAGENET
-from stillroom.pairing import find
-from stillroom.survey import survey
 
 CLASSES = tuple("0123456789")
 
@@ -168,11 +167,11 @@ def test_grey_images_and_half_precision(tmp_path: Path) -> None:
 
 def test_a_file_of_this_program_brings_its_own_pixels(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    student = build("resnet8", classes=10, channels=1, size=8, mean=(0.3,), std=(0.4,)).eval()
+    student = create_model("resnet8", classes=10, channels=1, size=8, mean=(0.3,), std=(0.4,)).eval()
     path = export(student, tmp_path / "student.onnx", example=images(1, 8, 1), classes=CLASSES)
     network = opened(path, channels=1, size=8)
     torch.testing.assert_close(network(images(4, 8, 1)).pred, student(images(4, 8, 1)).pred, rtol=1e-4, atol=1e-5)
-    assert operations.macs(network, (1, 8, 8)) == operations.macs(student, (1, 8, 8))
+    assert flops.macs(network, (1, 8, 8)) == flops.macs(student, (1, 8, 8))
     wrong = refused(path, channels=1, size=8, answers="vector", classes=None)
     assert wrong.code == "SR-M364" and "it says classes" in wrong.what
 
@@ -230,18 +229,18 @@ def test_the_file_may_go_once_it_is_open(file: Path) -> None:
 
 def test_it_costs_what_its_operators_cost(file: Path, tmp_path: Path) -> None:
     network = opened(file)
-    assert operations.macs(network, (3, 32, 32)) == 16 * 16 * 8 * 27 + 8 * 10
-    assert operations.parameters(network) == 8 * 27 + 8 * 10
+    assert flops.macs(network, (3, 32, 32)) == 16 * 16 * 8 * 27 + 8 * 10
+    assert flops.parameters(network) == 8 * 27 + 8 * 10
     fixed = opened(classifier(tmp_path / "fixed.onnx", images=(4, 3, 32, 32)))
-    assert operations.macs(fixed, (3, 32, 32)) == operations.macs(network, (3, 32, 32))
+    assert flops.macs(fixed, (3, 32, 32)) == flops.macs(network, (3, 32, 32))
 
 
 def test_the_count_is_the_one_of_the_network_it_was_made_from(tmp_path: Path) -> None:
     torch.manual_seed(0)
     small = {"img_size": 32, "patch_size": 8, "depth": 2}
-    network = build("timm/vit_tiny_patch16_224", classes=10, channels=3, size=32, **small).eval()
+    network = create_model("timm/vit_tiny_patch16_224", classes=10, channels=3, size=32, **small).eval()
     path = export(network, tmp_path / "file.onnx", example=images(1), classes=CLASSES)
-    assert operations.macs(opened(path), (3, 32, 32)) == operations.macs(network, (3, 32, 32))
+    assert flops.macs(opened(path), (3, 32, 32)) == flops.macs(network, (3, 32, 32))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +265,7 @@ def test_operators_are_counted(tmp_path: Path, node, tensors, macs: int) -> None
     nodes = [node, helper.make_node("ReduceMean", ["y", "axes"], ["logits"], keepdims=0)]
     tensors = [*tensors, numpy_helper.from_array(np.array([2, 3]), "axes")]
     path = write(tmp_path / "one.onnx", nodes, tensors, images=("B", 3, 8, 8), outputs={"logits": ("B", "K")})
-    assert operations.macs(opened(path, classes=None, size=8), (3, 8, 8)) == macs
+    assert flops.macs(opened(path, classes=None, size=8), (3, 8, 8)) == macs
 
 
 def test_what_cannot_be_counted_is_no_figure(tmp_path: Path) -> None:
@@ -294,12 +293,12 @@ def test_it_has_nothing_inside_to_tap(file: Path) -> None:
 
 @pytest.mark.parametrize("reads", ["vector", "last", "middle", "stages", "edges", "blocks", "attention"])
 def test_methods_of_features_are_refused_before_training(file: Path, reads: str) -> None:
-    student = build("resnet8", classes=10, channels=3, size=32)
-    sides = survey(student, images(2)), survey(opened(file), images(2))
+    student = create_model("resnet8", classes=10, channels=3, size=32)
+    sides = feature_info(student, images(2)), feature_info(opened(file), images(2))
     if reads in ("blocks", "attention"):
         sides = sides[1], sides[1]
     with pytest.raises(Failure) as caught:
-        find(reads, *sides, method="a method")
+        find_pairs(reads, *sides, method="a method")
     assert caught.value.code == "SR-M333" and "nothing inside it can be listened to" in caught.value.why
 
 
@@ -307,7 +306,7 @@ def test_it_is_never_trained(file: Path) -> None:
     for head in ("any", "replace"):
         assert refused(file, head=head).code == "SR-M361"
     with pytest.raises(Failure) as caught:
-        build("onnx", classes=10, channels=3, size=32)
+        create_model("onnx", classes=10, channels=3, size=32)
     assert caught.value.code == "SR-M360"
     assert not list(opened(file).parameters())
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stillroom.errors import Failure
-from stillroom.models import build
-from stillroom.pairing import aligned, find, named
-from stillroom.survey import Place, survey
+from stillroom.matching.feature_info import FeaturePoint, feature_info
+from stillroom.matching.layer_pairs import aligned, find_pairs, pairs_by_name
+from stillroom.models import create_model
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 8, "num_heads": 3}
 
@@ -29,7 +29,7 @@ def vit():
 
 
 def look(name, size, **more):
-    return survey(build(name, classes=5, channels=3, size=size, **more), torch.rand(2, 3, size, size))
+    return feature_info(create_model(name, classes=5, channels=3, size=size, **more), torch.rand(2, 3, size, size))
 
 
 def taps(pairs):
@@ -37,7 +37,9 @@ def taps(pairs):
 
 
 def stages(*strides):
-    return [Place(f"s{s}", (8, 64 // s, 64 // s), float(s), (i + 1) / len(strides)) for i, s in enumerate(strides)]
+    return [
+        FeaturePoint(f"s{s}", (8, 64 // s, 64 // s), float(s), (i + 1) / len(strides)) for i, s in enumerate(strides)
+    ]
 
 
 def test_equal_pyramids_meet_stage_by_stage():
@@ -54,42 +56,46 @@ def test_a_skipped_resolution_is_skipped_on_the_other_side():
 
 
 def test_cnn_and_cnn(small, large):
-    assert taps(find("stages", small, large)) == [("layer1", "layer2"), ("layer2", "layer3"), ("layer3", "layer4")]
-    assert taps(find("middle", small, large)) == [("layer2", "layer3")]
-    assert taps(find("last", small, large)) == [("layer3", "layer4")]
-    assert taps(find("vector", small, large)) == [("linear:in", "fc:in")]
-    assert find("pred", small, large) == []
+    assert taps(find_pairs("stages", small, large)) == [
+        ("layer1", "layer2"),
+        ("layer2", "layer3"),
+        ("layer3", "layer4"),
+    ]
+    assert taps(find_pairs("middle", small, large)) == [("layer2", "layer3")]
+    assert taps(find_pairs("last", small, large)) == [("layer3", "layer4")]
+    assert taps(find_pairs("vector", small, large)) == [("linear:in", "fc:in")]
+    assert find_pairs("pred", small, large) == []
 
 
 def test_cnn_and_vit_meet_by_depth(small, large, vit):
-    assert taps(find("stages", large, vit)) == [(f"layer{i}", f"blocks.{2 * i - 1}") for i in (1, 2, 3, 4)]
-    assert taps(find("stages", vit, large)) == [(f"blocks.{2 * i - 1}", f"layer{i}") for i in (1, 2, 3, 4)]
-    assert taps(find("last", small, vit)) == [("layer3", "blocks.7")]
+    assert taps(find_pairs("stages", large, vit)) == [(f"layer{i}", f"blocks.{2 * i - 1}") for i in (1, 2, 3, 4)]
+    assert taps(find_pairs("stages", vit, large)) == [(f"blocks.{2 * i - 1}", f"layer{i}") for i in (1, 2, 3, 4)]
+    assert taps(find_pairs("last", small, vit)) == [("layer3", "blocks.7")]
 
 
 def test_vit_and_vit(vit):
-    assert taps(find("blocks", vit, vit)) == [(f"blocks.{i}", f"blocks.{i}") for i in (0, 1, 7)]
-    assert taps(find("attention", vit, vit)) == [("blocks.7.attn.qkv",) * 2]
+    assert taps(find_pairs("blocks", vit, vit)) == [(f"blocks.{i}", f"blocks.{i}") for i in (0, 1, 7)]
+    assert taps(find_pairs("attention", vit, vit)) == [("blocks.7.attn.qkv",) * 2]
 
 
 def test_what_a_network_has_not_is_refused_with_its_side(small, vit):
     for kind in ("blocks", "attention"):
         with pytest.raises(Failure, match="student") as refused:
-            find(kind, small, vit, method="vitkd")
+            find_pairs(kind, small, vit, method="vitkd")
         assert refused.value.code == "SR-M333" and "vitkd" in str(refused.value)
 
 
 def test_one_side_named_finds_the_other(small, large):
-    assert taps(find("stages", small, large, named=(("layer1", "layer3"), ()))) == [
+    assert taps(find_pairs("stages", small, large, named=(("layer1", "layer3"), ()))) == [
         ("layer1", "layer2"),
         ("layer3", "layer4"),
     ]
-    assert taps(find("middle", small, large, named=((), ("layer4",)))) == [("layer3", "layer4")]
-    inner = find("middle", small, large, named=(("layer2.0.conv1",), ()))
+    assert taps(find_pairs("middle", small, large, named=((), ("layer4",)))) == [("layer3", "layer4")]
+    inner = find_pairs("middle", small, large, named=(("layer2.0.conv1",), ()))
     assert inner[0].teacher.tap == "layer3"
 
 
 def test_both_sides_named_are_taken_as_they_are(small, large):
-    assert taps(named(("layer1",), ("layer4",), small, large, method="fitnet")) == [("layer1", "layer4")]
+    assert taps(pairs_by_name(("layer1",), ("layer4",), small, large, method="fitnet")) == [("layer1", "layer4")]
     with pytest.raises(Failure, match="2 taps of the student and 1 of the teacher"):
-        named(("layer1", "layer2"), ("layer4",), small, large, method="fitnet")
+        pairs_by_name(("layer1", "layer2"), ("layer4",), small, large, method="fitnet")

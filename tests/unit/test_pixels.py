@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stillroom.errors import Failure
-from stillroom.models import build, names, restore
+from stillroom.matching.feature_info import feature_info
+from stillroom.models import create_model, list_models, restore
 from stillroom.models._backbone import Backbone, pyramid
 from stillroom.models._pixels import Light
-from stillroom.survey import survey
 
 FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "mobilenetv4_conv_small_050", "levit_128s", "test_vit"]
 
 
 def made(name="timm/test_resnet", answers="pixels", classes=5, size=64, channels=3, **arguments):
     torch.manual_seed(0)
-    return build(name, classes=classes, channels=channels, size=size, answers=answers, **arguments).eval()
+    return create_model(name, classes=classes, channels=channels, size=size, answers=answers, **arguments).eval()
 
 
 def seen(size=64, images=2, channels=3):
@@ -154,7 +154,7 @@ def test_pixels_of_images_of_any_size(name, channels):
 def test_places_that_are_compared_lie_in_the_backbone():
     network = made()
     assert network.trunk == ("backbone",)
-    found = survey(network, seen())
+    found = feature_info(network, seen())
     assert found.stages[-1].tap.startswith("backbone.") and found.stages[-1].shape == (96, 2, 2)
     assert network(seen(), (found.stages[-1].tap,)).taps[found.stages[-1].tap].shape == (2, 96, 2, 2)
 
@@ -235,8 +235,8 @@ def test_a_name_for_another_task_is_answered_with_what_there_is():
         with pytest.raises(Failure, match=instead) as caught:
             made(f"torchvision/{name}", answers)
         assert caught.value.code == "SR-M346" and "fasterrcnn" not in str(caught.value)
-    assert "torchvision/fcos_resnet50_fpn" in names("fcos") and names("fasterrcnn") == []
-    assert "torchvision/lraspp_mobilenet_v3_large" in names("lraspp")
+    assert "torchvision/fcos_resnet50_fpn" in list_models("fcos") and list_models("fasterrcnn") == []
+    assert "torchvision/lraspp_mobilenet_v3_large" in list_models("lraspp")
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from stillroom import forms
 from stillroom.compress import prune as prune_file
 from stillroom.compress._channels import Channels
 from stillroom.compress._cost import share_of_time
 from stillroom.compress.compression import View
 from stillroom.compress.prune import Prune
 from stillroom.errors import Failure
-from stillroom.forms import pruned
+from stillroom.models import surgery
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+from stillroom.models.surgery import pruned
 from stillroom.types import Batch, Output
 
 
@@ -370,7 +370,7 @@ def test_failures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_form_that_does_not_fit(edit: dict[str, Any]) -> None:
     module = CifarResNet(depth=8)
     with pytest.raises(ValueError):
-        forms.reform(module, [{"kind": "pruned", "shapes": {"bn1.weight": [8]}} | edit])
+        surgery.reform(module, [{"kind": "pruned", "shapes": {"bn1.weight": [8]}} | edit])
     assert module.bn1.weight.shape == (16,)
 
 
@@ -380,7 +380,7 @@ def test_difference_and_reform() -> None:
     assert edit["shapes"] == {"0.weight": [3, 4], "0.bias": [3], "1.weight": [3], "1.bias": [3]}
     assert edit["attributes"] == {"0": {"out_features": 3}, "1": {"normalized_shape": [3]}}
     before[0].bias.requires_grad_(False)
-    forms.reform(before, forms.read({"form": forms.written([edit])}))
+    surgery.reform(before, surgery.read({"form": surgery.written([edit])}))
     before.load_state_dict(after.state_dict())
     assert torch.equal(before(torch.ones(2, 4)), after(torch.ones(2, 4))) and not before[0].bias.requires_grad
     with pytest.raises(ValueError):
@@ -392,7 +392,7 @@ def test_difference_and_reform() -> None:
 def test_shared_and_parametrised_tensors() -> None:
     tied = nn.ModuleDict({"a": nn.Linear(4, 6, bias=False), "b": nn.Linear(4, 6, bias=False)})
     tied["b"].weight = tied["a"].weight
-    forms.reform(tied, [{"kind": "pruned", "shapes": {"a.weight": [3, 4], "b.weight": [3, 4]}}])
+    surgery.reform(tied, [{"kind": "pruned", "shapes": {"a.weight": [3, 4], "b.weight": [3, 4]}}])
     assert tied["a"].weight is tied["b"].weight and tied["a"].weight.shape == (3, 4)
     odd = nn.utils.parametrizations.weight_norm(nn.Linear(4, 6))
     assert pruned.difference(odd, copy.deepcopy(odd)) == {"kind": "pruned", "shapes": {}, "attributes": {}}

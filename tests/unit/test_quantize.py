@@ -19,11 +19,11 @@ from stillroom.compress._sensitivity import sensitivity
 from stillroom.compress.compression import View
 from stillroom.compress.quantize import Quantize
 from stillroom.errors import Failure
-from stillroom.forms import grid
-from stillroom.forms.rounded import Rounding
-from stillroom.forms.scaled import ScaledLinear
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+from stillroom.models.surgery import grid
+from stillroom.models.surgery.rounded import Rounding
+from stillroom.models.surgery.scaled import ScaledLinear
 
 CHOICES: list[dict[str, Any]] = [{}, {"ranges": "learned"}, {"bits": 3, "activations": 4, "keep": 2}]
 LINEAR: dict[str, Any] = {"weights_only": True, "bits": 4, "group": 16}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom import recipe, sections
+from stillroom.config import recipe, schema
+from stillroom.config.schema import Augment, Export, Method, Recipe, Training
 from stillroom.errors import Failure
-from stillroom.sections import Augment, Export, Method, Recipe, Training
 
 LEAST = {"data": "digits", "teacher": "resnet20", "student": "resnet8"}
 
@@ -92,12 +92,10 @@ def test_built_in_recipes_are_right_and_say_what_they_are(name):
 numbers = st.floats(0.001, 0.9)
 recipes = st.builds(
     Recipe,
-    data=st.just(sections.Data(source="digits")),
-    student=st.builds(
-        sections.Student, network=st.just("resnet8"), arguments=st.dictionaries(st.just("width"), numbers)
-    ),
+    data=st.just(schema.Data(source="digits")),
+    student=st.builds(schema.Student, network=st.just("resnet8"), arguments=st.dictionaries(st.just("width"), numbers)),
     teacher=st.builds(
-        sections.Teacher,
+        schema.Teacher,
         network=st.just("resnet20"),
         weights=st.just("none"),
         fit=st.just("all"),

@@ -13,8 +13,9 @@ from kit.compressed import CANDIDATES, KINDS, make_compressed
 from kit.page import Page, change
 from kit.seeds import make_seeds
 
-from stillroom import report, tables
+from stillroom import report
 from stillroom.benchmark import tradeoff
+from stillroom.cli import tables
 from stillroom.report import (
     budget,
     costs,

@@ -13,7 +13,7 @@ from kit.page import change
 from safetensors.torch import save_file
 from torch import nn
 
-from stillroom.plugins import choices, module
+from stillroom.config.plugins import choices, module
 from stillroom.report import folder, model_card, snippets
 from stillroom.types import Output
 

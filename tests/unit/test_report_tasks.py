@@ -18,7 +18,8 @@ from kit.dense_runs import CLASSES, FURTHER, WORDS
 from kit.page import Page, change
 from PIL import Image
 
-from stillroom import report, tables
+from stillroom import report
+from stillroom.cli import tables
 from stillroom.report import about, gallery, pixels, probe, table, words
 from stillroom.report import folder as folders
 

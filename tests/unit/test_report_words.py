@@ -17,7 +17,7 @@ from kit.page import Page, change
 from sklearn.datasets import load_digits
 
 from stillroom import report
-from stillroom.metrics._figure import wilson
+from stillroom.metrics.measurement import wilson
 from stillroom.report import folder as folders
 from stillroom.report import model_card, words
 from stillroom.tasks._agreeing import agreeing

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stillroom.errors import Failure
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.models.resnet import VARIANTS, Block, CifarResNet
 
 
@@ -37,7 +37,7 @@ def test_size_as_in_table_6_of_the_paper(name: str, published: float) -> None:
     ("width", "wide"), [(0.5, (8, 16, 32)), (2.0, (32, 64, 128)), (0.3, (5, 10, 19)), (0.01, (1, 1, 1))]
 )
 def test_width(width: float, wide: tuple[int, ...]) -> None:
-    network = build("resnet8", classes=4, channels=1, size=28, width=width)
+    network = create_model("resnet8", classes=4, channels=1, size=28, width=width)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters(8, 4, 1, wide)
     assert network(torch.rand(2, 1, 28, 28)).pred.shape == (2, 4)
 
@@ -55,7 +55,7 @@ def test_shortcut_takes_every_second_pixel_and_zeros_on_both_sides() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 28, 33])
 def test_any_size(size: int) -> None:
-    network = build("resnet8", classes=3, channels=3, size=size).eval()
+    network = create_model("resnet8", classes=3, channels=3, size=size).eval()
     assert network.size is None
     assert network(torch.rand(2, 3, size, size)).pred.shape == (2, 3)
 
@@ -68,13 +68,13 @@ def test_a_depth_that_is_none(depth: int) -> None:
 
 def test_a_width_that_is_none() -> None:
     with pytest.raises(Failure, match="width is above 0") as caught:
-        build("resnet8", classes=3, channels=3, size=8, width=0)
+        create_model("resnet8", classes=3, channels=3, size=8, width=0)
     assert caught.value.code == "SR-M304"
 
 
 def test_nothing_to_fetch() -> None:
     with pytest.raises(Failure) as caught:
-        build("resnet20", classes=10, channels=3, size=32, pretrained=True)
+        create_model("resnet20", classes=10, channels=3, size=32, pretrained=True)
     assert caught.value.code == "SR-M308"
 
 
@@ -84,5 +84,5 @@ def test_nothing_to_fetch() -> None:
 )
 def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
     with pytest.raises(Failure) as caught:
-        build(wrong, classes=10, channels=3, size=32)
+        create_model(wrong, classes=10, channels=3, size=32)
     assert caught.value.code == "SR-M303" and f"did you mean {right}?" in caught.value.what

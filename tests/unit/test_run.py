@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from stillroom.errors import Failure
-from stillroom.files import write_json
-from stillroom.run import Run, differences, read_stream
+from stillroom.io.files import write_json
+from stillroom.io.run_dir import RunDir, differences, read_stream
 
 
 def open_run(folder, recipe=None, toml="a = 1\n", **more):
-    return Run.open(folder, recipe or {"a": 1}, toml, **more)
+    return RunDir.open(folder, recipe or {"a": 1}, toml, **more)
 
 
 def test_a_second_owner_is_refused_until_the_first_lets_go(tmp_path):

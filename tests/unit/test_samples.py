@@ -14,14 +14,14 @@ from kit.stand_ins import Boxes, Logits, Masks, Vectors
 from PIL import Image
 from torch import Tensor
 
-from stillroom.samples import DENSE, EACH, SIDE, Samples, thumbnail
+from stillroom.evaluation.gallery import DENSE, EACH, SIDE, SampleGallery, thumbnail
 from stillroom.tasks.classification import Classification
 from stillroom.types import Batch, Output
 
 NAMES = ("teacher", "baseline", "student", "onnx-32", "onnx-8")
 
 
-def keep(samples: Samples, task: Any, name: str, batch: Batch, answer: Output) -> None:
+def keep(samples: SampleGallery, task: Any, name: str, batch: Batch, answer: Output) -> None:
     """As `evaluate` hands it over."""
     samples.keep(name, batch, answer, task.score(answer, batch).float())
 
@@ -30,7 +30,7 @@ def shown(
     folder: Path, task: Any, answers: dict[str, Tensor], target: Tensor, *, side: int = 8, batch: int = 32
 ) -> list[dict[str, Any]]:
     """What `probe.json` says after one pass over images whose level is their place."""
-    samples = Samples(answers, task)
+    samples = SampleGallery(answers, task)
     levels = torch.linspace(0, 1, len(target))[:, None, None, None].expand(-1, 1, side, side)
     for start in range(0, len(target), batch):
         rows = slice(start, start + batch)
@@ -143,7 +143,7 @@ def test_boxes_are_written_in_shares_of_an_image_that_is_no_square(tmp_path: Pat
             return {"boxes": [[0.25, 0.5, 1.0, 0.75, 2, 1.0]]}
 
     task = Pixels()
-    samples = Samples(["student"], task)
+    samples = SampleGallery(["student"], task)
     batch = Batch(images=torch.rand((1, 3, 40, 80)), target=torch.zeros(1).long(), keys=torch.zeros(1).long())
     keep(samples, task, "student", batch, Output(pred=torch.rand((1, 3))))
     samples.write(tmp_path, ("a", "b", "c"), str)
@@ -179,7 +179,7 @@ def test_thumbnails_are_never_larger_than_need_be(size: tuple[int, int], dense: 
 
 def test_an_image_that_comes_twice_is_kept_once(tmp_path: Path) -> None:
     task = Given()
-    samples = Samples(["student"], task)
+    samples = SampleGallery(["student"], task)
     batch = Batch(images=torch.rand((3, 1, 8, 8)), target=torch.zeros(3).long(), keys=torch.tensor([5, 6, 5]))
     for _ in range(2):
         keep(samples, task, "student", batch, Output(pred=torch.rand((3, 2))))

@@ -12,7 +12,8 @@ from kit.page import Page, change
 from kit.seeds import make_seeds
 from scipy import stats
 
-from stillroom import console, report, tables
+from stillroom import report
+from stillroom.cli import console, tables
 from stillroom.errors import Failure
 from stillroom.report import seeds, spread
 from stillroom.report.seeds import Spread

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from stillroom import recipe, several
+from stillroom.config import recipe
 from stillroom.errors import Failure
-from stillroom.files import write_json
+from stillroom.io.files import write_json
+from stillroom.pipeline import seeds
 
 FAILURES = {
     "SR-E601": {"stage": "student", "step": 3, "terms": "task/ce", "folder": "x"},
@@ -46,7 +47,7 @@ class Runs:
 
 def test_the_first_teacher_is_everybodys(tmp_path):
     do = Runs()
-    assert several.run(read(4, 0, 2), tmp_path / "x", do) == []
+    assert seeds.run(read(4, 0, 2), tmp_path / "x", do) == []
     assert do.asked == [(4, "seed-4", 3, None), (0, "seed-0", 3, "seed-4"), (2, "seed-2", 3, "seed-4")]
     found = json.loads((tmp_path / "x" / "metrics.json").read_text())
     assert found["seeds"] == [4, 0, 2] and found["student"]["accuracy"]["value"] == pytest.approx(0.52)
@@ -55,30 +56,30 @@ def test_the_first_teacher_is_everybodys(tmp_path):
 
 def test_one_seed_is_one_run_in_the_folder_itself(tmp_path):
     do = Runs()
-    assert several.run(read(4), tmp_path / "x", do) == []
+    assert seeds.run(read(4), tmp_path / "x", do) == []
     assert do.asked == [(4, "x", 1, None)] and not (tmp_path / "x" / "report.html").exists()
 
 
 def test_a_teacher_that_nobody_trains_is_handed_to_nobody(tmp_path):
     do = Runs(trains=False)
-    several.run(read(0, 1), tmp_path / "x", do)
+    seeds.run(read(0, 1), tmp_path / "x", do)
     assert [donor for *_, donor in do.asked] == [None, None]
 
 
 def test_more_seeds_may_come_later_and_take_the_teacher_that_is_there(tmp_path):
-    several.run(read(0, 1), tmp_path / "x", Runs())
+    seeds.run(read(0, 1), tmp_path / "x", Runs())
     do = Runs()
-    several.run(read(5, 0, 1), tmp_path / "x", do)
+    seeds.run(read(5, 0, 1), tmp_path / "x", do)
     assert do.asked[0] == (5, "seed-5", 3, "seed-0")
     assert json.loads((tmp_path / "x" / "metrics.json").read_text())["seeds"] == [5, 0, 1]
-    several.run(read(1, 0), tmp_path / "x", Runs())
+    seeds.run(read(1, 0), tmp_path / "x", Runs())
     assert json.loads((tmp_path / "x" / "metrics.json").read_text())["seeds"] == [1, 0]
 
 
 @pytest.mark.parametrize(("code", "measured"), [("SR-E601", [1, 2]), ("SR-X701", [0, 1, 2])])
 def test_what_is_one_seeds_own_does_not_stop_the_others(tmp_path, code, measured):
     do = Runs({0: code, 2: "SR-X701"})
-    failures = several.run(read(0, 1, 2), tmp_path / "x", do)
+    failures = seeds.run(read(0, 1, 2), tmp_path / "x", do)
     assert [failure.code for failure in failures] == [code, "SR-X701"]
     assert [donor for *_, donor in do.asked] == [None, "seed-0", "seed-0"]
     assert json.loads((tmp_path / "x" / "metrics.json").read_text())["seeds"] == measured
@@ -88,61 +89,61 @@ def test_what_is_one_seeds_own_does_not_stop_the_others(tmp_path, code, measured
 def test_what_would_stop_every_seed_stops_at_once(tmp_path, code, stage):
     do = Runs({0: code}, stage=stage)
     with pytest.raises(Failure) as caught:
-        several.run(read(0, 1), tmp_path / "x", do)
+        seeds.run(read(0, 1), tmp_path / "x", do)
     assert caught.value.code == code and len(do.asked) == 1
     assert not (tmp_path / "x" / "metrics.json").exists()
 
 
 def test_a_teacher_that_is_not_finished_is_handed_to_nobody(tmp_path):
     with pytest.raises(Failure):
-        several.run(read(0, 1), tmp_path / "x", Runs({0: "SR-R501"}, stage="teacher-2"))
+        seeds.run(read(0, 1), tmp_path / "x", Runs({0: "SR-R501"}, stage="teacher-2"))
     do = Runs()
-    several.run(read(1, 0), tmp_path / "x", do)
+    seeds.run(read(1, 0), tmp_path / "x", do)
     assert do.asked[0] == (1, "seed-1", 2, None)
 
 
 def test_where_every_seed_failed_there_is_no_page(tmp_path):
-    failures = several.run(read(0, 1), tmp_path / "x", Runs({0: "SR-E601", 1: "SR-E601"}))
+    failures = seeds.run(read(0, 1), tmp_path / "x", Runs({0: "SR-E601", 1: "SR-E601"}))
     assert len(failures) == 2 and not (tmp_path / "x" / "report.html").exists()
     with pytest.raises(Failure) as caught:
-        several.Several(tmp_path / "x")
+        seeds.MultiSeedRun(tmp_path / "x")
     assert caught.value.code == "SR-C432"
 
 
 def test_one_run_and_several_never_share_a_folder(tmp_path):
-    several.run(read(0), tmp_path / "one", Runs())
-    several.run(read(0, 1), tmp_path / "two", Runs())
+    seeds.run(read(0), tmp_path / "one", Runs())
+    seeds.run(read(0, 1), tmp_path / "two", Runs())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    for seeds, name, theirs in (((0, 1), "one", "one run"), ((0,), "two", "runs of several seeds")):
+    for which, name, theirs in (((0, 1), "one", "one run"), ((0,), "two", "runs of several seeds")):
         do = Runs()
         with pytest.raises(Failure) as caught:
-            several.run(read(*seeds), tmp_path / name, do)
+            seeds.run(read(*which), tmp_path / name, do)
         assert caught.value.code == "SR-C431" and f"holds {theirs}," in str(caught.value) and not do.asked
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_another_recipe_is_refused(tmp_path):
-    several.run(read(0, 1), tmp_path / "x", Runs())
+    seeds.run(read(0, 1), tmp_path / "x", Runs())
     do = Runs()
     with pytest.raises(Failure) as caught:
-        several.run(read(0, 1, 2, baseline=False), tmp_path / "x", do)
+        seeds.run(read(0, 1, 2, baseline=False), tmp_path / "x", do)
     assert caught.value.code == "SR-C410" and "baseline: True there, False here" in str(caught.value)
     assert "seeds" not in str(caught.value) and not do.asked
 
 
 def test_other_processes_write_nothing(tmp_path):
     do = Runs()
-    several.run(read(0, 1), tmp_path / "x", do, writes=False)
+    seeds.run(read(0, 1), tmp_path / "x", do, writes=False)
     assert len(do.asked) == 2
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"seed-0", "seed-1"}
 
 
 def test_several_opens_what_is_there(tmp_path, monkeypatch):
-    several.run(read(0, 1), tmp_path / "x", Runs({1: "SR-X701"}))
-    found = several.Several(tmp_path / "x")
+    seeds.run(read(0, 1), tmp_path / "x", Runs({1: "SR-X701"}))
+    found = seeds.MultiSeedRun(tmp_path / "x")
     assert found.metrics["seeds"] == [0, 1] and repr(found) == f"Several({str(tmp_path / 'x')!r})"
     (tmp_path / "x" / "report.html").unlink()
     assert found.report().is_file()
     with pytest.raises(Failure) as caught:
-        several.Several(tmp_path)
+        seeds.MultiSeedRun(tmp_path)
     assert caught.value.code == "SR-C460"

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from stillroom import peers, standstill
-from stillroom.peers import Peers
-from stillroom.standstill import PATIENCE, Pace, Standstill
+from stillroom.distributed import peers, standstill
+from stillroom.distributed.peers import Peers
+from stillroom.distributed.standstill import PATIENCE, Pace, Standstill
 
 
 def test_the_first_passes_take_as_long_as_they_like(monkeypatch):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stillroom.models import build
-from stillroom.survey import survey
+from stillroom.matching.feature_info import feature_info
+from stillroom.models import create_model
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 3}
 
 
 def look(name, size=64, **more):
-    network = build(name, classes=5, channels=3, size=size, **more)
-    return network, survey(network, torch.rand(2, 3, size, size))
+    network = create_model(name, classes=5, channels=3, size=size, **more)
+    return network, feature_info(network, torch.rand(2, 3, size, size))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_the_vector_is_what_the_classifier_reads():
 
 
 def test_nothing_is_left_behind():
-    network = build("timm/resnet18", classes=5, channels=3, size=64).train()
+    network = create_model("timm/resnet18", classes=5, channels=3, size=64).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    survey(network, torch.rand(2, 3, 64, 64))
+    feature_info(network, torch.rand(2, 3, 64, 64))
     assert network.training and all(torch.equal(v, before[n]) for n, v in network.state_dict().items())
     assert not any(part._forward_hooks for part in network.modules())

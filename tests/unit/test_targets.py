@@ -11,6 +11,7 @@ from kit.annotations import Listed, codes, noted, only, source
 from kit.scenes import coco_scenes, mask_scenes, scenes, split_of, voc_scenes
 from PIL import Image
 
+from stillroom.config.schema import Augment
 from stillroom.data.dataset import load
 from stillroom.data.decode import decode, stretch
 from stillroom.data.inspect import inspect, inspect_labels
@@ -19,7 +20,6 @@ from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.voc import Voc
 from stillroom.errors import Failure
-from stillroom.sections import Augment
 
 MADE = {scene.name: scene for scene in scenes()}
 POLICY = Augment(flip=True, shift=0.1, zoom=0.2, rotate=10)

@@ -18,26 +18,28 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from stillroom import assemble, recipe
+from stillroom.config import recipe
+from stillroom.config.schema import Augment
+from stillroom.data import sampling
 from stillroom.data.dataset import load
 from stillroom.data.guess import guess
 from stillroom.data.inspect import inspect
 from stillroom.data.loader import Loader
-from stillroom.data.part import known
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.images import Images
 from stillroom.data.sources.parquet import Parquet
-from stillroom.engine import Engine
+from stillroom.data.subset import known
+from stillroom.distributed.engine import Engine
 from stillroom.errors import Failure
-from stillroom.evaluate import evaluate
-from stillroom.fit import fit_head
-from stillroom.learn import score
-from stillroom.models import build
-from stillroom.sections import Augment
+from stillroom.evaluation.evaluate import evaluate
+from stillroom.evaluation.validate import validate
+from stillroom.models import create_model
+from stillroom.stages import build
 from stillroom.tasks._agreeing import agreeing
 from stillroom.tasks.classification import Classification
 from stillroom.tasks.embedding import Embedding
+from stillroom.training.linear_probe import linear_probe
 from stillroom.types import Batch, Output
 
 CLASSES = ("ant", "bee", "cat")
@@ -198,9 +200,9 @@ def test_a_head_is_fitted_to_what_is_known():
         else:
             data.splits["train"]._items = items[1::2]
         torch.manual_seed(0)
-        network = build("resnet8", classes=10, channels=1, size=8)
+        network = create_model("resnet8", classes=10, channels=1, size=8)
         data.splits["train"].memory = False
-        assert fit_head(network, data.splits["train"], data.splits["val"], device=torch.device("cpu")) > 0.7
+        assert linear_probe(network, data.splits["train"], data.splits["val"], device=torch.device("cpu")) > 0.7
         heads.append(network.heads()[0].weight)
     torch.testing.assert_close(*heads, atol=1e-6, rtol=0)
 
@@ -296,12 +298,12 @@ def test_selection_asks_the_teacher_too():
     one, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
     first, second = (lambda images, net=net: Output(pred=net(images)) for net in (one, other))
     task, split, engine = agreeing(Classification()), data.splits["val"], Engine(1)
-    assert score(first, task, split, data.classes, 50, engine, first) == 1
+    assert validate(first, task, split, data.classes, 50, engine, first) == 1
     images = split.images(np.arange(len(split))).float() / 255
     with torch.no_grad():
         alike = (one(images).argmax(1) == other(images).argmax(1)).float().mean().item()
-    assert score(first, task, split, data.classes, 50, engine, second) == pytest.approx(alike)
-    assert score(first, task, split, data.classes, 50, engine) == 0, "nobody knows"
+    assert validate(first, task, split, data.classes, 50, engine, second) == pytest.approx(alike)
+    assert validate(first, task, split, data.classes, 50, engine) == 0, "nobody knows"
 
 
 # from a recipe ------------------------------------------------------------------------------------------------------
@@ -323,21 +325,21 @@ def asked(flat, **more):
 
 
 def test_the_classes_are_the_teachers(flat):
-    taught, data, task = assemble.subject(asked(flat))
+    taught, data, task = build.build_data_and_task(asked(flat))
     assert data.classes == tuple("0123456789") and task.about.truth == "teacher"
     assert taught.task.weight == 0, "so that methods are chosen as where there are no labels"
-    assert assemble.subject(asked(flat, teacher__map=[4, 2, 7]))[1].classes == ("0", "1", "2")
-    named = assemble.subject(asked(flat, data__classes=[f"digit {k}" for k in range(10)]))[1]
+    assert build.build_data_and_task(asked(flat, teacher__map=[4, 2, 7]))[1].classes == ("0", "1", "2")
+    named = build.build_data_and_task(asked(flat, data__classes=[f"digit {k}" for k in range(10)]))[1]
     assert named.classes[3] == "digit 3" and named.fingerprint != data.fingerprint
-    vectors = assemble.subject(asked(flat, task="embedding", methods="cosine"))
+    vectors = build.build_data_and_task(asked(flat, task="embedding", methods="cosine"))
     assert vectors[1].classes == () and vectors[2].about.headline == "teacher_agreement"
-    student = assemble.make_network(taught.student, data, task, assemble.UNSEEN, seed=0)
+    student = build.build_network(taught.student, data, task, sampling.UNSEEN, seed=0)
     assert student.classes == 10
 
 
 def test_classes_that_do_not_fit_the_teacher_are_refused(flat):
-    taught, data, task = assemble.subject(asked(flat, data__classes=["a", "b"]))
-    assert code(lambda: assemble.make_network(taught.teacher, data, task, assemble.UNSEEN, seed=0)) == "SR-M301"
+    taught, data, task = build.build_data_and_task(asked(flat, data__classes=["a", "b"]))
+    assert code(lambda: build.build_network(taught.teacher, data, task, sampling.UNSEEN, seed=0)) == "SR-M301"
 
 
 def test_what_would_teach_nothing_is_refused(flat):
@@ -350,7 +352,7 @@ def test_what_would_teach_nothing_is_refused(flat):
         {"teacher__others": [{"network": "resnet8", "weights": "none"}]},
     ):
         with pytest.raises(Failure) as caught:
-            assemble.subject(asked(flat, **more))
+            build.build_data_and_task(asked(flat, **more))
         found.append((caught.value.code, caught.value.what))
     assert found == [
         ("SR-D140", "no image has a label, and teacher.fit is 'head'"),
@@ -359,4 +361,4 @@ def test_what_would_teach_nothing_is_refused(flat):
         ("SR-D142", "no image has a label, and dkd set the true class apart"),
         ("SR-D140", "no image has a label, and teacher.others[0].fit is 'all'"),
     ]
-    assert assemble.subject(asked(flat, methods="auto"))[0].methods[0].name == "auto"
+    assert build.build_data_and_task(asked(flat, methods="auto"))[0].methods[0].name == "auto"

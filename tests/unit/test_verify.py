@@ -16,7 +16,7 @@ from torch import Tensor
 from stillroom.errors import Exit
 from stillroom.export._verify import Verification, settle
 from stillroom.export.onnx import load, onnx
-from stillroom.metrics._figure import Figure, wilson
+from stillroom.metrics.measurement import Measurement, wilson
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 
@@ -35,9 +35,9 @@ def test_values_by_hand() -> None:
 
 
 def test_a_task_may_have_no_probabilities() -> None:
-    found = Verification(figure=Figure(value=0.99, how="of boxes", n=7), gate=0.98)
+    found = Verification(figure=Measurement(value=0.99, how="of boxes", n=7), gate=0.98)
     assert found.passed and found.max_difference is None and set(found.figures()) == {"agreement"}
-    failed = Verification(figure=Figure(value=0.5, how="of boxes", n=7), gate=0.98)
+    failed = Verification(figure=Measurement(value=0.5, how="of boxes", n=7), gate=0.98)
     assert failed.failure(Path("m.onnx")).what == "agreement 50.0% < 98.0% on 7 images   m.onnx"
 
 

@@ -9,18 +9,18 @@ import torch
 from kit import training
 from torch import nn
 
-from stillroom import vitals
-from stillroom.check import check
+from stillroom.config.recipe import read
 from stillroom.data.loader import Loader
+from stillroom.diagnostics import distillation
+from stillroom.diagnostics.preflight import preflight
 from stillroom.errors import Failure
 from stillroom.methods._logits import rows
 from stillroom.methods.hinton import Hinton
 from stillroom.methods.method import Method
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.models.network import Network
-from stillroom.recipe import read
-from stillroom.state import State
-from stillroom.teachers.frozen import Frozen
+from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.state import State
 from stillroom.types import Output
 
 
@@ -36,7 +36,7 @@ def state_of(learner):
 
 def test_each_term_has_a_value_a_weight_and_a_pull():
     learner, _, batch, heard = scene({"hinton": {}, "fitnet": {}})
-    found = vitals.terms(learner, heard, batch)
+    found = distillation.terms(learner, heard, batch)
     assert [term.name for term in found] == ["task/ce", "hinton/kl", "fitnet/hint"]
     assert [term.weight for term in found] == [1.0, 0.9, 100.0]
     assert all(term.value > 0 and term.pull > 0 for term in found)
@@ -76,29 +76,29 @@ def test_a_loss_that_does_not_reach_the_student_is_refused():
     learner, _, batch, heard = scene()
     learner.methods["hinton"] = Deaf()
     with pytest.raises(Failure) as refused:
-        vitals.terms(learner, heard, batch)
+        distillation.terms(learner, heard, batch)
     assert refused.value.code == "SR-M331" and "hinton/nothing" in str(refused.value)
 
 
 def test_a_teacher_in_training_mode_is_refused():
     _, teacher, batch, heard = scene()
-    assert "inference mode" in vitals.teacher(teacher, batch, heard)
+    assert "inference mode" in distillation.teacher(teacher, batch, heard)
     teacher.network.layer = None
     teacher.network.train()
     with pytest.raises(Failure, match="training mode") as refused:
-        vitals.teacher(teacher, batch, heard)
+        distillation.teacher(teacher, batch, heard)
     assert refused.value.code == "SR-T320"
 
 
 def test_a_projector_that_no_optimiser_knows_is_refused():
     """arXiv 2605.31191: feature distillation did nothing while the projector was left out of the clip group."""
     learner, _, batch, heard = scene({"fitnet": {}})
-    said = list(vitals.own_parts(learner, state_of(learner), heard, batch))
+    said = list(distillation.own_parts(learner, state_of(learner), heard, batch))
     assert len(said) == 1 and said[0].startswith("fitnet: 1,056 weights")  # 32 x 32 and 32
     before = state_of(learner)
     learner.methods["fitnet"].late = nn.Linear(2, 2)
     with pytest.raises(Failure, match=r"late\.weight") as refused:
-        list(vitals.own_parts(learner, before, heard, batch))
+        list(distillation.own_parts(learner, before, heard, batch))
     assert refused.value.code == "SR-T321"
 
 
@@ -109,7 +109,7 @@ def outputs():
 
 def test_conventions_of_a_right_loss():
     _, _, batch, _ = scene()
-    said = vitals.conventions("hinton", Hinton(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
+    said = distillation.conventions("hinton", Hinton(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
     assert "x1.00 with the batch doubled" in said and "x1.00 with classes added" in said and "T = 8 for 4" in said
 
 
@@ -121,7 +121,9 @@ def test_a_loss_divided_by_its_classes_shows():
             return {"kl": super().loss(student, teacher, batch, progress)["kl"] / student.pred.shape[1]}
 
     _, _, batch, _ = scene()
-    said = vitals.conventions("divided", Divided(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
+    said = distillation.conventions(
+        "divided", Divided(), *outputs(), dataclasses.replace(batch, target=batch.target[:8])
+    )
     assert "x0.50 with classes added" in said
 
 
@@ -134,7 +136,9 @@ def test_a_temperature_without_its_square_shows():
     batch = dataclasses.replace(batch, target=batch.target[:8])
     ratios = []
     for method in (Hinton(), Bare()):
-        ratios.append(float(vitals.conventions("x", method, *outputs(), batch).split("gradient x")[1].split(" ")[0]))
+        ratios.append(
+            float(distillation.conventions("x", method, *outputs(), batch).split("gradient x")[1].split(" ")[0])
+        )
     assert ratios[1] == pytest.approx(ratios[0] / 4, abs=0.01)
 
 
@@ -166,38 +170,38 @@ class Written:
 
 def knowing(order=None, mean=(0.0,), std=(1.0,)):
     order = torch.arange(10) if order is None else order
-    return Frozen(Network(Knowing(order), classes=10, channels=1, mean=mean, std=std))
+    return FrozenTeacher(Network(Knowing(order), classes=10, channels=1, mean=mean, std=std))
 
 
 def test_a_teacher_that_knows_is_left_in_peace():
-    said = vitals.knowledge(knowing(), Written(), 10)
+    said = distillation.knowledge(knowing(), Written(), 10)
     assert said == ["right on 100.0% of 400 val images, chance is 10.0%"]
 
 
 def test_classes_in_another_order_are_found_with_the_map_that_mends_them():
     """deit 124: other classes than the data's, and nobody noticed."""
     order = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-    said = vitals.knowledge(knowing(order), Written(), 10)
+    said = distillation.knowledge(knowing(order), Written(), 10)
     assert any("SR-M313" in line and str(order.tolist()) in line for line in said)
-    mended = Frozen(knowing(order).network, map=order.tolist())
-    assert vitals.knowledge(mended, Written(), 10)[0].startswith("right on 100.0%")
+    mended = FrozenTeacher(knowing(order).network, map=order.tolist())
+    assert distillation.knowledge(mended, Written(), 10)[0].startswith("right on 100.0%")
 
 
 def test_pixels_normalised_in_another_way_are_found():
     """lightly-train 901: a wrong normalisation corrupted the teacher's features without a word."""
-    said = vitals.knowledge(knowing(mean=(0.485,), std=(0.229,)), Written(), 10)
+    said = distillation.knowledge(knowing(mean=(0.485,), std=(0.229,)), Written(), 10)
     assert any("SR-M314" in line and "pixels as they are" in line for line in said)
     assert any("SR-M302" in line for line in said) or not said[0].startswith("right on 100.0%")
 
 
 def test_pixels_are_put_back_after_the_question():
     teacher = knowing(mean=(0.25,), std=(0.5,))
-    vitals.knowledge(teacher, Written(), 10)
+    distillation.knowledge(teacher, Written(), 10)
     assert teacher.network.mean.item() == 0.25 and teacher.network.std.item() == 0.5
 
 
 def test_check_says_all_of_it():
-    said = check(read("digits", {"methods": "hinton,fitnet", "train.batch": 16}))
+    said = preflight(read("digits", {"methods": "hinton,fitnet", "train.batch": 16}))
     assert said["methods"] == ["hinton: predictions", "fitnet: layer2 [32, 4, 4] ~ layer2 [64, 4, 4]"]
     assert len(said["batch"]) == 3 and "fitnet: 2,112 weights" in said["teaching"][1]
     assert said["conventions"][0].startswith("hinton: x1.00 with the batch doubled")
@@ -207,13 +211,13 @@ def test_a_teacher_as_it_is_is_asked_what_it_knows(tmp_path):
     torch.manual_seed(0)
     from safetensors.torch import save_file
 
-    network = build("resnet8", classes=10, channels=1, size=8)
+    network = create_model("resnet8", classes=10, channels=1, size=8)
     save_file(network.weights(), tmp_path / "teacher.safetensors")
     recipe = {
         "teacher.network": "resnet8",
         "teacher.width": 1.0,
         "teacher.weights": str(tmp_path / "teacher.safetensors"),
     }
-    said = check(read("digits", recipe))
+    said = preflight(read("digits", recipe))
     assert "SR-M302" in " ".join(said["knowledge"])
     assert rows(torch.zeros(2, 3, 4, 4)).shape == (32, 3)

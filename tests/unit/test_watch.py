@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from stillroom import peers, watch
+from stillroom.distributed import peers, watch
+from stillroom.distributed.peers import Peers
+from stillroom.distributed.standstill import Pace
+from stillroom.distributed.watch import Watch
 from stillroom.errors import Exit, Failure, Stopped
-from stillroom.peers import Peers
-from stillroom.standstill import Pace
-from stillroom.watch import Watch
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stillroom.errors import Exit, Failure
-from stillroom.models import Network, build, fill, load, restore
+from stillroom.models import Network, create_model, fill, load, restore
 from stillroom.models._weights import statistics
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return build("resnet8", classes=4, channels=3, size=12).eval()
+    return create_model("resnet8", classes=4, channels=3, size=12).eval()
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_shapes_that_differ_are_listed(network: Network) -> None:
 
 
 def test_a_head_for_other_classes(network: Network) -> None:
-    other = build("resnet8", classes=9, channels=3, size=12)
+    other = create_model("resnet8", classes=9, channels=3, size=12)
     before = {key: value.clone() for key, value in other.weights().items()}
     with pytest.raises(Failure, match="student has 4 outputs, the data 9 classes; no mapping") as caught:
         fill(other, network.weights(), name="student")
@@ -186,14 +186,14 @@ def test_a_head_for_other_classes(network: Network) -> None:
 def test_a_file_of_features_alone_needs_a_new_head(network: Network) -> None:
     features = {key: value for key, value in network.weights().items() if not key.startswith("linear.")}
     with pytest.raises(Failure, match=r"2 missing: linear\.weight, linear\.bias") as caught:
-        fill(build("resnet8", classes=9, channels=3, size=12), features)
+        fill(create_model("resnet8", classes=9, channels=3, size=12), features)
     assert caught.value.code == "SR-M311"
-    fill(build("resnet8", classes=9, channels=3, size=12), features, head="replace")
+    fill(create_model("resnet8", classes=9, channels=3, size=12), features, head="replace")
 
 
 def test_counters_may_be_missing(network: Network) -> None:
     old = {key: value for key, value in network.weights().items() if not key.endswith("num_batches_tracked")}
-    fresh = build("resnet8", classes=4, channels=3, size=12)
+    fresh = create_model("resnet8", classes=4, channels=3, size=12)
     fill(fresh, old)
     assert same(fresh.weights(), network.weights())
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from stillroom.config.plugins import pick
+from stillroom.config.validation import call_problems
 from stillroom.data.guess import guess
 from stillroom.data.sources.source import Source
 from stillroom.errors import Failure
-from stillroom.plugins import pick
-from stillroom.signature import call_problems
 
 
 def auto(*, path: str, **arguments: Any) -> Source:

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.config.plugins import near
 from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
 from stillroom.errors import Failure
-from stillroom.plugins import near
 
 SPLIT = re.compile(r"^(train|test|validation|valid|val|dev)(?![a-z])", re.IGNORECASE)
 

@@ -16,10 +16,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.config.plugins import near
 from stillroom.data.decode import header
-from stillroom.data.random import spaced
+from stillroom.data.hash_rng import evenly_spaced
 from stillroom.errors import Failure
-from stillroom.plugins import near
 
 Numbers = NDArray[np.int64]
 PEEKED = 100
@@ -143,7 +143,7 @@ def inside(path: str, *, root: str, shown: str) -> None:
 def peek_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbers) -> int:
     """1 if a hundred images spread over `items` are all grey, else 3. Unreadable ones don't count."""
     seen = set()
-    for item in items[spaced(len(items), PEEKED)]:
+    for item in items[evenly_spaced(len(items), PEEKED)]:
         try:
             seen.add(header(read(int(item)))[2])
         except Failure:

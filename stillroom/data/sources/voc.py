@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from stillroom.config.plugins import near
 from stillroom.data.sources._files import Files, images_by_stem
 from stillroom.data.sources._noted import Note, Noted
 from stillroom.data.sources._splits import ORDER
 from stillroom.data.sources.source import existing, peek_channels, printable, read_file
 from stillroom.errors import Failure
-from stillroom.plugins import near
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -7,14 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.methods._transport import (
-    divergence,
-    marginal_error,
-    ordinal_distance,
-    plan,
-    scalings,
-    transport_cost,
-)
+from stillroom.methods._transport import divergence, marginal_error, ordinal_distance, plan, scalings, transport_cost
 
 shapes = st.tuples(st.integers(1, 5), st.integers(2, 9))
 seeds = st.integers(0, 2**31)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.checkpoint import save_tensors
+from stillroom.io.checkpoint import save_tensors
 from stillroom.methods.vkd import Isometry, VkD, vkd_loss
 from stillroom.types import Batch, Output
 

@@ -10,12 +10,12 @@ from kit.features import drawn
 from kit.targets import drawn_pred, known
 from torchvision.ops import batched_nms, generalized_box_iou
 
-from stillroom.boxes import detection_loss
 from stillroom.methods.box_logits import box_logits_loss
 from stillroom.methods.foreground import attention_loss, foreground_loss
 from stillroom.methods.localisation import localisation_loss
 from stillroom.methods.pkd import pkd_loss
 from stillroom.methods.pseudo_labels import pseudo_labels_loss, sure_boxes
+from stillroom.ops.assignment import detection_loss
 
 
 def sigmoid(x):

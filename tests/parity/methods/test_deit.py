@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from stillroom.methods.deit import DeiT
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.types import Batch, Output
 
 
@@ -64,7 +64,7 @@ def test_soft_loss(temperature):
 def test_the_whole_loss_and_who_learns_from_it(alpha):
     """techniques.md 25: (1 - a) CE(y, z_cls) + a CE(argmax z_t, z_dist); the gradient to head_dist is 0 when a = 0."""
     torch.manual_seed(2)
-    student = build("timm/test_vit", classes=5, channels=3, size=32, img_size=32, distilled=True).train()
+    student = create_model("timm/test_vit", classes=5, channels=3, size=32, img_size=32, distilled=True).train()
     images, labels, teacher = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]), torch.randn(4, 5)
     seen = student(images, ("head_dist",))
     term = charge(DeiT(), seen.taps["head_dist"], teacher, seen.pred)["hard"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stillroom.methods.minilm import MiniLM, minilm_loss
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.types import Batch, Output
 
 
@@ -53,7 +53,9 @@ def test_loops(letters, heads):
 def test_the_class_on_real_vits_and_qk_is_their_attention():
     """With the network's own number of heads, "qk" compares the very attention maps that it computes."""
     torch.manual_seed(1)
-    networks = [build("timm/test_vit", classes=5, channels=3, size=32, img_size=64).double().eval() for _ in range(2)]
+    networks = [
+        create_model("timm/test_vit", classes=5, channels=3, size=32, img_size=64).double().eval() for _ in range(2)
+    ]
     tap, heads = "blocks.5.attn.qkv", networks[0].module.blocks[5].attn.num_heads
     batch = Batch(images=torch.rand(2, 3, 32, 32).double(), target=torch.zeros(2), keys=torch.arange(2))
     maps = [[], []]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stillroom.methods.ofa import OFA, ofa_loss
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.types import Batch, Output
 
 
@@ -44,7 +44,7 @@ def test_loops(eps, temperature):
 def test_the_class_sums_over_the_stages_of_a_real_network(name, taps):
     torch.manual_seed(1)
     arguments = {"img_size": 32} if name.startswith("timm") else {}
-    network = build(name, classes=5, channels=3, size=32, **arguments).double().eval()
+    network = create_model(name, classes=5, channels=3, size=32, **arguments).double().eval()
     batch = Batch(images=torch.rand(3, 3, 32, 32).double(), target=torch.tensor([0, 3, 4]), keys=torch.arange(3))
     teacher = Output(pred=torch.randn(3, 5, dtype=torch.float64))
     method = OFA(eps=1.5, student_taps=taps)

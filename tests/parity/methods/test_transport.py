@@ -11,14 +11,7 @@ import torch
 from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 
-from stillroom.methods._transport import (
-    divergence,
-    marginal_error,
-    ordinal_distance,
-    plan,
-    scalings,
-    transport_cost,
-)
+from stillroom.methods._transport import divergence, marginal_error, ordinal_distance, plan, scalings, transport_cost
 
 DRAWS = 20
 

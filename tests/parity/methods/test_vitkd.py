@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from stillroom.methods.vitkd import ViTKD, masked_places, vitkd_loss
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.types import Batch, Output
 
 
@@ -71,8 +71,8 @@ def test_the_class_as_the_authors_reduce_it():
 def test_a_vit_teaches_a_narrower_one():
     torch.manual_seed(2)
     taps = ("blocks.0", "blocks.1", "blocks.5")
-    student = build("timm/test_vit", classes=5, channels=3, size=32, img_size=64)
-    teacher = build("timm/test_vit2", classes=5, channels=3, size=32, img_size=64).eval()
+    student = create_model("timm/test_vit", classes=5, channels=3, size=32, img_size=64)
+    teacher = create_model("timm/test_vit2", classes=5, channels=3, size=32, img_size=64).eval()
     taught_taps = ("blocks.0", "blocks.1", f"blocks.{len(teacher.module.blocks) - 1}")
     method = ViTKD(student_taps=taps, teacher_taps=taught_taps)
     batch = Batch(images=torch.rand(4, 3, 32, 32), target=torch.zeros(4), keys=torch.arange(4))

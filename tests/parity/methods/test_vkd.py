@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stillroom.methods.vkd import VkD, vkd_loss
-from stillroom.models import build
+from stillroom.models import create_model
 from stillroom.types import Batch, Output
 
 
@@ -52,8 +52,8 @@ def test_the_class_averages_patches_and_turns_them(inputs, outputs):
 
 def test_a_resnet_teaches_a_vit():
     torch.manual_seed(2)
-    vit = build("timm/test_vit", classes=5, channels=3, size=32, img_size=32)
-    resnet = build("resnet8", classes=5, channels=3, size=32)
+    vit = create_model("timm/test_vit", classes=5, channels=3, size=32, img_size=32)
+    resnet = create_model("resnet8", classes=5, channels=3, size=32)
     method = VkD(student_taps=("norm",), teacher_taps=("layer3",))
     images = torch.rand(4, 3, 32, 32)
     with torch.no_grad():

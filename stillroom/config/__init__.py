@@ -1,0 +1,1 @@
+"""Recipes: sections, types, defaults, checks, plug-ins."""

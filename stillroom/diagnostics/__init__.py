@@ -1,0 +1,1 @@
+"""What can be known before training: checks, is distillation on, cost."""

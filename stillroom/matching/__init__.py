@@ -1,0 +1,1 @@
+"""Which layer of the student meets which layer of the teacher, and by which methods."""

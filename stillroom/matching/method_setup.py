@@ -1,0 +1,136 @@
+"""From `[[methods]]` to methods that are ready to teach: chosen, paired with places in both networks, set up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.config.plugins import choices, pick
+from stillroom.config.recipe import AUTO
+from stillroom.config.schema import Method as Section
+from stillroom.config.schema import Recipe
+from stillroom.errors import Failure
+from stillroom.matching import layer_pairs
+from stillroom.matching.auto import Choice, Facts, choose
+from stillroom.matching.feature_info import FeatureInfo, feature_info, merge
+from stillroom.matching.layer_pairs import Pair
+from stillroom.methods.method import Method
+from stillroom.models import _inference, flops
+from stillroom.models.network import Network
+from stillroom.teachers.ensemble import Ensemble
+from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.loss_weights import Weight
+from stillroom.types import Answers
+
+LOOKS = 2  # images that sizes are read from
+
+
+@dataclass(frozen=True)
+class MethodSetup:
+    """What a student is taught by.
+
+    Attributes:
+        methods: label -> method, set up. A label is a method's name, with a `+` for every earlier one of that name.
+        weights: label -> weight.
+        pairs: label -> which place of the student is compared with which of the teacher.
+        choice: what `methods = "auto"` came to; None where the recipe names methods.
+    """
+
+    methods: dict[str, Method] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    pairs: dict[str, list[Pair]] = field(default_factory=dict)
+    choice: Choice | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Ready for JSON."""
+        said = {label: [str(pair) for pair in pairs] for label, pairs in self.pairs.items()}
+        return {"pairs": said} | ({"auto": self.choice.situation, "why": self.choice.why} if self.choice else {})
+
+
+def build_methods(
+    recipe: Recipe, student: Network, teacher: FrozenTeacher, images: Tensor, *, seed: int
+) -> MethodSetup:
+    """The lessons that a recipe asks for, from what both networks say of a few real images.
+
+    Args:
+        recipe: its methods.
+        student: as it will be trained.
+        teacher: as it will teach.
+        images: [B, C, H, W] in 0..1, B at least 1, on the device of the training.
+        seed: of what methods begin with.
+
+    Raises:
+        Failure: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared; SR-M335 it is not for
+            networks of this kind.
+    """
+    if not recipe.methods:
+        return MethodSetup()
+    images = images[:LOOKS]
+    sides = feature_info(student, images), teacher_features(teacher.network, images)
+    choice = None
+    if any(section.name == AUTO for section in recipe.methods):
+        choice = choose(pair_facts(recipe, student, teacher, sides, images))
+    made = MethodSetup(choice=choice)
+    torch.manual_seed(seed)
+    for section in choice.methods if choice else recipe.methods:
+        label = section.name.rpartition(":")[2].lower()
+        while label in made.methods:
+            label += "+"
+        kind = pick("methods", section.name)
+        if not kind.teaches(student.answers):
+            raise Failure("SR-M335", method=section.name, answers=student.answers, able=_able(student.answers))
+        method: Method = kind(**section.arguments)
+        made.pairs[label] = bind_taps(method, *sides, name=section.name)
+        method.setup(
+            _inference.infer(student, images, method.student_taps),
+            teacher((images,), torch.arange(len(images)), method.teacher_taps),
+        )
+        made.methods[label], made.weights[label] = method, _weight(section, method)
+    return made
+
+
+def teacher_features(network: nn.Module, images: Tensor) -> FeatureInfo:
+    """What of a teacher can be compared; of several as one the first one's places, and what each has by itself."""
+    if isinstance(network, Ensemble):
+        return merge([feature_info(member, images) for member in network.members])
+    return feature_info(cast(Network, network), images)
+
+
+def bind_taps(method: Method, student: FeatureInfo, teacher: FeatureInfo, *, name: str) -> list[Pair]:
+    """Give a method the taps that it needs and was not told; the pairs that it compares."""
+    named = method.student_taps, tuple(map(teacher.full, method.teacher_taps))
+    found = layer_pairs.find_pairs(method.reads, student, teacher, named=named, method=name)
+    if found:
+        method.connect(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
+        # A method may have use for the predictions alone, and then takes none of the places.
+        found = [
+            pair
+            for pair in found
+            if {pair.student.tap, pair.teacher.tap} & {*method.student_taps, *method.teacher_taps}
+        ]
+    return found or layer_pairs.pairs_by_name(*named, student, teacher, method=name)
+
+
+def pair_facts(
+    recipe: Recipe, student: Network, teacher: FrozenTeacher, sides: Sequence[FeatureInfo], images: Tensor
+) -> Facts:
+    """What the choice of methods depends on."""
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    ours, theirs = ("transformer" if side.blocks else "convolutional" if side.places else "sealed" for side in sides)
+    ratio = flops.macs(student, shape) / flops.macs(teacher.network, shape)
+    return Facts(student.answers, ours, theirs, ratio, recipe.task.weight > 0)
+
+
+def _able(answers: Answers) -> str:
+    """The methods of predictions that are made for networks of a kind."""
+    kinds = {name: pick("methods", name) for name in choices("methods")}
+    return ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(answers)) or "none"
+
+
+def _weight(section: Section, method: Method) -> Weight:
+    value = method.weight if section.weight is None else section.weight
+    return Weight(value, section.warmup, section.decay)

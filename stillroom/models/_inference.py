@@ -1,0 +1,34 @@
+"""A network's output without a trace: evaluation mode, no gradient, modes restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def infer(network: nn.Module, images: Tensor, taps: tuple[str, ...] = ()) -> Any:
+    """What a network says of images, leaving no trace in it: no gradient, no new statistics, its mode as it was."""
+    training = network.training
+    try:
+        return network.to(images.device).eval()(images, taps)
+    finally:
+        network.train(training)
+
+
+@contextmanager
+def eval_mode(networks: Iterable[object]) -> Iterator[None]:
+    """Evaluation mode for all modules, then each part's own mode again: a frozen part must not wake up in training."""
+    modules = [part for network in networks if isinstance(network, nn.Module) for part in network.modules()]
+    modes = [part.training for part in modules]
+    try:
+        for part in modules:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(modules, modes, strict=True):
+            part.training = mode

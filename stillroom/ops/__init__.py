@@ -1,0 +1,1 @@
+"""Boxes: geometry, suppression, assignment."""

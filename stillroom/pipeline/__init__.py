@@ -1,0 +1,1 @@
+"""A run from beginning to end, several seeds, a finished run opened again."""

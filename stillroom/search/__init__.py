@@ -1,0 +1,1 @@
+"""Which compression keeps the limits of a device."""

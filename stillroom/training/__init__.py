@@ -1,0 +1,1 @@
+"""One training: loop, state, steps, loss weights."""
