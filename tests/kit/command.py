@@ -26,8 +26,12 @@ QUICK = [
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, with `offline/sitecustomize.py` refusing every connection that leaves the machine."""
-    return os.environ | {"PYTHONPATH": str(OFFLINE), "PYTHONWARNINGS": "default"} | more
+    """This process's, with `offline/sitecustomize.py` refusing every connection that leaves the machine.
+
+    The checkout that is tested comes first, whichever one the environment has installed.
+    """
+    path = os.pathsep.join([str(OFFLINE), str(Path(__file__).resolve().parents[2])])
+    return os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "default"} | more
 
 
 def start(*words: str | Path, cwd: Path, **more: str) -> subprocess.Popen[str]:
