@@ -30,7 +30,7 @@ from stillroom import api
 from stillroom.benchmark import remote
 from stillroom.config import recipe as recipes
 from stillroom.data import sampling
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 RESULTS = Path(__file__).resolve().parent / "results" / "compress.json"
 ENDS: dict[str, list[dict[str, Any]] | None] = {
@@ -114,7 +114,7 @@ def finish(what: Any, folder: Path) -> None:
     """Run it to its end; a file that fails its check is a result too."""
     try:
         api.run(what, folder)
-    except Failure as failure:
+    except StillroomError as failure:
         print(failure)
 
 

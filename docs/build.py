@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import json
+import pkgutil
 import re
 import sys
 import textwrap
@@ -24,6 +26,7 @@ from typing import Any
 
 import annotated_types as at
 
+import stillroom
 from stillroom import errors
 from stillroom.config import recipe, schema
 from stillroom.config.plugins import choices, module, pick
@@ -225,6 +228,14 @@ def recipes() -> str:
     return "\n".join(parts)
 
 
+def error_kinds() -> dict[str, type[errors.StillroomError]]:
+    """Every kind of error by its code; they are all in modules whose name ends in `errors`."""
+    for found in pkgutil.walk_packages(stillroom.__path__, "stillroom."):
+        if found.name.endswith("errors"):
+            importlib.import_module(found.name)
+    return dict(sorted(errors.StillroomError.kinds.items()))
+
+
 def catalogue() -> str:
     """Every way the program refuses."""
     lines = [
@@ -241,13 +252,13 @@ def catalogue() -> str:
         *(f"| {int(code)} | {EXITS[code.name]} |" for code in errors.Exit),
     ]
     for letter, title in LETTERS.items():
-        entries = {code: entry for code, entry in sorted(errors.CATALOGUE.items()) if code[3] == letter}
-        if entries:
+        kinds = {code: kind for code, kind in error_kinds().items() if code[3] == letter}
+        if kinds:
             lines += ["", f"## {title}"]
-        for code, entry in entries.items():
-            block = f"{code} {entry.what}\n  why    {entry.why}\n  effect {entry.effect}\n  fix    {entry.fix}"
+        for code, kind in kinds.items():
+            block = f"{code} {kind.what}\n  why    {kind.why}\n  effect {kind.effect}\n  fix    {kind.fix}"
             shown = block.replace("{{", "{").replace("}}", "}")
-            lines += ["", f"### {code}", "", f"Exit code {int(entry.exit)}.", "", "```text", shown, "```"]
+            lines += ["", f"### {code}", "", f"Exit code {int(kind.exit)}.", "", "```text", shown, "```"]
     return "\n".join(lines)
 
 

@@ -17,13 +17,25 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "types",
-    "Failure": "errors",
+    "BenchmarkError": "errors",
+    "DataError": "errors",
+    "DeviceLimitError": "errors",
+    "ExportError": "errors",
     "FinishedRun": "pipeline.finished",
     "Method": "methods.method",
+    "ModelError": "errors",
+    "MultiSeedRun": "pipeline.seeds",
     "Network": "models.network",
+    "NetworkAccessError": "errors",
     "Output": "types",
     "Recipe": "config.schema",
-    "MultiSeedRun": "pipeline.seeds",
+    "RecipeError": "errors",
+    "ResourceError": "errors",
+    "SecurityError": "errors",
+    "StillroomError": "errors",
+    "TeacherError": "errors",
+    "TrainingError": "errors",
+    "VerificationError": "errors",
     "distill": "api",
     "open": "api",
     "read_recipe": "api",
@@ -31,13 +43,25 @@ _HOMES = {
 
 __all__ = [
     "Batch",
-    "Failure",
+    "BenchmarkError",
+    "DataError",
+    "DeviceLimitError",
+    "ExportError",
     "FinishedRun",
     "Method",
+    "ModelError",
     "MultiSeedRun",
     "Network",
+    "NetworkAccessError",
     "Output",
     "Recipe",
+    "RecipeError",
+    "ResourceError",
+    "SecurityError",
+    "StillroomError",
+    "TeacherError",
+    "TrainingError",
+    "VerificationError",
     "distill",
     "open",
     "read_recipe",
@@ -46,7 +70,21 @@ __all__ = [
 if TYPE_CHECKING:
     from stillroom.api import distill, open, read_recipe
     from stillroom.config.schema import Recipe
-    from stillroom.errors import Failure
+    from stillroom.errors import (
+        BenchmarkError,
+        DataError,
+        DeviceLimitError,
+        ExportError,
+        ModelError,
+        NetworkAccessError,
+        RecipeError,
+        ResourceError,
+        SecurityError,
+        StillroomError,
+        TeacherError,
+        TrainingError,
+        VerificationError,
+    )
     from stillroom.methods.method import Method
     from stillroom.models.network import Network
     from stillroom.pipeline.finished import FinishedRun

@@ -62,8 +62,8 @@ def distill(
         The run; for several seeds, all of them with their spread.
 
     Raises:
-        Failure: what is wrong, why, what follows and how to mend it. Where it is one seed's, the others are done by
-            then, and `stillroom.Several(folder)` opens them.
+        StillroomError: what is wrong, why, what follows and how to mend it. Where it is one seed's, the others are done
+            by then, and `stillroom.Several(folder)` opens them.
     """
     raw = {
         "teacher": teacher,

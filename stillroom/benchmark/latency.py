@@ -14,6 +14,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
+from stillroom.benchmark.errors import DriftingTiming, UnstableTiming
 from stillroom.metrics.measurement import Measurement
 from stillroom.models._inference import eval_mode
 
@@ -55,8 +56,8 @@ class Latency:
     def flag(self) -> str:
         """SR-B902 where the times drift, SR-B901 where they spread otherwise; empty where they do neither."""
         if max(self.drift, 1 / self.drift) > 1 + LARGEST_DRIFT:
-            return "SR-B902"
-        return "SR-B901" if self.spread > LARGEST_SPREAD else ""
+            return DriftingTiming.code
+        return UnstableTiming.code if self.spread > LARGEST_SPREAD else ""
 
     @property
     def stable(self) -> bool:

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 
-from stillroom.errors import Failure
+from stillroom.benchmark.errors import HostUnreachable, MeasurementFailed, MeasurementTimedOut
+from stillroom.errors import StillroomError
 
 HOST = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:%/\[\]-]*")
 """What may be handed to ssh: no option, nothing that a shell or a proxy command would take for more than a name."""
@@ -66,9 +67,9 @@ class There:
         try:
             done = subprocess.run([*self._ssh, line], input=given, capture_output=True, timeout=limit)
         except FileNotFoundError as problem:
-            raise Failure("SR-B910", host=self.host, problem=f"{self._ssh[0]}: no such command here") from problem
+            raise HostUnreachable(host=self.host, problem=f"{self._ssh[0]}: no such command here") from problem
         if done.returncode == 255:  # ssh's own; a script that ends so is taken for it too
-            raise Failure("SR-B910", host=self.host, problem=last(done.stderr))
+            raise HostUnreachable(host=self.host, problem=last(done.stderr))
         return done
 
     def send(self, files: Mapping[str, bytes]) -> None:
@@ -90,9 +91,9 @@ class There:
         try:
             done = self.run(command, PATIENCE, given)
         except subprocess.TimeoutExpired as problem:
-            raise Failure("SR-B913", where=self.host, seconds=round(PATIENCE)) from problem
+            raise MeasurementTimedOut(where=self.host, seconds=round(PATIENCE)) from problem
         if done.returncode:
-            raise Failure("SR-B912", where=self.host, problem=last(done.stderr) or f"`{command[0]}` failed")
+            raise MeasurementFailed(where=self.host, problem=last(done.stderr) or f"`{command[0]}` failed")
         return done.stdout
 
 
@@ -110,12 +111,12 @@ def there(host: str, python: str, ssh: str) -> Iterator[There]:
     made = place.sure(["mktemp", "-d", "-t", "stillroom-XXXXXXXX"]).decode(errors="replace").split()
     # A shell's start-up files may print before; anything but the folder asked for must never reach `rm -rf`.
     if not made or not FOLDER.fullmatch(made[-1]):
-        raise Failure("SR-B912", where=host, problem="mktemp named no folder")
+        raise MeasurementFailed(where=host, problem="mktemp named no folder")
     place.folder = made[-1]
     try:
         yield place
     finally:
-        with suppress(Failure, subprocess.TimeoutExpired):  # the first failure is the one to hear of
+        with suppress(StillroomError, subprocess.TimeoutExpired):  # the first failure is the one to hear of
             place.run(["rm", "-rf", "--", place.folder], 2 * WAIT)
 
 

@@ -18,8 +18,15 @@ import numpy as np
 from torch import Tensor
 
 from stillroom.benchmark import device, energy, latency
+from stillroom.benchmark.errors import (
+    DriftingTiming,
+    InvalidHostName,
+    MeasurementFailed,
+    MeasurementTimedOut,
+    RuntimeNotInstalled,
+    UnsupportedRuntime,
+)
 from stillroom.benchmark.places import HOST, PATIENCE, Done, Here, There, here, last, there
-from stillroom.errors import Failure
 from stillroom.metrics.measurement import Measurement
 
 COMPANIONS = {"openvino": (".bin",)}
@@ -28,7 +35,7 @@ COMPANIONS = {"openvino": (".bin",)}
 PIP = {"ai_edge_litert": "ai-edge-litert"}
 """Module -> package, where they differ."""
 
-HOT = {"stable": False, "flag": "SR-B902", "throttled": True}
+HOT = {"stable": False, "flag": DriftingTiming.code, "throttled": True}
 """What times are marked with that the device itself says were taken while it was too hot."""
 
 
@@ -107,13 +114,14 @@ def measure(
         watts: of the processor at full load, to estimate energy where no counter can be read.
 
     Raises:
-        Failure: SR-B910 the host can't be reached; SR-B911 a package is missing there; SR-B912 measuring failed there;
-            SR-B913 it did not end in time; SR-B914 not a host name; SR-B915 a runtime that the script does not know.
+        StillroomError: SR-B910 the host can't be reached; SR-B911 a package is missing there; SR-B912 measuring failed
+            there; SR-B913 it did not end in time; SR-B914 not a host name; SR-B915 a runtime that the script does not
+            know.
     """
     if runtime not in device.RUNTIMES:
-        raise Failure("SR-B915", runtime=runtime, known=", ".join(device.RUNTIMES))
+        raise UnsupportedRuntime(runtime=runtime, known=", ".join(device.RUNTIMES))
     if host and not HOST.fullmatch(host):
-        raise Failure("SR-B914", host=host)
+        raise InvalidHostName(host=host)
     where, limit = host or "this machine", PATIENCE + 3 * seconds
     options = {"runtime": runtime, "file": f"file{path.suffix}", "images": "images.npy", "answers": "answers.npy"}
     options |= {"threads": str(threads), "seconds": str(seconds), "warmup": str(warmup), "limit": str(round(limit))}
@@ -125,7 +133,7 @@ def measure(
         try:
             done = place.run(_command(place, options), limit)
         except subprocess.TimeoutExpired as problem:
-            raise Failure("SR-B913", where=where, seconds=round(limit)) from problem
+            raise MeasurementTimedOut(where=where, seconds=round(limit)) from problem
         found = _result(done, runtime, where, place.python)
         _, magic, content = place.fetch("answers.npy").partition(b"\x93NUMPY")
     answers = np.load(io.BytesIO(magic + content), allow_pickle=False)
@@ -149,10 +157,12 @@ def _result(done: Done, runtime: str, where: str, python: str) -> dict[str, Any]
         found = None
     if isinstance(found, dict) and "missing" in found:
         package = PIP.get(found["missing"], found["missing"].partition(".")[0])
-        raise Failure("SR-B911", where=where, package=package, runtime=runtime, python=python, problem=found["problem"])
+        raise RuntimeNotInstalled(
+            where=where, package=package, runtime=runtime, python=python, problem=found["problem"]
+        )
     if done.returncode or not isinstance(found, dict):
         problem = last(done.stderr) or f"it ended with {done.returncode} and said nothing"
-        raise Failure("SR-B912", where=where, problem=problem)
+        raise MeasurementFailed(where=where, problem=problem)
     return found
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from stillroom.benchmark import remote
+from stillroom.benchmark.errors import DeviceLimitsMissed
 from stillroom.config.schema import Target
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export import artifact
 from stillroom.metrics.measurement import Measurement
 
@@ -49,7 +50,7 @@ def check_files(
     rows: Sequence[dict[str, Any]],
     example: Tensor,
     headline: str,
-) -> tuple[dict[str, Any], Failure | None]:
+) -> tuple[dict[str, Any], StillroomError | None]:
     """Whether a verified file keeps within the budget: `target` of `metrics.json`, and the failure if none does.
 
     Of those that do it is the one that is right most often; if none does, the fastest.
@@ -69,15 +70,15 @@ def check_files(
     }
     if not able:
         why = f"no file for {target.runtime} was verified"
-        return said | {"met": False, "found": {}, "why": why}, Failure(
-            "SR-B930", why=why, limits=describe_limits(target)
+        return said | {"met": False, "found": {}, "why": why}, DeviceLimitsMissed(
+            why=why, limits=describe_limits(target)
         )
     met, _, name, time, size = max(able, key=lambda one: one[:2])
     size_mb = {"value": size, "how": "size of the file in 10^6 bytes"}
     found = {"latency_ms": time.as_dict(), "size_mb": size_mb}
     why = f"{name} takes {time.value:.3g} ms and {size:.3g} MB on {describe_device(target)}"
     said |= {"file": name, "found": found, "met": met, "why": why}
-    return said, None if met else Failure("SR-B930", why=why, limits=describe_limits(target))
+    return said, None if met else DeviceLimitsMissed(why=why, limits=describe_limits(target))
 
 
 def number(figure: Measurement) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from stillroom.cli._group import common, main
+from stillroom.cli.errors import RecipeFileExists
+from stillroom.config.errors import RecipeNotFound
 
 KINDS = {
     "sources": "data/sources",
@@ -64,13 +66,12 @@ def new(name: str, to: Path | None, **_: Any) -> int:
     from stillroom.cli import console
     from stillroom.config import recipe
     from stillroom.config.plugins import near
-    from stillroom.errors import Failure
 
     target = to or Path(f"{name}.toml")
     if name not in recipe.built_in():
-        raise Failure("SR-C401", path=name, hint=near(name, recipe.built_in()))
+        raise RecipeNotFound(path=name, hint=near(name, recipe.built_in()))
     if target.exists():
-        raise Failure("SR-C404", path=target)
+        raise RecipeFileExists(path=target)
     target.write_text((recipe.BUILT_IN / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
     console.out.print(str(target), markup=False)
     return 0

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from stillroom.cli import tables
-from stillroom.errors import Exit, Failure, Stopped
+from stillroom.errors import Exit, StillroomError, Stopped
 
 QUIET_SECONDS = 10.0  # between two lines where nobody watches
 LATELY = 50  # steps over which waiting for data is told
@@ -118,13 +118,13 @@ def hush() -> None:
 def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "") -> int:
     """Say how it ended; the exit code."""
     log.debug("%s", "".join(traceback.format_exception(problem)))
-    if isinstance(problem, Failure | Stopped) and problem.told:
+    if isinstance(problem, StillroomError | Stopped) and problem.told:
         return int(problem.exit)
     if isinstance(problem, Stopped):
         again = f"; the same command goes on from there: {resume}" if resume else ""
         err.print(f"stopped, everything is saved{again}", markup=False)
         return int(problem.exit)
-    if isinstance(problem, Failure):
+    if isinstance(problem, StillroomError):
         if as_json:
             out.print_json(json.dumps({"error": problem.as_dict()}))
         err.print(str(problem), markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from stillroom.distributed.precision import precision_for
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.io import environment
 
 
@@ -49,7 +49,7 @@ def _converter() -> str:
 
     try:
         return converter()
-    except Failure as failure:
+    except StillroomError as failure:
         return f"missing: {failure.fix}"
 
 

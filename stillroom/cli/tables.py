@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from stillroom.benchmark.errors import UnstableTiming
+
 if TYPE_CHECKING:
     from stillroom.report.seeds import Seeds
 
@@ -86,7 +88,9 @@ def times(rows: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="left" if not column else "right")
     for name, row in rows.items():
         spread = row["latency_ms"].get("spread", 0.0)
-        steady, code = (row["latency_ms"].get(key, known) for key, known in (("stable", True), ("flag", "SR-B901")))
+        steady, code = (
+            row["latency_ms"].get(key, known) for key, known in (("stable", True), ("flag", UnstableTiming.code))
+        )
         flag = "" if steady else f"  unstable ({code})"
         table.add_row(
             name,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stillroom.cli._group import common, main
+from stillroom.cli.errors import SeedsGivenTwice
+from stillroom.config.errors import InvalidOverride
 
 if TYPE_CHECKING:
     from stillroom.config.schema import Recipe
@@ -113,14 +115,13 @@ def _run_one(
 
 def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
     from stillroom.config import recipe
-    from stillroom.errors import Failure
 
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
-        raise Failure("SR-C403", text=names[1])
+        raise InvalidOverride(text=names[1])
     overrides = dict(recipe.parse_override(word) for word in words if "=" in word)
     if seeds is not None and "seeds" in overrides:
-        raise Failure("SR-C430", count=seeds, seeds=overrides["seeds"])
+        raise SeedsGivenTwice(count=seeds, seeds=overrides["seeds"])
     if seeds is not None:
         overrides["seeds"] = list(range(seeds))
     if not names and not overrides:

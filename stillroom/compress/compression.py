@@ -68,7 +68,7 @@ class Compression(Protocol):
             round: 1 to `rounds`.
 
         Raises:
-            Failure: SR-M38x it can't be made smaller in this way.
+            StillroomError: SR-M38x it can't be made smaller in this way.
         """
 
     def settle(self, network: Network) -> Network:

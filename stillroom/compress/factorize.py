@@ -9,9 +9,9 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
+from stillroom.compress._errors import NothingToFactorize, UnreachableShare
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
-from stillroom.errors import Failure
 from stillroom.models.flops import by_part
 from stillroom.models.network import Network
 from stillroom.models.surgery.factored import thin
@@ -84,7 +84,7 @@ class Factorize:
         """As `Compression.shrink`.
 
         Raises:
-            Failure: SR-M382 `macs` can't be had; SR-M383 no layer gets cheaper.
+            StillroomError: SR-M382 `macs` can't be had; SR-M383 no layer gets cheaper.
         """
         network = copy.deepcopy(network).cpu().eval()
         with torch.no_grad():
@@ -96,7 +96,7 @@ class Factorize:
         if not ranks:
             if round > 1 or self.macs == 1:
                 return network
-            raise Failure("SR-M383", problem=f"{len(found)} layers were looked at")
+            raise NothingToFactorize(problem=f"{len(found)} layers were looked at")
         layers = {name: {"way": found[name].way, "ranks": chosen} for name, chosen in ranks.items()}
         parts = {name: _filled(found[name], chosen) for name, chosen in ranks.items()}
         if self.match:
@@ -135,7 +135,7 @@ def _within(goal: float, before: int, found: list[Site], origin: int) -> Ranks:
 
     little, much = 1e-6, 1.0
     if (least := left(little)) > goal:
-        raise Failure("SR-M382", name="factorize macs", least=least / origin, wanted=goal / origin)
+        raise UnreachableShare(name="factorize macs", least=least / origin, wanted=goal / origin)
     for _ in range(24):
         middle = (little + much) / 2
         little, much = (middle, much) if left(middle) <= goal else (little, middle)

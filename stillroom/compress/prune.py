@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from stillroom.compress._answers import shapes
 from stillroom.compress._channels import Channels, Importance, Plan, quiet
 from stillroom.compress._cost import share_of_time
+from stillroom.compress._errors import CompressionPackageMissing, NotPrunable, UnreachableShare
 from stillroom.compress._plan import Work, even, nearest, ranked
 from stillroom.compress.compression import View
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models.flops import by_part
 from stillroom.models.network import Network
 from stillroom.models.surgery import pruned
@@ -87,27 +88,27 @@ class Prune:
         """As `Compression.shrink`.
 
         Raises:
-            Failure: SR-M380 Torch-Pruning is not installed; SR-M381 the network can't be pruned; SR-M382 not by so
-                much.
+            StillroomError: SR-M380 Torch-Pruning is not installed; SR-M381 the network can't be pruned; SR-M382 not by
+                so much.
         """
         if network.answers == "boxes":  # following each channel into that list takes Torch-Pruning forever
-            raise Failure("SR-M381", problem="a detector's boxes of all places and sizes are one list, not channels")
+            raise NotPrunable(problem="a detector's boxes of all places and sizes are one list, not channels")
         network = copy.deepcopy(network).cpu().eval()
         try:
             with quiet():
                 import torch_pruning  # noqa: F401
         except ImportError as problem:
-            raise Failure("SR-M380", name="prune", package="torch-pruning", extra="prune") from problem
+            raise CompressionPackageMissing(name="prune", package="torch-pruning", extra="prune") from problem
         try:
             with quiet():
                 task = _Task(self, network, view)
                 plan = task.in_time(self.latency, round) if self.latency else task.in_work(round)
                 return task.result(plan, round)
-        except Failure:
+        except StillroomError:
             raise
         except Exception as problem:  # the graph is drawn from autograd's, which other people's forward passes shape
             line = str(problem).strip().splitlines()
-            raise Failure("SR-M381", problem=f"{type(problem).__name__}: {line[0] if line else ''}") from problem
+            raise NotPrunable(problem=f"{type(problem).__name__}: {line[0] if line else ''}") from problem
 
     def settle(self, network: Network) -> Network:
         """As `Compression.settle`: a pruned network is a plain one."""
@@ -128,12 +129,12 @@ class _Task:
         self.only = [index for index, score in enumerate(scores) if score is not None]
         self.scores = [score for score in scores if score is not None]
         if bad := sum(not bool(score.isfinite().all()) for score in self.scores):
-            raise Failure("SR-M381", problem=f"the scores of {bad} groups of channels are not finite")
+            raise NotPrunable(problem=f"the scores of {bad} groups of channels are not finite")
         self.units = [channels.units[index] for index in self.only]
         self._drop_unfit()
         if not self.units:
             norms = " with a batch norm" if prune.importance == "bn" else ""
-            raise Failure("SR-M381", problem=f"there is no group of channels{norms} that could get smaller")
+            raise NotPrunable(problem=f"there is no group of channels{norms} that could get smaller")
         self.attentions = [channels.names[part] for part in channels.attentions]
         self.work = Work(self.counts, self.units, self.attentions)
 
@@ -174,7 +175,7 @@ class _Task:
         network.module.load_state_dict(made.state_dict())
         with torch.no_grad():
             if not torch.equal(network.module(self.example), made(self.example)):
-                raise Failure("SR-M381", problem="a part keeps a tensor that no file would hold")
+                raise NotPrunable(problem="a part keeps a tensor that no file would hold")
         return network
 
     def _channels(self) -> Channels:
@@ -249,4 +250,4 @@ class _Task:
         return noted[-1] if noted and round > 1 else self.counts[""]
 
     def _out_of_reach(self, name: str, least: float, wanted: float) -> None:
-        raise Failure("SR-M382", name=f"prune {name}", least=least, wanted=wanted)
+        raise UnreachableShare(name=f"prune {name}", least=least, wanted=wanted)

@@ -11,10 +11,10 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from stillroom.compress._awq import best_scale
+from stillroom.compress._errors import AllLayersKept, NothingToQuantize
 from stillroom.compress._observe import Seen, observe
 from stillroom.compress._sensitivity import roundings, sensitivity
 from stillroom.compress.compression import View
-from stillroom.errors import Failure
 from stillroom.models.network import Network
 from stillroom.models.surgery.rounded import bake
 
@@ -90,7 +90,7 @@ class Quantize:
         """As `Compression.shrink`: layers round from here on, with ranges from `view.images`.
 
         Raises:
-            Failure: SR-M385 no layer can be rounded; SR-M386 `keep` leaves none.
+            StillroomError: SR-M385 no layer can be rounded; SR-M386 `keep` leaves none.
         """
         copy = deepcopy(network).cpu().eval()
         copy.form = tuple(edit for edit in copy.form if edit["kind"] != "grid")
@@ -98,9 +98,9 @@ class Quantize:
         if self.weights_only:
             seen = {name: one for name, one in seen.items() if isinstance(copy.module.get_submodule(name), nn.Linear)}
         if not seen:
-            raise Failure("SR-M385", what="linear layer" if self.weights_only else "convolution or linear layer")
+            raise NothingToQuantize(what="linear layer" if self.weights_only else "convolution or linear layer")
         if self.keep >= len(seen):
-            raise Failure("SR-M386", keep=self.keep, layers=len(seen))
+            raise AllLayersKept(keep=self.keep, layers=len(seen))
         floats: list[str] = []
         if self.keep:
             floats = list(sensitivity(copy, self._edit(seen, []), seen, view.images))[: self.keep]

@@ -11,10 +11,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.errors import DeviceProfileNotFound, InvalidDeviceProfile, InvalidToml
 from stillroom.config.plugins import near
 from stillroom.config.schema import Target
 from stillroom.config.validation import build
-from stillroom.errors import Failure
 
 SHIPPED, OWN = Path(__file__).parent / "profiles", Path("targets")
 
@@ -36,18 +36,18 @@ def read_profile(name: str) -> dict[str, Any]:
             former hides; or a path that ends in .toml.
 
     Raises:
-        Failure: SR-C441 there is none; SR-C402 it is not TOML; SR-C440 with every key that is wrong.
+        StillroomError: SR-C441 there is none; SR-C402 it is not TOML; SR-C440 with every key that is wrong.
     """
     path = _find(name)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise Failure("SR-C402", path=path, problem=problem) from problem
+        raise InvalidToml(path=path, problem=problem) from problem
     problems = ["profile: can't be named in a profile"] if raw.pop("profile", None) is not None else []
     checked = build(Target, raw, problems)
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-        raise Failure("SR-C440", count=count, path=path, problems="\n".join(f"  {line}" for line in problems))
+        raise InvalidDeviceProfile(count=count, path=path, problems="\n".join(f"  {line}" for line in problems))
     return {key: getattr(checked, key) for key in raw}
 
 
@@ -58,7 +58,7 @@ def with_profile(target: Target) -> Target:
     default.
 
     Raises:
-        Failure: as `read`.
+        StillroomError: as `read`.
     """
     if not target.profile:
         return target
@@ -76,7 +76,7 @@ def _find(name: str) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise Failure("SR-C441", name=name, hint=near(name, profile_names()))
+    raise DeviceProfileNotFound(name=name, hint=near(name, profile_names()))
 
 
 def _comment(path: Path) -> str:

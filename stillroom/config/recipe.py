@@ -12,10 +12,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.errors import InvalidOverride, InvalidRecipe, InvalidToml, RecipeNotFound
 from stillroom.config.plugins import choices, near, pick
 from stillroom.config.schema import Compress, Data, Fit, Method, Recipe, Student, Task, Teacher, Training
 from stillroom.config.validation import build, plugin_problems
-from stillroom.errors import Failure
 
 BUILT_IN = Path(__file__).parent / "recipes"
 
@@ -47,7 +47,7 @@ def read(source: str | Path | None = None, overrides: dict[str, Any] | None = No
     """The recipe in a file, or a built-in one by name, with `overrides` (dotted keys) laid over it.
 
     Raises:
-        Failure: SR-C400 with every problem found, SR-C401 there is no such recipe, SR-C402 it is not TOML.
+        StillroomError: SR-C400 with every problem found, SR-C401 there is no such recipe, SR-C402 it is not TOML.
     """
     raw, title = ({}, "the command") if source is None else _load(source)
     for key, value in (overrides or {}).items():
@@ -57,7 +57,7 @@ def read(source: str | Path | None = None, overrides: dict[str, Any] | None = No
 
 
 def check(raw: dict[str, Any], title: str = "the recipe") -> Recipe:
-    """`raw` as a `Recipe`, or one `Failure` naming everything that is wrong with it."""
+    """`raw` as a `Recipe`, or one `StillroomError` naming everything that is wrong with it."""
     raw = _expand(raw)
     problems = _unknown_names(raw)
     recipe = build(Recipe, _sections(raw), problems)
@@ -68,7 +68,7 @@ def check(raw: dict[str, Any], title: str = "the recipe") -> Recipe:
     problems = [line for line in problems if not (line[:14] == "teacher.train." and line[8:] in problems)]
     if problems or recipe is None:
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-        raise Failure("SR-C400", count=count, source=title, problems="\n".join(f"  {line}" for line in problems))
+        raise InvalidRecipe(count=count, source=title, problems="\n".join(f"  {line}" for line in problems))
     checked: Recipe = recipe
     return checked
 
@@ -101,7 +101,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`train.lr=3e-4` as ("train.lr", 3e-4). The value is TOML where it can be, and a plain string otherwise."""
     key, found, value = text.partition("=")
     if not found or not key:
-        raise Failure("SR-C403", text=text)
+        raise InvalidOverride(text=text)
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -113,11 +113,11 @@ def _load(source: str | Path) -> tuple[dict[str, Any], str]:
     if not path.suffix and (BUILT_IN / f"{path}.toml").is_file():
         path = BUILT_IN / f"{path}.toml"
     if not path.is_file():
-        raise Failure("SR-C401", path=source, hint=near(str(source), built_in()))
+        raise RecipeNotFound(path=source, hint=near(str(source), built_in()))
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise Failure("SR-C402", path=path, problem=problem) from problem
+        raise InvalidToml(path=path, problem=problem) from problem
     return {"name": path.stem} | raw, str(path)
 
 
@@ -143,12 +143,12 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         if isinstance(here, list):
             if not (part.isdigit() and int(part) < len(here)):
-                raise Failure("SR-C403", text=f"{key}=...")
+                raise InvalidOverride(text=f"{key}=...")
             here = here[int(part)]
         else:
             here = here.setdefault(part, {})
     if not isinstance(here, dict):
-        raise Failure("SR-C403", text=f"{key}=...")
+        raise InvalidOverride(text=f"{key}=...")
     here[last] = value
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillroom.data.decode import MAX_PIXELS, header
+from stillroom.data.errors import NoImages
 from stillroom.data.hash_rng import evenly_spaced
 from stillroom.data.sources.source import Numbers, Source, content
 from stillroom.data.splits import complete
@@ -19,7 +20,7 @@ from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
 from stillroom.data.targets.of import targets_of
 from stillroom.data.targets.target import Targets
 from stillroom.data.threads import on_threads
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.types import Kind
 
 __all__ = ["Dataset", "Split", "load"]
@@ -120,7 +121,7 @@ def load(
         report: the folder for bad_files.csv.
 
     Raises:
-        Failure: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
+        StillroomError: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
     """
     targets = targets_of(source)
     splits = _splits(source, targets, val=val, test=test, seed=seed)
@@ -137,7 +138,7 @@ def load(
     for name in ("train", "val"):
         ledger.add(name, [(item, survey.failures[item]) for item in splits[name].tolist() if item in survey.failures])
     if len(survey.failures) == len(visible):
-        raise Failure("SR-D108", path=source.name(0), why=f"none of {len(visible)} images can be read")
+        raise NoImages(path=source.name(0), why=f"none of {len(visible)} images can be read")
     made = {
         name: Split(
             name=name,
@@ -186,7 +187,7 @@ class _Survey:
         self.source, self.max_pixels = source, max_pixels
         self.sides: dict[int, tuple[int, int]] = {}
         self.contents: dict[int, bytes] = {}
-        self.failures: dict[int, Failure] = {}
+        self.failures: dict[int, StillroomError] = {}
 
     def look(self, items: Numbers) -> None:
         on_threads(self._one, [item for item in items.tolist() if item not in self.contents])
@@ -208,7 +209,7 @@ class _Survey:
             raw = self.source.read(item)
             self.contents[item] = content(raw)
             self.sides[item] = header(raw, max_pixels=self.max_pixels, name=name)[:2]
-        except Failure as failure:
+        except StillroomError as failure:
             raise_if_unsafe(failure)
             self.failures[item] = failure
 

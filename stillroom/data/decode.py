@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillroom.errors import Failure
+from stillroom.data.errors import ImageTooSmall, InvalidMask, NotAnImage, TooManyPixels, UnreadableImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 NAMES = "jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff ppm pgm pbm pnm avif"
@@ -51,7 +51,7 @@ def decode(blob: bytes, *, channels: int, max_pixels: int = MAX_PIXELS, name: st
         name: what to call the image in an error.
 
     Raises:
-        Failure: SR-D102 damaged, SR-D103 not an image, SR-D105 too large, SR-D106 too small.
+        StillroomError: SR-D102 damaged, SR-D103 not an image, SR-D105 too large, SR-D106 too small.
     """
     image = _open(blob, max_pixels=max_pixels, name=name)
     try:
@@ -60,7 +60,7 @@ def decode(blob: bytes, *, channels: int, max_pixels: int = MAX_PIXELS, name: st
     except MemoryError:
         raise  # the machine's fault, not the file's
     except Exception as problem:  # Pillow's decoders raise whatever they like on hostile bytes
-        raise Failure("SR-D102", path=name, why=f"Pillow: {problem}") from problem
+        raise UnreadableImage(path=name, why=f"Pillow: {problem}") from problem
 
 
 def header(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "image") -> tuple[int, int, int]:
@@ -69,7 +69,7 @@ def header(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "im
     Height and width are as stored: an EXIF turn may still exchange them.
 
     Raises:
-        Failure: as `decode`, but for damage behind the header.
+        StillroomError: as `decode`, but for damage behind the header.
     """
     if isinstance(raw, np.ndarray):
         height, width = raw.shape[:2]
@@ -83,7 +83,7 @@ def upright_size(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str
     """Height and width that the decoded image will have, an EXIF turn taken into account; decodes nothing.
 
     Raises:
-        Failure: as `header`.
+        StillroomError: as `header`.
     """
     if isinstance(raw, np.ndarray):
         return header(raw, max_pixels=max_pixels, name=name)[:2]
@@ -99,13 +99,13 @@ def pixels(raw: bytes | Pixels, *, channels: int, max_pixels: int = MAX_PIXELS, 
     """What a source's `read` gave, as [H, W, C] uint8: decoded if it is a file.
 
     Raises:
-        Failure: as `decode`.
+        StillroomError: as `decode`.
     """
     if isinstance(raw, bytes):
         return decode(raw, channels=channels, max_pixels=max_pixels, name=name)
     header(raw, max_pixels=max_pixels, name=name)
     if raw.dtype != np.uint8 or raw.ndim not in (2, 3) or (raw.ndim == 3 and raw.shape[2] not in (1, 3)):
-        raise Failure("SR-D102", path=name, why=f"expected uint8 [H, W] or [H, W, 1|3], got {raw.dtype} {raw.shape}")
+        raise UnreadableImage(path=name, why=f"expected uint8 [H, W] or [H, W, 1|3], got {raw.dtype} {raw.shape}")
     planes = raw[:, :, None] if raw.ndim == 2 else raw
     if planes.shape[2] == channels:
         return planes
@@ -142,20 +142,20 @@ def numbers(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "m
     """A mask [H, W] uint8, the stored numbers themselves: a palette's colours mean nothing here.
 
     Raises:
-        Failure: SR-D122 colours instead of numbers, or more than 8 bits; else as `decode`.
+        InvalidMask: SR-D122 colours instead of numbers, or more than 8 bits; else as `decode`.
     """
     if isinstance(raw, np.ndarray):
         header(raw, max_pixels=max_pixels, name=name)
         if raw.ndim != 2 or raw.dtype != np.uint8:
-            raise Failure("SR-D122", path=name, why=f"expected uint8 [H, W], got {raw.dtype} {raw.shape}")
+            raise InvalidMask(path=name, why=f"expected uint8 [H, W], got {raw.dtype} {raw.shape}")
         return raw
     image = _open(raw, max_pixels=max_pixels, name=name)
     if image.mode not in ("1", "L", "P"):
         why = f"its pixels are of mode {image.mode}; needed is one number of 8 bits a pixel (mode L or P)"
-        raise Failure("SR-D122", path=name, why=why)
+        raise InvalidMask(path=name, why=why)
     if image.format == "JPEG":
         why = "JPEG changes numbers a little, and a class changed a little is another class"
-        raise Failure("SR-D122", path=name, why=why)
+        raise InvalidMask(path=name, why=why)
     try:
         step = _step_of_grey(image)
         image.load()
@@ -163,7 +163,7 @@ def numbers(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "m
     except MemoryError:
         raise
     except Exception as problem:  # as in `decode`
-        raise Failure("SR-D102", path=name, why=f"Pillow: {problem}") from problem
+        raise UnreadableImage(path=name, why=f"Pillow: {problem}") from problem
 
 
 def _step_of_grey(image: Image.Image) -> int:
@@ -195,16 +195,16 @@ def _open(blob: bytes, *, max_pixels: int, name: str) -> Image.Image:
         _check_size(image.width, image.height, max_pixels, name)
         return image
     if reasons:
-        raise Failure("SR-D102", path=name, why="; ".join(reasons))
+        raise UnreadableImage(path=name, why="; ".join(reasons))
     why = f"it starts with {blob[:12]!r}" if blob else "the file is empty"
-    raise Failure("SR-D103", path=name, bytes=len(blob), why=why)
+    raise NotAnImage(path=name, bytes=len(blob), why=why)
 
 
 def _check_size(width: int, height: int, limit: int, name: str) -> None:
     if width * height > limit:
-        raise Failure("SR-D105", path=name, width=width, height=height, limit=limit)
+        raise TooManyPixels(path=name, width=width, height=height, limit=limit)
     if min(width, height) < 2:
-        raise Failure("SR-D106", path=name, width=width, height=height)
+        raise ImageTooSmall(path=name, width=width, height=height)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 SHOWN = 3
 
@@ -21,7 +21,7 @@ class Finding:
     """
 
     severity: Literal["error", "warning"]
-    failure: Failure
+    failure: StillroomError
 
     @property
     def code(self) -> str:
@@ -29,9 +29,9 @@ class Finding:
         return self.failure.code
 
 
-def warning(code: str, **values: Any) -> Finding:
+def warning(failure: StillroomError) -> Finding:
     """A finding that stops nothing."""
-    return Finding(severity="warning", failure=Failure(code, **values))
+    return Finding(severity="warning", failure=failure)
 
 
 def examples(names: Sequence[str], *, between: str = "; ") -> str:

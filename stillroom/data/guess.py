@@ -5,15 +5,15 @@ from __future__ import annotations
 from inspect import signature
 
 from stillroom.config import plugins
+from stillroom.data.errors import UnknownLayout
 from stillroom.data.sources.source import existing, printable
-from stillroom.errors import Failure
 
 
 def guess(path: str) -> str:
     """The name of the source that fits: a source's own name where it takes no path, else the one whose `fits` says so.
 
     Raises:
-        Failure: SR-D101 no such path, SR-D109 no source fits, or more than one.
+        StillroomError: SR-D101 no such path, SR-D109 no source fits, or more than one.
     """
     sources = {name: plugins.pick("data/sources", name) for name in plugins.choices("data/sources")}
     if path in sources and not signature(sources[path]).parameters:
@@ -30,4 +30,4 @@ def guess(path: str) -> str:
         if fitting
         else "neither class folders with images, nor parquet, idx, COCO or VOC files, nor images at all"
     )
-    raise Failure("SR-D109", path=printable(path), why=why)
+    raise UnknownLayout(path=printable(path), why=why)

@@ -10,10 +10,18 @@ import numpy as np
 
 from stillroom.data.dataset import Dataset
 from stillroom.data.decode import header, pixels, upright_size
+from stillroom.data.errors import (
+    ClassMissingInSplit,
+    DuplicatesAcrossSplits,
+    MissingAnnotationFiles,
+    TooFewClasses,
+    UnlabelledEvaluationImages,
+    UnreadableImage,
+)
 from stillroom.data.finding import Finding, examples, warning
 from stillroom.data.sources.source import Source, content
 from stillroom.data.threads import on_threads
-from stillroom.errors import Failure
+from stillroom.errors import SecurityError, StillroomError
 
 
 def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Finding]:
@@ -56,7 +64,7 @@ def summarise(dataset: Dataset, findings: Iterable[Finding]) -> dict[str, Any]:
 def _partners(source: Source, dataset: Dataset) -> Iterator[Finding]:
     names = getattr(source, "without", [])
     if names:
-        yield warning("SR-D133", count=len(names), kind=dataset.kind, examples=examples(names))
+        yield warning(MissingAnnotationFiles(count=len(names), kind=dataset.kind, examples=examples(names)))
 
 
 def _unjudged(source: Source, dataset: Dataset) -> Iterator[Finding]:
@@ -66,7 +74,7 @@ def _unjudged(source: Source, dataset: Dataset) -> Iterator[Finding]:
         blind = items[dataset.targets.unknown(items)]
         if len(blind):
             values = {"count": len(blind), "split": name, "path": source.name(int(blind[0]))}
-            yield Finding(severity="error", failure=Failure("SR-D141", **values))
+            yield Finding(severity="error", failure=UnlabelledEvaluationImages(**values))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
@@ -74,13 +82,13 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     whole = np.sum(list(counts.values()), axis=0)
     if np.count_nonzero(whole) < dataset.targets.least:
         names = "".join(f": only {dataset.classes[k]!r} has images" for k in np.flatnonzero(whole))
-        failure = Failure("SR-D111", count=int(np.count_nonzero(whole)), names=names)
+        failure = TooFewClasses(count=int(np.count_nonzero(whole)), names=names)
         yield Finding(severity="error" if not whole.any() else "warning", failure=failure)
     for number, name in enumerate(dataset.classes):
         empty = [split for split, found in counts.items() if not found[number]]
         if empty:
             values = {"images": int(whole[number]), "noun": dataset.targets.noun}
-            yield warning("SR-D110", name=name, split=" and ".join(empty), **values)
+            yield warning(ClassMissingInSplit(name=name, split=" and ".join(empty), **values))
 
 
 def _unreadable(
@@ -94,7 +102,7 @@ def _unreadable(
     """Bad images, those met before included; fills in the hash, and the height and width, of each that can be read."""
     limit = dataset.splits["train"].max_pixels
 
-    def one(item: int) -> Failure | None:
+    def one(item: int) -> StillroomError | None:
         name = source.name(item)
         try:
             raw = source.read(item)
@@ -104,7 +112,7 @@ def _unreadable(
             else:
                 header(raw, max_pixels=limit, name=name)
             shapes[item] = upright_size(raw, max_pixels=limit, name=name)
-        except Failure as failure:
+        except StillroomError as failure:
             return failure
         return None
 
@@ -113,9 +121,9 @@ def _unreadable(
     for item in items:
         bad, failure = dataset.ledger.bad.get(item), failures[item]
         if failure is None and bad is not None:
-            failure = Failure("SR-D102", path=bad.path, why=bad.why)
+            failure = UnreadableImage(path=bad.path, why=bad.why)
         if failure is not None:
-            yield Finding(severity="error" if failure.code.startswith("SR-S") else "warning", failure=failure)
+            yield Finding(severity="error" if isinstance(failure, SecurityError) else "warning", failure=failure)
 
 
 def _copies(source: Source, dataset: Dataset, contents: dict[int, bytes]) -> Iterator[Finding]:
@@ -128,4 +136,4 @@ def _copies(source: Source, dataset: Dataset, contents: dict[int, bytes]) -> Ite
     shared = [copies for copies in places.values() if len(copies) > 1]
     if shared:
         pairs = [" = ".join(f"{split}: {source.name(item)}" for split, item in copies.items()) for copies in shared]
-        yield warning("SR-D112", count=len(shared), examples=examples(pairs))
+        yield warning(DuplicatesAcrossSplits(count=len(shared), examples=examples(pairs)))

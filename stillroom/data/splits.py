@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.data.errors import EmptySplit
 from stillroom.data.hash_rng import uniform
-from stillroom.errors import Failure
 
 Numbers = NDArray[np.int64]
 Splits = dict[str, Numbers]
@@ -32,7 +32,7 @@ def complete(labels: Numbers, given: Splits, *, val: float = 0.15, test: float =
 
     Raises:
         ValueError: item numbers out of range, an item in two splits.
-        Failure: SR-D115, a split would be empty: too few images, or shares that leave nothing.
+        EmptySplit: SR-D115, a split would be empty: too few images, or shares that leave nothing.
     """
     found = {name: np.unique(items).astype(np.int64) for name, items in given.items() if len(items)}
     _check(found, given, len(labels))
@@ -49,7 +49,7 @@ def complete(labels: Numbers, given: Splits, *, val: float = 0.15, test: float =
     result = {"train": np.setdiff1d(train, found["val"]), "val": found["val"], "test": found["test"]}
     for name, items in result.items():
         if not len(items):
-            raise Failure("SR-D115", split=name, images=len(labels), classes=len(np.unique(labels)))
+            raise EmptySplit(split=name, images=len(labels), classes=len(np.unique(labels)))
     return result
 
 

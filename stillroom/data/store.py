@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillroom.data.decode import fit, pixels, stretch
+from stillroom.data.errors import NoImages, TooManyBadImages
 from stillroom.data.sources.source import Numbers, Source
 from stillroom.data.targets.of import targets_of
 from stillroom.data.targets.target import Target, Targets
 from stillroom.data.threads import on_threads
-from stillroom.errors import Failure
+from stillroom.errors import SecurityError, StillroomError
 from stillroom.io.files import write
 
 
@@ -54,11 +55,11 @@ class Ledger:
         self.bad: dict[int, Bad] = {}
         self._lock = threading.Lock()
 
-    def add(self, split: str, failures: Iterable[tuple[int, Failure]]) -> None:
+    def add(self, split: str, failures: Iterable[tuple[int, StillroomError]]) -> None:
         """Notes images of a split as bad and writes the list.
 
         Raises:
-            Failure: SR-D107, there are more than the limit now.
+            TooManyBadImages: SR-D107, there are more than the limit now.
         """
         with self._lock:
             before = len(self.bad)
@@ -72,7 +73,7 @@ class Ledger:
         if len(self.bad) > self.max_bad * self.total:
             first = "\n         ".join(f"{bad.code} {bad.path}: {bad.why}" for bad in list(self.bad.values())[:3])
             listed = "the files named above" if self.path is None else str(self.path)
-            raise Failure("SR-D107", count=len(self.bad), total=self.total, limit=self.max_bad, first=first, csv=listed)
+            raise TooManyBadImages(count=len(self.bad), total=self.total, limit=self.max_bad, first=first, csv=listed)
 
     def _write(self) -> None:
         if self.path is None:
@@ -84,9 +85,9 @@ class Ledger:
         write(self.path, text.getvalue())
 
 
-def raise_if_unsafe(failure: Failure) -> None:
+def raise_if_unsafe(failure: StillroomError) -> None:
     """Raises what is an attack rather than a bad image: that is never just left out."""
-    if failure.code.startswith("SR-S"):
+    if isinstance(failure, SecurityError):
         raise failure
 
 
@@ -152,7 +153,7 @@ class Split:
         """Images [n, C, H, W] uint8 with their target (see `stillroom.types.Kind`) and item numbers [n].
 
         Raises:
-            Failure: SR-D107, more bad images than allowed.
+            TooManyBadImages: SR-D107, more bad images than allowed.
         """
         self._prepare()
         kept = self._kept[rows] if self._kept is not None else self._read_or_replace(np.asarray(rows))
@@ -203,14 +204,14 @@ class Split:
         for step in range(len(self.listed)):
             if good((row + step) % len(self.listed)):
                 return (row + step) % len(self.listed)
-        raise Failure("SR-D108", path=self._source.name(int(self.listed[0])), why=f"none in {self.name} can be read")
+        raise NoImages(path=self._source.name(int(self.listed[0])), why=f"none in {self.name} can be read")
 
     def _decode(self, items: Numbers) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Images [n, C + planes, H, W] and whether each could be read; what could not goes into the ledger."""
         channels, size = self._source.channels, self._size
         images = np.zeros((len(items), channels + self.targets.planes, size, size), dtype=np.uint8)
         shaped = stretch if self.targets.stretch else fit
-        failures: list[tuple[int, Failure]] = []
+        failures: list[tuple[int, StillroomError]] = []
 
         def one(place: int) -> bool:
             item = int(items[place])
@@ -220,7 +221,7 @@ class Split:
             try:
                 image = pixels(self._source.read(item), channels=channels, max_pixels=self.max_pixels, name=name)
                 images[place, channels:] = self.targets.draw(item, shape=image.shape[:2], size=size)
-            except Failure as failure:
+            except StillroomError as failure:
                 raise_if_unsafe(failure)
                 failures.append((item, failure))
                 return False

@@ -85,7 +85,7 @@ def plan(recipe: Recipe, *, engine: Engine, signals: Signals, compile: bool = Fa
         compile: whether the student is timed compiled too, which takes a minute.
 
     Raises:
-        Failure: what would stop the run, before it has cost anything.
+        StillroomError: what would stop the run, before it has cost anything.
     """
     recipe, data, task = build.build_data_and_task(recipe)
     stages = Stages(recipe, data, task, RunDir(Path(recipe.name), writes=False), engine, signals, lambda *_: None)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stillroom.data.dataset import Split
 from stillroom.data.loader import in_order
-from stillroom.errors import Failure
+from stillroom.diagnostics.errors import NoGradient, TeacherNotFrozen, UnusedMethodParameters
 from stillroom.methods.method import Method
 from stillroom.metrics.measurement import wilson
 from stillroom.models.network import IMAGENET, Network
@@ -56,13 +56,13 @@ def terms(learner: Distiller, heard: Output | None, batch: Batch) -> list[Term]:
     """Each loss and what it does to the student, half-way through the run, where warm-ups are over.
 
     Raises:
-        Failure: SR-M331 a loss does not reach the student.
+        NoGradient: SR-M331 a loss does not reach the student.
     """
     student, weights, found = list(learner.student.parameters()), learner.weights(0.5), []
     for name, value in learner(batch, heard, 0.5).items():
         pull = float(gradient_length(value, student))
         if not 0 < pull < float("inf"):
-            raise Failure("SR-M331", term=name, value=value.item(), length=pull)
+            raise NoGradient(term=name, value=value.item(), length=pull)
         found.append(Term(name, value.item(), weights[label_of(name)], pull))
     return found
 
@@ -71,7 +71,7 @@ def teacher(frozen: FrozenTeacher, batch: Batch, heard: Output) -> str:
     """That the teacher is a teacher: in inference mode, without gradient, the same after it has spoken.
 
     Raises:
-        Failure: SR-T320 it is not.
+        TeacherNotFrozen: SR-T320 it is not.
     """
     before = {name: value.clone() for name, value in frozen.network.state_dict().items()}
     again = frozen((batch.images,), batch.keys, tuple(heard.taps))
@@ -84,7 +84,7 @@ def teacher(frozen: FrozenTeacher, batch: Batch, heard: Output) -> str:
     }
     wrong = [fault for fault, found in faults.items() if found]
     if wrong:
-        raise Failure("SR-T320", problem="; ".join(wrong))
+        raise TeacherNotFrozen(problem="; ".join(wrong))
     return "in inference mode, without gradient; it says the same twice, and speaking leaves it as it was"
 
 
@@ -92,7 +92,7 @@ def own_parts(learner: Distiller, state: State, heard: Output | None, batch: Bat
     """What methods learn beside the student: whether the optimiser and the clipping know it, and a step moves it.
 
     Raises:
-        Failure: SR-T321 a part is never trained.
+        UnusedMethodParameters: SR-T321 a part is never trained.
     """
     known = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     clipped = {id(p) for p in learner.parameters()}
@@ -108,7 +108,7 @@ def own_parts(learner: Distiller, state: State, heard: Output | None, batch: Bat
             if id(p) not in known or id(p) not in clipped or grad is None
         ]
         if still:
-            raise Failure("SR-T321", method=label, parts=", ".join(still))
+            raise UnusedMethodParameters(method=label, parts=", ".join(still))
         count = sum(p.numel() for p in parts.values())
         yield f"{label}: {count:,} weights of its own, in the optimiser, clipped with the student, reached by the loss"
 

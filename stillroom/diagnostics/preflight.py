@@ -34,7 +34,7 @@ def preflight(recipe: Recipe) -> dict[str, Any]:
     """Subject -> what was found, a line or a list of lines.
 
     Raises:
-        Failure: what would stop the run, before it has cost anything.
+        StillroomError: what would stop the run, before it has cost anything.
     """
     recipe, data, task = build.build_data_and_task(recipe)
     pixels = sampling.pixel_statistics(data.splits["train"])
@@ -85,7 +85,7 @@ def _then(recipe: Recipe) -> dict[str, Any]:
     """What becomes of the student once it is taught; whether all that this takes is installed.
 
     Raises:
-        Failure: as `proof.ready`.
+        StillroomError: as `proof.ready`.
     """
     export.check_available(recipe)
     chosen = "chosen by measuring, see `stillroom plan`" if recipe.target and not recipe.compress else None
@@ -108,7 +108,7 @@ def _distillation(
     """Whether distillation is really on: the pairs, the losses on one real batch, and what `vitals` measures.
 
     Raises:
-        Failure: SR-M331, SR-T320, SR-T321: it would not be.
+        StillroomError: SR-M331, SR-T320, SR-T321: it would not be.
     """
     split, frozen = data.splits["train"], build.freeze(recipe, whole, torch.device("cpu"))
     taught = method_setup.build_methods(

@@ -20,13 +20,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stillroom.config.schema import Training
+from stillroom.distributed.errors import BatchNotDivisible
 from stillroom.distributed.launch import launched
 from stillroom.distributed.peers import Peers
 from stillroom.distributed.precision import deterministic
 from stillroom.distributed.standstill import Pace
 from stillroom.distributed.sync_batchnorm import convert_sync_batchnorm
 from stillroom.distributed.watch import Watch
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit
 
 try:
     from lightning_fabric import Fabric
@@ -50,7 +51,7 @@ class Engine:
         end: says how it ended and gives the exit code, for when another process has failed and the main thread can't.
 
     Raises:
-        Failure: SR-R522 torchrun or srun have started another number.
+        DeviceCountMismatch: SR-R522 torchrun or srun have started another number.
     """
 
     def __init__(self, devices: int | Literal["auto"] = "auto", *, end: Callable[[Exception], int] = say):
@@ -82,7 +83,7 @@ class Engine:
             folder: the run's, on a disk that all machines share.
 
         Raises:
-            Failure: SR-R510, SR-R524 for the folder; SR-R520, SR-R521 another process failed, see `Watch`.
+            StillroomError: SR-R510, SR-R524 for the folder; SR-R520, SR-R521 another process failed, see `Watch`.
         """
         if self.world == 1:
             yield
@@ -95,7 +96,7 @@ class Engine:
         """Make sure that the processes can share every training's batches; `trainings` are by their recipe sections.
 
         Raises:
-            Failure: SR-R523 they can't.
+            BatchNotDivisible: SR-R523 they can't.
         """
         for section, one in trainings.items():
             parts = self.world * one.accumulate
@@ -104,7 +105,7 @@ class Engine:
                 said += f" in {one.accumulate} micro-batches each" if one.accumulate > 1 else ""
                 near = [n for n in (one.batch // parts * parts, -(-one.batch // parts) * parts) if n]
                 values = {"section": section, "batch": one.batch, "parts": said}
-                raise Failure("SR-R523", **values, near=" or ".join(map(str, near)))
+                raise BatchNotDivisible(**values, near=" or ".join(map(str, near)))
 
     def shard(self, network: nn.Module) -> nn.Module:
         """`network`, which teaches and does not learn, with its weights spread over the processes: see `sharding`."""

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from stillroom.errors import Exit, Failure
+from stillroom.distributed.errors import DeviceCountMismatch, ProcessEnded, UnequalMachines
+from stillroom.errors import Exit
 
 POLL = 0.5  # seconds between two looks at parent or children
 PATIENCE = 20.0  # seconds that a process has to end by itself when one of its family has ended
@@ -29,14 +30,14 @@ def launched(devices: int | Literal["auto"], available: int) -> tuple[int, int]:
         available: accelerators of this machine, 1 if there are none.
 
     Raises:
-        Failure: SR-R522 the user wants another number than were started; SR-R525 machines have unequally many.
+        StillroomError: SR-R522 the user wants another number than were started; SR-R525 machines have unequally many.
     """
     starter, world, here = _started()
     if starter:
         if devices not in ("auto", here):
-            raise Failure("SR-R522", devices=devices, starter=starter, here=here)
+            raise DeviceCountMismatch(devices=devices, starter=starter, here=here)
         if world % here:
-            raise Failure("SR-R525", starter=starter, world=world, here=here)
+            raise UnequalMachines(starter=starter, world=world, here=here)
         return here, world // here
     count = available if devices == "auto" else devices
     if count > 1:
@@ -101,7 +102,7 @@ def _leave_with_children(children: list[subprocess.Popen[bytes]]) -> None:
     time.sleep(PATIENCE)
     code = children[ended[0] - 1].returncode
     why, fix = f"it ended with exit code {code} before the processes had met", "give the same command again"
-    print(Failure("SR-R520", rank=ended[0], world=len(children) + 1, words=" early", why=why, fix=fix), file=sys.stderr)
+    print(ProcessEnded(rank=ended[0], world=len(children) + 1, words=" early", why=why, fix=fix), file=sys.stderr)
     for child in children:
         child.kill()
     os._exit(Exit.RESOURCES)

@@ -20,7 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from stillroom.errors import Failure
+from stillroom.distributed.errors import FolderNotShared
+from stillroom.io.errors import RunFolderLocked
 
 POLL = 0.5  # seconds between two looks at the others
 HEARING = 5.0  # seconds that others get: to leave, or to say why they failed
@@ -35,7 +36,7 @@ class Peers:
         world: how many there are.
 
     Raises:
-        Failure: SR-R510 a process of another run has this one's file.
+        RunFolderLocked: SR-R510 a process of another run has this one's file.
     """
 
     def __init__(self, folder: Path, rank: int, world: int):
@@ -49,7 +50,7 @@ class Peers:
         while not _locked(self._file, fcntl.LOCK_EX):  # one of an earlier run may still be leaving
             if time.monotonic() > deadline:
                 self._file.close()
-                raise Failure("SR-R510", folder=folder, holder=f"pid {self.words(rank).get('pid', '?')}")
+                raise RunFolderLocked(folder=folder, holder=f"pid {self.words(rank).get('pid', '?')}")
             time.sleep(POLL / 5)
         self.say()
 
@@ -61,14 +62,14 @@ class Peers:
         """Make sure that the others' files, which they have written by now, are here too.
 
         Raises:
-            Failure: SR-R524 one is not: its machine has another disk.
+            FolderNotShared: SR-R524 one is not: its machine has another disk.
         """
         deadline = time.monotonic() + 2 * HEARING  # a shared disk may take a while
         for other in self.others:
             while not self.words(other):
                 if time.monotonic() > deadline:
                     host = self._said["host"]
-                    raise Failure("SR-R524", rank=self.rank, host=host, other=other, folder=self.folder)
+                    raise FolderNotShared(rank=self.rank, host=host, other=other, folder=self.folder)
                 time.sleep(POLL / 5)
 
     def say(self, **more: Any) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from stillroom.distributed.errors import ProcessStalled
 from stillroom.distributed.peers import HEARING, POLL, Peers
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 PATIENCE = "STILLROOM_PATIENCE"
 """The environment's word for the seconds that a pass may take, 15 where it says nothing."""
@@ -73,7 +74,7 @@ class Standstill:
         self._peers, self._pace, self._thread = peers, pace, threading.current_thread()
         self._since: float | None = None
 
-    def look(self) -> Failure | None:
+    def look(self) -> StillroomError | None:
         """SR-R521 with who keeps the others waiting; None while nobody waits too long, or whoever is at work may be.
 
         Process 0 finds it out, another only where process 0 says nothing. To be asked every `POLL` seconds.
@@ -94,7 +95,7 @@ class Standstill:
             return self._failure(0, late) if late and stands[0] is None and waited > HEARING + 2 * POLL else None
         return self._whose({0: own} | stands, silent=waited > HEARING) if waited > 4 * POLL else None
 
-    def _whose(self, stands: dict[int, Any], *, silent: bool) -> Failure | None:
+    def _whose(self, stands: dict[int, Any], *, silent: bool) -> StillroomError | None:
         """The process at fault, if any; who is `silent` counts."""
         found = [rank for rank, one in stands.items() if one and one["inside"] and not one["waits"]]
         if not found and silent:
@@ -105,9 +106,9 @@ class Standstill:
             return None
         return self._failure(found[0], max(one["late"] for one in stands.values() if one), stands[found[0]])
 
-    def _failure(self, rank: int, seconds: float, stands: Any = None) -> Failure:
+    def _failure(self, rank: int, seconds: float, stands: Any = None) -> StillroomError:
         place = stands["place"] if stands else "it does not say where"
-        return Failure("SR-R521", rank=rank, world=self._peers.world, place=place, seconds=f"{seconds:.0f}")
+        return ProcessStalled(rank=rank, world=self._peers.world, place=place, seconds=f"{seconds:.0f}")
 
 
 def _place(frame: FrameType) -> dict[str, Any]:

@@ -23,14 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stillroom.distributed.errors import ProcessEnded, ProcessStalled
 from stillroom.distributed.peers import HEARING, POLL, Peers
 from stillroom.distributed.standstill import Pace, Standstill
-from stillroom.errors import Exit, Failure, Stopped
+from stillroom.errors import Exit, StillroomError, Stopped
 from stillroom.io.run_dir import RunDir
 
 log = logging.getLogger("stillroom")
 
-ELSEWHERE = ("SR-R520", "SR-R521")  # what is said of another process
+ELSEWHERE = (ProcessEnded, ProcessStalled)  # what is said of another process
 AGAIN = "mend the cause and give the same command again: it goes on from there, with as many processes as there are"
 
 
@@ -46,7 +47,7 @@ class Watch:
     def __init__(self, peers: Peers, pace: Pace, end: Callable[[Exception], int]):
         self._peers, self._standstill, self._end = peers, Standstill(peers, pace), end
         self._ending = threading.Lock()  # taken once, by the thread that ends this process's part
-        self._found: Failure | Stopped | None = None
+        self._found: StillroomError | Stopped | None = None
 
     @contextmanager
     def open(self, barrier: Callable[[], None]) -> Iterator[None]:
@@ -56,8 +57,8 @@ class Watch:
             barrier: waits for all of them.
 
         Raises:
-            Failure: SR-R520, SR-R521 another process failed first, with its exit code; and whatever the block raises.
-                `told` where another process says it.
+            StillroomError: SR-R520, SR-R521 another process failed first, with its exit code; and whatever the block
+                raises. `told` where another process says it.
         """
         try:
             barrier()  # what an earlier run left in the files is gone
@@ -80,7 +81,7 @@ class Watch:
             found = self._trouble() or self._standstill.look()
             if found is None or (isinstance(found, Stopped) and self._peers.rank == 0):
                 continue  # whoever was asked to stop has left in order, and process 0 may still be saving
-            if getattr(found, "code", "") == "SR-R521":
+            if isinstance(found, ProcessStalled):
                 self._found = found
                 self._part(found)
             # Where the main thread waits for one that has ended, its connection breaks, and it leaves in order.
@@ -88,7 +89,7 @@ class Watch:
             if self._ending.acquire(blocking=False):
                 os._exit(self._end(self._take_leave(found)))
 
-    def _trouble(self) -> Failure | Stopped | None:
+    def _trouble(self) -> StillroomError | Stopped | None:
         """What another process ended with, if not well."""
         for other in self._peers.watched:
             gone, words = self._peers.gone(other), self._peers.words(other)  # in this order: words come before death
@@ -100,8 +101,8 @@ class Watch:
                 return self._of(other, Exit.RESOURCES, words=" without a word", why=why, fix=fix)
         return None
 
-    def _of(self, rank: int, exit: Exit, **values: Any) -> Failure:
-        failure = Failure("SR-R520", rank=rank, world=self._peers.world, **values)
+    def _of(self, rank: int, exit: Exit, **values: Any) -> StillroomError:
+        failure = ProcessEnded(rank=rank, world=self._peers.world, **values)
         failure.exit = exit
         return failure
 
@@ -114,7 +115,7 @@ class Watch:
                 signal.signal(number, handler)
         return self._take_leave(found or problem)
 
-    def _cause(self, problem: Exception) -> Failure | Stopped | None:
+    def _cause(self, problem: Exception) -> StillroomError | Stopped | None:
         """What happened elsewhere that `problem` may follow from.
 
         A broken connection is a RuntimeError. Launchers ask the others to stop when one has died.
@@ -132,15 +133,15 @@ class Watch:
         if told.told:
             return told
         run = RunDir(self._peers.folder)
-        if getattr(problem, "code", "") in ELSEWHERE and run.info:
+        if isinstance(problem, ELSEWHERE) and run.info:
             run.note(status="failed", exit_code=int(told.exit), resumable=True)
         return problem
 
-    def _part(self, problem: Exception) -> Failure | Stopped:
+    def _part(self, problem: Exception) -> StillroomError | Stopped:
         """Tell it to the others, and see them off; the problem as they tell it."""
         told = self._as_told(problem)
         words: dict[str, Any] = {"exit": int(told.exit), "stopped": isinstance(told, Stopped)}
-        if isinstance(told, Failure):
+        if isinstance(told, StillroomError):
             words |= {"code": told.code, "values": told.values, "trace": traceback.format_exception(problem)}
         self._peers.say(**words)
         told.told = not self._speaks(told)
@@ -148,22 +149,22 @@ class Watch:
             self._peers.see_off(self._peers.others)
         return told
 
-    def _speaks(self, told: Failure | Stopped) -> bool:
+    def _speaks(self, told: StillroomError | Stopped) -> bool:
         """Whether this is the process that says it to people: process 0, or the next one where that can't."""
         if self._peers.rank == 0:
             return True
-        accused = isinstance(told, Failure) and told.values["rank"] == 0
+        accused = isinstance(told, StillroomError) and told.values["rank"] == 0
         return self._peers.rank == 1 and accused and "exit" not in self._peers.words(0)
 
-    def _as_told(self, problem: Exception) -> Failure | Stopped:
+    def _as_told(self, problem: Exception) -> StillroomError | Stopped:
         """A problem as the other processes tell it."""
         if isinstance(problem, Stopped):
             return problem
-        if not isinstance(problem, Failure):
+        if not isinstance(problem, StillroomError):
             last = traceback.extract_tb(problem.__traceback__)[-1]
             words, why = f": {type(problem).__name__}: {problem}", f"{Path(last.filename).name}, line {last.lineno}"
             return self._of(self._peers.rank, Exit.FAILED, words=words, why=why, fix=AGAIN)
-        if problem.code in ELSEWHERE:
+        if isinstance(problem, ELSEWHERE):
             return problem
         words = f": {problem.code} {problem.what}"
         return self._of(self._peers.rank, problem.exit, words=words, why=problem.why, fix=problem.fix)
@@ -179,12 +180,12 @@ class Watch:
             time.sleep(POLL / 5)
 
 
-def _repeated(words: dict[str, Any]) -> Failure | Stopped:
+def _repeated(words: dict[str, Any]) -> StillroomError | Stopped:
     """What another process has said, as a problem of this one."""
     if words["stopped"]:
         return Stopped(Exit(words["exit"]))
     log.debug("%s", "".join(words["trace"]))
-    failure = Failure(words["code"], **words["values"])
+    failure = next(kind for kind in ELSEWHERE if kind.code == words["code"])(**words["values"])
     failure.exit = Exit(words["exit"])
     return failure
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export.file import first_line, quiet, refusal
 from stillroom.io.files import disk_errors
+from stillroom.models._onnx_errors import ModelOpenFailed
 
 
 def calibrating(bits: int, calibration: Iterable[Tensor]) -> list[Tensor]:
@@ -30,12 +31,13 @@ def writing(target: str, path: Path) -> Iterator[None]:
     """Around the tools that write a file.
 
     Raises:
-        Failure: as it comes from inside; SR-R501, the disk is full; SR-X730 or SR-X703 for whatever else goes wrong.
+        StillroomError: as it comes from inside; SR-R501, the disk is full; SR-X730 or SR-X703 for whatever else goes
+            wrong.
     """
     try:
         with quiet(), disk_errors(path):
             yield
-    except Failure:
+    except StillroomError:
         raise
     except Exception as problem:
         raise refusal(target, path, problem) from problem
@@ -46,11 +48,11 @@ def opening(runtime: str, path: Path) -> Iterator[None]:
     """Around a runtime that opens a file.
 
     Raises:
-        Failure: as it comes from inside; SR-X704 for whatever else goes wrong.
+        StillroomError: as it comes from inside; SR-X704 for whatever else goes wrong.
     """
     try:
         yield
-    except Failure:
+    except StillroomError:
         raise
     except Exception as problem:
-        raise Failure("SR-X704", runtime=runtime, path=path, problem=first_line(problem)) from problem
+        raise ModelOpenFailed(runtime=runtime, path=path, problem=first_line(problem)) from problem

@@ -10,7 +10,7 @@ import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from stillroom.errors import Failure
+from stillroom.export._errors import TooFewLinearWeights
 
 GROUP = 32
 """Inputs that share a scale, where the network's weights lie on no grid."""
@@ -35,7 +35,7 @@ def quantize(
         floats: names of those that stay as they are.
 
     Raises:
-        Failure: SR-X720, so few weights are in linear layers that the file would hardly be smaller.
+        TooFewLinearWeights: SR-X720, so few weights are in linear layers that the file would hardly be smaller.
     """
     model = onnx.load(source)
     _as_products(model)
@@ -50,7 +50,7 @@ def quantize(
     ]
     share = sum(sizes[name] for name in {node.input[1] for node in chosen}) / max(1, sum(sizes.values()))
     if share < WORTH:
-        raise Failure("SR-X720", share=share, path=target)
+        raise TooFewLinearWeights(share=share, path=target)
     left = {node.name for node in model.graph.node} - {node.name for node in chosen}
     quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=group, is_symmetric=True, nodes_to_exclude=left)
     quantizer.process()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.export._errors import OutputMismatch, PreprocessingMismatch
 from stillroom.metrics.measurement import Measurement
 
 
@@ -52,7 +53,7 @@ class Verification:
             found["max_difference"] = Measurement(value=self.max_difference, n=self.figure.n, how=how)
         return found
 
-    def failure(self, path: Path) -> Failure:
+    def failure(self, path: Path) -> StillroomError:
         """The error to raise when `passed` is false."""
         agreed, images = f"agreement {self.agreement:.1%}", f"on {self.figure.n} images"
         apart = "" if self.max_difference is None else f"max abs Δp {self.max_difference:.2g}"
@@ -61,8 +62,8 @@ class Verification:
         else:
             problem = f"{apart} > {self.tolerance:g} {images} ({agreed})"
         if self.cause:
-            return Failure("SR-X741", problem=problem, cause=self.cause, path=path)
-        return Failure("SR-X701", problem=problem, path=path)
+            return PreprocessingMismatch(problem=problem, cause=self.cause, path=path)
+        return OutputMismatch(problem=problem, path=path)
 
 
 def settle(path: Path, verification: Verification, companions: Sequence[str] = ()) -> Path:

@@ -17,9 +17,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.export import file
 from stillroom.export._around import calibrating, opening, writing
+from stillroom.export._errors import UnsupportedBits, UnsupportedOperator
 from stillroom.export.file import ExportWrapper, RuntimeModel, quiet, require
 from stillroom.io.files import temporary
 from stillroom.tasks.task import Task
@@ -57,13 +57,13 @@ def executorch(
 
     Raises:
         ValueError: `bits` is none of 32, 8 and 4, or there is nothing to calibrate 8 bits on.
-        Failure: SR-X702, the package is missing; SR-X731, 4 bits; SR-X730, an operator that the runtime has not got;
-            SR-X703, the network can't be exported; SR-R501, the disk is full.
+        StillroomError: SR-X702, the package is missing; SR-X731, 4 bits; SR-X730, an operator that the runtime has not
+            got; SR-X703, the network can't be exported; SR-R501, the disk is full.
     """
     path = Path(path)
     if bits == 4:
         problem = "the quantiser for XNNPACK, which computes its files, stores weights in 8 bits, whatever their range"
-        raise Failure("SR-X731", target="executorch", bits=bits, problem=problem, path=path)
+        raise UnsupportedBits(target="executorch", bits=bits, problem=problem, path=path)
     if bits not in (32, 8):
         raise ValueError(f"bits is 32, 8 or 4, not {bits}")
     batches = calibrating(bits, calibration)
@@ -79,7 +79,7 @@ def ready() -> None:
     """Say at once what would be missing in the end.
 
     Raises:
-        Failure: SR-X702, a package is missing.
+        ExportPackagesMissing: SR-X702, a package is missing.
     """
     require("executorch", "executorch")
 
@@ -156,7 +156,7 @@ def load(path: Path, *, threads: int | None = None) -> Program:
         threads: threads to compute with; None takes every core this process may use. Times want 1.
 
     Raises:
-        Failure: SR-X702, executorch is missing; SR-X704, it refuses the file.
+        StillroomError: SR-X702, executorch is missing; SR-X704, it refuses the file.
     """
     return Program(path, threads=threads)
 
@@ -213,5 +213,5 @@ def _program(speech: nn.Module, example: Tensor, batches: list[Tensor], said: di
         for operator in plan.operators:
             name = f"{operator.name}.{operator.overload}" if operator.overload else operator.name
             if name not in there:
-                raise Failure("SR-X730", target="executorch", operator=name, path=path)
+                raise UnsupportedOperator(target="executorch", operator=name, path=path)
     return bytes(program.buffer)

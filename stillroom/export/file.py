@@ -33,7 +33,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.export._errors import ExportFailed, ExportPackagesMissing, UnsupportedOperator
 from stillroom.export._resize import PlainResize
 from stillroom.models.network import Network
 from stillroom.tasks.task import Task
@@ -170,12 +171,12 @@ def unsupported(problem: BaseException) -> str | None:
     return None
 
 
-def refusal(target: str, path: Path, problem: Exception) -> Failure:
+def refusal(target: str, path: Path, problem: Exception) -> StillroomError:
     """What to raise from an exporter's error: SR-X730 where an operator is missing, SR-X703 for all else."""
     operator = unsupported(problem)
     if operator:
-        return Failure("SR-X730", target=target, operator=operator, path=path)
-    return Failure("SR-X703", target=target, path=path, problem=first_line(problem))
+        return UnsupportedOperator(target=target, operator=operator, path=path)
+    return ExportFailed(target=target, path=path, problem=first_line(problem))
 
 
 class ExportWrapper(nn.Module):
@@ -210,11 +211,11 @@ def require(target: str, *packages: str) -> None:
     """Refuse, before any work is done, when a package that `target` needs is not installed.
 
     Raises:
-        Failure: SR-X702 names the packages.
+        ExportPackagesMissing: SR-X702 names the packages.
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise Failure("SR-X702", target=target, packages=" ".join(missing))
+        raise ExportPackagesMissing(target=target, packages=" ".join(missing))
 
 
 @contextmanager

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.export._around import calibrating, opening, writing
+from stillroom.export._errors import LiteRTConverterMissing, UnsupportedBits
 from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, require
 from stillroom.io.files import scratch, temporary
 from stillroom.models.network import Network
@@ -72,13 +72,13 @@ def litert(
 
     Raises:
         ValueError: `bits` is none of these, or there is nothing to calibrate 8 bits on.
-        Failure: SR-X732, there is no converter; SR-X730, LiteRT has no such operator; SR-X731, 4 bits; SR-X703, the
-            network can't be exported; SR-R501, the disk is full.
+        StillroomError: SR-X732, there is no converter; SR-X730, LiteRT has no such operator; SR-X731, 4 bits; SR-X703,
+            the network can't be exported; SR-R501, the disk is full.
     """
     path = Path(path)
     if bits == 4:
         problem = "its quantiser knows four bits with one scale for a whole channel only, which is too coarse"
-        raise Failure("SR-X731", target="litert", bits=bits, problem=problem, path=path)
+        raise UnsupportedBits(target="litert", bits=bits, problem=problem, path=path)
     if bits not in (32, 8):
         raise ValueError(f"bits is 32 or 8, not {bits}")
     batches = calibrating(bits, calibration)
@@ -104,7 +104,7 @@ def ready() -> None:
     """Say at once what would be missing in the end.
 
     Raises:
-        Failure: SR-X702, the runtime is missing; SR-X732, there is no converter.
+        StillroomError: SR-X702, the runtime is missing; SR-X732, there is no converter.
     """
     require("litert", "ai_edge_litert")
     converter()
@@ -144,7 +144,7 @@ def load(path: Path, *, threads: int | None = None) -> Interpreter:
         threads: threads to compute with; None takes every core this process may use. Times want 1.
 
     Raises:
-        Failure: SR-X702, the runtime is missing; SR-X704, it refuses the file.
+        StillroomError: SR-X702, the runtime is missing; SR-X704, it refuses the file.
     """
     return Interpreter(path, threads=threads)
 
@@ -153,7 +153,7 @@ def converter() -> str:
     """The Python that has the converter.
 
     Raises:
-        Failure: SR-X732, there is none.
+        LiteRTConverterMissing: SR-X732, there is none.
     """
     named = os.environ.get("STILLROOM_LITERT")
     if named and os.access(named, os.X_OK):
@@ -161,7 +161,7 @@ def converter() -> str:
     if not named and find_spec("litert_torch"):
         return sys.executable
     problem = f"STILLROOM_LITERT={named} can't be run" if named else "STILLROOM_LITERT is not set"
-    raise Failure("SR-X732", problem=problem, pins=PINS)
+    raise LiteRTConverterMissing(problem=problem, pins=PINS)
 
 
 @contextmanager

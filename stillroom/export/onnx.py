@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.export._around import calibrating, opening, writing
 from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, pair, require
 from stillroom.io.files import scratch, temporary
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric
+from stillroom.models._onnx_errors import ExternalTensorData
 from stillroom.models.network import Network
 from stillroom.models.surgery import grid
 from stillroom.tasks.task import Task
@@ -58,8 +58,8 @@ def onnx(
 
     Raises:
         ValueError: `bits` is none of 32, 8 and 4, there is nothing to calibrate 8 bits on, or no method of that name.
-        Failure: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-X720, it has hardly any
-            weights for 4 bits; SR-R501, the disk is full.
+        StillroomError: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-X720, it has hardly
+            any weights for 4 bits; SR-R501, the disk is full.
     """
     if bits not in (32, 8, 4):
         raise ValueError(f"bits is 32, 8 or 4, not {bits}")
@@ -87,7 +87,7 @@ def ready() -> None:
     """Say at once what would be missing in the end.
 
     Raises:
-        Failure: SR-X702, a package is missing.
+        ExportPackagesMissing: SR-X702, a package is missing.
     """
     require("onnx", "onnx", "onnxscript", "onnxruntime")
 
@@ -112,7 +112,7 @@ class Session(RuntimeModel):
         with opening("onnxruntime", path):
             outside = _graph.external(self.path)
             if outside:
-                raise Failure("SR-S212", path=path, tensor=outside[0][0], outside=outside[0][1])
+                raise ExternalTensorData(path=path, tensor=outside[0][0], outside=outside[0][1])
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.facts = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
@@ -131,7 +131,7 @@ def load(path: Path, *, threads: int | None = None) -> Session:
         threads: threads to compute with; None takes every core this process may use. Times want 1.
 
     Raises:
-        Failure: SR-X702, onnxruntime is missing; SR-X704, it refuses the file; SR-S212, the file reads others.
+        StillroomError: SR-X702, onnxruntime is missing; SR-X704, it refuses the file; SR-S212, the file reads others.
     """
     return Session(path, threads=threads)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export._around import opening, writing
 from stillroom.export.file import RuntimeModel, quiet, require
 from stillroom.export.onnx import onnx
@@ -68,8 +68,8 @@ def openvino(
 
     Raises:
         ValueError: `path` does not end in `.xml`, or what `onnx` raises.
-        Failure: SR-X702, a package is missing; SR-X730, OpenVINO has no such operator; SR-X703, the network can't be
-            exported; SR-R501, the disk is full; what else `onnx` raises.
+        StillroomError: SR-X702, a package is missing; SR-X730, OpenVINO has no such operator; SR-X703, the network
+            can't be exported; SR-R501, the disk is full; what else `onnx` raises.
     """
     path = Path(path)
     if path.suffix != SUFFIXES[0]:
@@ -81,9 +81,9 @@ def openvino(
         asked: dict[str, Any] = {"example": example, "classes": classes, "bits": bits, "task": task}
         try:
             found = onnx(network, folder / "network.onnx", calibration=calibration, base=source, **asked)
-        except Failure as failure:  # tells of a file that nobody asked for
+        except StillroomError as failure:  # tells of a file that nobody asked for
             values = failure.values | {"target": name, "path": path}
-            raise Failure(failure.code, **values) from failure.__cause__
+            raise type(failure)(**values) from failure.__cause__
         # The graph takes its place last, so that whoever sees it finds the weights.
         with temporary(path) as draft, temporary(path.with_suffix(SUFFIXES[1])), writing(name, path):
             _convert(found, draft)
@@ -94,7 +94,7 @@ def ready() -> None:
     """Say at once what would be missing in the end.
 
     Raises:
-        Failure: SR-X702, a package is missing.
+        ExportPackagesMissing: SR-X702, a package is missing.
     """
     require("openvino", "openvino")
 
@@ -128,7 +128,7 @@ def load(path: Path, *, threads: int | None = None) -> Compiled:
         threads: threads to compute with; None takes every core this process may use. Times want 1.
 
     Raises:
-        Failure: SR-X702, OpenVINO is missing; SR-X704, it refuses the file.
+        StillroomError: SR-X702, OpenVINO is missing; SR-X704, it refuses the file.
     """
     return Compiled(path, threads=threads)
 

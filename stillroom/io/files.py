@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.io.errors import DiskFull
 
 TEMPORARY = ".tmp-"
 """Every unfinished file or folder begins with this; `sweep` removes what a killed process left."""
@@ -22,7 +23,7 @@ def write(path: Path, content: bytes | str) -> Path:
     """`path` holds `content`, whole, or is as it was before.
 
     Raises:
-        Failure: SR-R501 the disk is full.
+        DiskFull: SR-R501 the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     with temporary(path) as temp:
@@ -129,12 +130,12 @@ def disk_errors(path: Path) -> Iterator[None]:
     """A full disk, told as one. Some libraries wrap the system's error, so the text is looked at too."""
     try:
         yield
-    except Failure:
+    except StillroomError:
         raise  # told already, perhaps by this function inside itself
     except Exception as problem:
         code = getattr(problem, "errno", None)
         full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if full or "No space left" in str(problem) or "File too large" in str(problem):
             free = shutil.disk_usage(path.parent).free / 1e6
-            raise Failure("SR-R501", path=path, free=f"{free:.0f}", problem=problem) from problem
+            raise DiskFull(path=path, free=f"{free:.0f}", problem=problem) from problem
         raise

@@ -28,8 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from stillroom.errors import Failure
 from stillroom.io.checkpoint import save_tensors
+from stillroom.io.errors import RecipeChanged, RunFolderLocked
 from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
 
 log = logging.getLogger("stillroom")
@@ -58,7 +58,7 @@ class RunDir:
         """Make the folder, or take up what is in it when it holds the same recipe.
 
         Raises:
-            Failure: SR-R510 another process has it, SR-C410 it holds another recipe.
+            StillroomError: SR-R510 another process has it, SR-C410 it holds another recipe.
         """
         run = cls(folder, writes=writes)
         if not writes:
@@ -70,7 +70,7 @@ class RunDir:
             changes = differences(tomllib.loads(path.read_text(encoding="utf-8")), recipe)
             if changes:
                 run.close()
-                raise Failure("SR-C410", folder=folder, changes="\n".join(f"  {line}" for line in changes))
+                raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
         else:
             write(path, toml)
         sweep(run.folder)
@@ -209,7 +209,7 @@ class RunDir:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             lock.close()
-            raise Failure("SR-R510", folder=self.folder, holder=holder) from problem
+            raise RunFolderLocked(folder=self.folder, holder=holder) from problem
         lock.truncate(0)
         lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         lock.flush()

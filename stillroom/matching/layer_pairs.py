@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import log2
 
-from stillroom.errors import Failure
 from stillroom.matching.feature_info import FeatureInfo, FeaturePoint
+from stillroom.methods._errors import NoTapFound, TapCountMismatch
 
 NOWHERE = FeaturePoint("", ())  # in a network of which no part can be heard
 
@@ -44,7 +44,7 @@ def find_pairs(
         method: for messages.
 
     Raises:
-        Failure: SR-M333 a network has nothing of that kind.
+        NoTapFound: SR-M333 a network has nothing of that kind.
     """
     if reads == "pred" or all(named):
         return []
@@ -65,10 +65,10 @@ def pairs_by_name(
     """The pairs that the user named.
 
     Raises:
-        Failure: SR-M334 more on one side than on the other.
+        TapCountMismatch: SR-M334 more on one side than on the other.
     """
     if student_taps and teacher_taps and len(student_taps) != len(teacher_taps):
-        raise Failure("SR-M334", method=method, student=len(student_taps), teacher=len(teacher_taps))
+        raise TapCountMismatch(method=method, student=len(student_taps), teacher=len(teacher_taps))
     ours, theirs = (
         [_named(t, side) for t in taps] for taps, side in ((student_taps, student), (teacher_taps, teacher))
     )
@@ -109,7 +109,7 @@ def _places(reads: str, of: FeatureInfo, side: str, method: str) -> Sequence[Fea
     found = _KINDS[reads](of)
     if not found:
         why = _WHY[reads] if of.places else "nothing inside it can be listened to, as in an ONNX file"
-        raise Failure("SR-M333", method=method, side=side, network=f"which has {_has(of)}", why=why)
+        raise NoTapFound(method=method, side=side, network=f"which has {_has(of)}", why=why)
     return found
 
 

@@ -13,9 +13,9 @@ from stillroom.config.plugins import choices, pick
 from stillroom.config.recipe import AUTO
 from stillroom.config.schema import Method as Section
 from stillroom.config.schema import Recipe
-from stillroom.errors import Failure
 from stillroom.matching import layer_pairs
 from stillroom.matching.auto import Choice, Facts, choose
+from stillroom.matching.errors import UnsupportedMethod
 from stillroom.matching.feature_info import FeatureInfo, feature_info, merge
 from stillroom.matching.layer_pairs import Pair
 from stillroom.methods.method import Method
@@ -64,7 +64,7 @@ def build_methods(
         seed: of what methods begin with.
 
     Raises:
-        Failure: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared; SR-M335 it is not for
+        StillroomError: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared; SR-M335 it is not for
             networks of this kind.
     """
     if not recipe.methods:
@@ -82,7 +82,7 @@ def build_methods(
             label += "+"
         kind = pick("methods", section.name)
         if not kind.teaches(student.answers):
-            raise Failure("SR-M335", method=section.name, answers=student.answers, able=_able(student.answers))
+            raise UnsupportedMethod(method=section.name, answers=student.answers, able=_able(student.answers))
         method: Method = kind(**section.arguments)
         made.pairs[label] = bind_taps(method, *sides, name=section.name)
         method.setup(

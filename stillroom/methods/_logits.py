@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stillroom.errors import Failure
+from stillroom.methods._errors import LabelsNotClasses
 from stillroom.types import Batch, wide
 
 
@@ -40,7 +40,7 @@ def labelled(batch: Batch, student: Tensor, teacher: Tensor) -> tuple[Tensor, Te
     Only methods that treat the true class apart ask for this.
 
     Raises:
-        Failure: SR-M332 the labels are not one class for each of the rows.
+        LabelsNotClasses: SR-M332 the labels are not one class for each of the rows.
     """
     y = classes_of(batch.target, student)
     known = y >= 0
@@ -51,9 +51,9 @@ def classes_of(target: Any, logits: Tensor) -> Tensor:
     """The labels of rows [M, K], [M]; negative where there is none.
 
     Raises:
-        Failure: SR-M332 they are not one class for each of the rows.
+        LabelsNotClasses: SR-M332 they are not one class for each of the rows.
     """
     if not isinstance(target, Tensor) or target.is_floating_point() or target.numel() != len(logits):
         shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__
-        raise Failure("SR-M332", labels=shape, rows=len(logits))
+        raise LabelsNotClasses(labels=shape, rows=len(logits))
     return target.flatten()

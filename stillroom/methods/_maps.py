@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
+from stillroom.methods._errors import IncomparableFeatures, TapCountMismatch
 from stillroom.methods._features import to_grid, to_map
 from stillroom.methods.method import Method
 from stillroom.types import Output
@@ -29,17 +29,17 @@ def comparable(
         vectors: whether two vectors may be compared, as maps of one place.
 
     Raises:
-        Failure: SR-M334 no taps, or unequal numbers; SR-M330 a vector is compared with places, or is of no use.
+        StillroomError: SR-M334 no taps, or unequal numbers; SR-M330 a vector is compared with places, or is of no use.
     """
     ours, theirs = method.student_taps, method.teacher_taps
     if len(ours) != len(theirs) or not ours:
-        raise Failure("SR-M334", method=type(method).__name__.lower(), student=len(ours), teacher=len(theirs))
+        raise TapCountMismatch(method=type(method).__name__.lower(), student=len(ours), teacher=len(theirs))
     for s, t in zip(ours, theirs, strict=True):
         one, other = student.taps[s], teacher.taps[t]
         flat = [x.ndim == 2 for x in (one, other)]
         if flat[0] != flat[1] or (flat[0] and not vectors):
             why = "one is a vector, the other has places" if vectors else "it compares places, and a vector has none"
-            raise Failure("SR-M330", student=s, teacher=t, s=list(one.shape), t=list(other.shape), why=why)
+            raise IncomparableFeatures(student=s, teacher=t, s=list(one.shape), t=list(other.shape), why=why)
     return pairs(method, student, teacher)
 
 

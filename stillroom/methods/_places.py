@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from stillroom.distributed.collectives import all_reduce_sum
-from stillroom.errors import Failure
+from stillroom.methods._errors import BoxLocationsMismatch
 from stillroom.methods.method import Method
 from stillroom.types import Output
 
@@ -14,11 +14,11 @@ def alike(method: Method, student: Output, teacher: Output) -> None:
     """For `setup`: both must offer a box at equally many places.
 
     Raises:
-        Failure: SR-M336 they don't.
+        BoxLocationsMismatch: SR-M336 they don't.
     """
     ours, theirs = student.pred.shape[1], teacher.pred.shape[1]
     if ours != theirs:
-        raise Failure("SR-M336", method=type(method).__name__, student=ours, theirs=theirs)
+        raise BoxLocationsMismatch(method=type(method).__name__, student=ours, theirs=theirs)
 
 
 def confidence(teacher: Tensor) -> Tensor:

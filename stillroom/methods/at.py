@@ -64,7 +64,7 @@ class AT(Method):
 
     Raises:
         ValueError: the power is below 1.
-        Failure: SR-M330, in `setup`, for a vector, which has no places.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no places.
     """
 
     weight = 1000.0

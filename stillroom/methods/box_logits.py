@@ -51,7 +51,7 @@ class BoxLogits(Method):
 
     Raises:
         ValueError: `focus` is below 0.
-        Failure: SR-M336, in `setup`, where the two have unequal numbers of places.
+        BoxLocationsMismatch: SR-M336, in `setup`, where the two have unequal numbers of places.
     """
 
     weight = 1.0

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.methods._checks import above, at_least
+from stillroom.methods._errors import NoTapFound
 from stillroom.methods._features import to_vector
 from stillroom.methods._logits import classes_of, rows
 from stillroom.methods._target import mean
@@ -88,8 +88,8 @@ class CAMKD(Method):
 
     Raises:
         ValueError: the temperature is not above 0, or the weight below 0.
-        Failure: SR-M332, in `loss`, when the labels are not one class for each prediction; SR-M333, in `connect`, where
-            features count and a network has none.
+        StillroomError: SR-M332, in `loss`, when the labels are not one class for each prediction; SR-M333, in
+            `connect`, where features count and a network has none.
     """
 
     weight = 1.0
@@ -108,7 +108,7 @@ class CAMKD(Method):
         """The places of the vectors, where they count; behind them every teacher's own predictions."""
         if self.features and not all((*student, *teacher)):
             side = "teacher" if all(student) else "student"
-            raise Failure("SR-M333", method="ca_mkd", side=side, network="whose parts can't be heard", why=ALONE)
+            raise NoTapFound(method="ca_mkd", side=side, network="whose parts can't be heard", why=ALONE)
         places = (student, teacher) if self.features else ((), ())
         self.own = tuple(f"{number}/pred" for number in range(1, len(teacher) + 1)) if len(teacher) > 1 else ()
         super().connect(places[0], places[1] + self.own)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.methods._checks import above, one_of
+from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
 from stillroom.methods._maps import comparable, pairs, same_grid
 from stillroom.methods.method import Method, Reads
@@ -68,7 +68,7 @@ class CWD(Method):
 
     Raises:
         ValueError: the temperature is not above 0, or `of` is another word.
-        Failure: SR-M330, in `setup`, for a vector, or logits without places.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, or logits without places.
     """
 
     weight = 50.0
@@ -113,4 +113,4 @@ def _maps_only(student: Tensor, teacher: Tensor) -> None:
     if student.ndim != 4 or student.shape[1] != teacher.shape[1]:
         why = 'with of = "logits" it compares a logit for every class and pixel'
         shapes = {"s": list(student.shape), "t": list(teacher.shape)}
-        raise Failure("SR-M330", student="the student's prediction", teacher="the teacher's", **shapes, why=why)
+        raise IncomparableFeatures(student="the student's prediction", teacher="the teacher's", **shapes, why=why)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from stillroom.errors import Failure
 from stillroom.methods._checks import above, one_of
+from stillroom.methods._errors import NoTapFound
 from stillroom.methods._logits import both
 from stillroom.methods.hard import hard_loss
 from stillroom.methods.hinton import hinton_loss
@@ -54,7 +54,7 @@ class DeiT(Method):
 
     Raises:
         ValueError: no such kind, the temperature is not above 0, or there is not one tap.
-        Failure: SR-M333 the student has no such head.
+        NoTapFound: SR-M333 the student has no such head.
     """
 
     weight = 0.5
@@ -84,8 +84,7 @@ class DeiT(Method):
         said = student.taps.get(tap)
         if said is None or said.shape[1:] != teacher.pred.shape[1:]:
             found = "has no part of that name" if said is None else f"gives {list(said.shape)}"
-            raise Failure(
-                "SR-M333",
+            raise NoTapFound(
                 method="deit",
                 side="student",
                 network=f"where {tap!r} {found}",

@@ -67,7 +67,7 @@ class DKD(Method):
     Raises:
         ValueError: a weight is below 0, a temperature not above 0 and finite, the lowest above the highest, or no such
             policy.
-        Failure: SR-M332, in `loss`, when the labels are not one class for each prediction.
+        LabelsNotClasses: SR-M332, in `loss`, when the labels are not one class for each prediction.
     """
 
     weight = 1.0

@@ -46,7 +46,7 @@ class FitNet(Method):
         teacher_taps: places in the teacher, as many.
 
     Raises:
-        Failure: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 100.0

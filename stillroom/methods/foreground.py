@@ -117,7 +117,7 @@ class Foreground(Method):
 
     Raises:
         ValueError: an argument is out of its range.
-        Failure: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 1e-3

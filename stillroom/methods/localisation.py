@@ -54,7 +54,7 @@ class Localisation(Method):
 
     Raises:
         ValueError: an argument is below 0.
-        Failure: SR-M336, in `setup`, where the two have unequal numbers of places.
+        BoxLocationsMismatch: SR-M336, in `setup`, where the two have unequal numbers of places.
     """
 
     weight = 2.0

@@ -64,7 +64,7 @@ class MGD(Method):
 
     Raises:
         ValueError: `masked` is not at least 0 and below 1, or `over` is another word.
-        Failure: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 7e-5

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from stillroom.errors import Failure
+from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_tokens
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
@@ -78,8 +78,8 @@ class MiniLM(Method):
 
     Raises:
         ValueError: a relation is unknown, or none is named, or one twice; heads below 1.
-        Failure: SR-M330, in `setup`, when a tap is no q, k and v, the tokens differ in number, or the heads do not
-            divide both widths.
+        IncomparableFeatures: SR-M330, in `setup`, when a tap is no q, k and v, the tokens differ in number, or the
+            heads do not divide both widths.
     """
 
     weight = 1.0
@@ -107,7 +107,7 @@ class MiniLM(Method):
         for name_s, name_t in zip(self.student_taps, self.teacher_taps, strict=True):
             s, t = student.taps[name_s], teacher.taps[name_t]
             if why := self._why_not(s, t):
-                raise Failure("SR-M330", student=name_s, teacher=name_t, s=list(s.shape), t=list(t.shape), why=why)
+                raise IncomparableFeatures(student=name_s, teacher=name_t, s=list(s.shape), t=list(t.shape), why=why)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{relation: ...}` for each, see `minilm_loss`; several pairs of taps are averaged."""

@@ -52,7 +52,7 @@ class NKD(Method):
 
     Raises:
         ValueError: gamma is below 0, or the temperature not above 0.
-        Failure: SR-M332, in `loss`, when the labels are not one class for each prediction.
+        LabelsNotClasses: SR-M332, in `loss`, when the labels are not one class for each prediction.
     """
 
     weight = 1.0

@@ -64,7 +64,7 @@ class NST(Method):
         teacher_taps: places in the teacher, as many.
 
     Raises:
-        Failure: SR-M330, in `setup`, for a vector, which has no places.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no places.
     """
 
     weight = 50.0

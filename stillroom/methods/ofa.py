@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.methods._checks import above
+from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
 from stillroom.methods._logits import labelled, rows
 from stillroom.methods.method import Method
@@ -71,8 +71,8 @@ class OFA(Method):
 
     Raises:
         ValueError: eps or the temperature is not above 0.
-        Failure: SR-M330, in `setup`, when the teacher does not say one thing of each image; SR-M332, when labels are
-            no classes.
+        StillroomError: SR-M330, in `setup`, when the teacher does not say one thing of each image; SR-M332, when labels
+            are no classes.
     """
 
     weight = 1.0
@@ -94,8 +94,7 @@ class OFA(Method):
     def setup(self, student: Output, teacher: Output) -> None:
         """A branch for each stage, each with the teacher's classes."""
         if teacher.pred.ndim != 2:
-            raise Failure(
-                "SR-M330",
+            raise IncomparableFeatures(
                 student=self.student_taps[-1],
                 teacher="prediction",
                 s=list(student.taps[self.student_taps[-1]].shape),

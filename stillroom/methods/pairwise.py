@@ -65,7 +65,7 @@ class Pairwise(Method):
 
     Raises:
         ValueError: fewer than two nodes.
-        Failure: SR-M330, in `setup`, for a vector, which has no places.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no places.
     """
 
     weight = 10.0

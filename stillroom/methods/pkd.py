@@ -60,7 +60,7 @@ class PKD(Method):
         teacher_taps: the teacher's, the i-th compared with the i-th; the losses are summed.
 
     Raises:
-        Failure: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 6.0

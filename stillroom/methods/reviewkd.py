@@ -82,7 +82,7 @@ class ReviewKD(Method):
         teacher_taps: places in the teacher, as many.
 
     Raises:
-        Failure: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 1.0

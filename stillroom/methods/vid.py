@@ -55,7 +55,7 @@ class VID(Method):
 
     Raises:
         ValueError: the variance is not above 1e-5.
-        Failure: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
     """
 
     weight = 1.0

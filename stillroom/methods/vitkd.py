@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.methods._checks import at_least
+from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_grid, to_map
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
@@ -62,7 +62,7 @@ class ViTKD(Method):
 
     Raises:
         ValueError: alpha or beta is below 0, `masked` not in (0, 1], or one tap alone is named.
-        Failure: SR-M330, in `setup`, when a tap gives a vector.
+        IncomparableFeatures: SR-M330, in `setup`, when a tap gives a vector.
     """
 
     weight = 1.0
@@ -95,7 +95,7 @@ class ViTKD(Method):
             s, t = student.taps[name_s], teacher.taps[name_t]
             if s.ndim == 2 or t.ndim == 2:
                 why = "a vector has no tokens to mimic or to hide"
-                raise Failure("SR-M330", student=name_s, teacher=name_t, s=list(s.shape), t=list(t.shape), why=why)
+                raise IncomparableFeatures(student=name_s, teacher=name_t, s=list(s.shape), t=list(t.shape), why=why)
             ours, theirs = to_map(s).shape[1], to_map(t).shape[1]
             self.align.append(nn.Identity() if ours == theirs else nn.Conv2d(ours, theirs, 1).to(s.device))
         self.token = nn.Parameter(torch.zeros(theirs, device=s.device))

@@ -89,7 +89,7 @@ class WKDLogits(Method):
 
     Raises:
         ValueError: an argument out of its range.
-        Failure: SR-M332, in `loss`, when the labels are not one class for each prediction.
+        LabelsNotClasses: SR-M332, in `loss`, when the labels are not one class for each prediction.
     """
 
     weight = 1.0

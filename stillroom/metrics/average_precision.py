@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.errors import Failure
 from stillroom.metrics import _matches
 from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
+from stillroom.metrics._errors import MetricPackageMissing
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.types import Answers, Batch, Output
@@ -60,14 +60,14 @@ class AveragePrecision(Metric):
         classes: names in label order.
 
     Raises:
-        Failure: SR-X710 faster-coco-eval is not installed.
+        MetricPackageMissing: SR-X710 faster-coco-eval is not installed.
     """
 
     answers: ClassVar[Answers] = "boxes"
 
     def __init__(self, *, classes: tuple[str, ...]):
         if find_spec("faster_coco_eval") is None:
-            raise Failure("SR-X710", metric="average precision", package="faster-coco-eval", extra="detect")
+            raise MetricPackageMissing(metric="average precision", package="faster-coco-eval", extra="detect")
         # Boxes are as many as there are, so an image says how many of the rows of the other two are its own.
         super().__init__(classes, rows=("images", "found", "truth"))
 

@@ -5,7 +5,8 @@ Importing this package imports neither timm nor torchvision; naming one of their
 """
 
 from stillroom.models._build import create_model, find, list_models, restore
-from stillroom.models._weights import fill, load, load_into
+from stillroom.models._fill import fill, load_into
+from stillroom.models._weights import load
 from stillroom.models.network import Facts, Family, Network
 
 __all__ = ["Facts", "Family", "Network", "create_model", "fill", "find", "list_models", "load", "load_into", "restore"]

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
+from stillroom.models._errors import NoFeatureMaps
 
 CUTS = 4
 """Maps that are offered of a network of one resolution, a ViT or a mixer: the ends of its four quarters."""
@@ -48,7 +48,7 @@ def pyramid(model: nn.Module, *, maps: int = 3) -> Backbone:
 
     Raises:
         ValueError: the model does not have so many.
-        Failure: SR-M345 the model has no maps.
+        NoFeatureMaps: SR-M345 the model has no maps.
     """
     info = _info(model)
     places = _places([stride for _, stride in info])
@@ -93,7 +93,7 @@ def _info(model: Any) -> list[tuple[int, int]]:
     known = getattr(model, "feature_info", None) or []
     known = known if isinstance(known, list) else list(getattr(known, "info", []))
     if not known or not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
-        raise Failure("SR-M345", model=type(model).__name__)
+        raise NoFeatureMaps(model=type(model).__name__)
     return [(int(one["num_chs"]), int(one["reduction"])) for one in known]
 
 

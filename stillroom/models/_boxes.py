@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.models._backbone import Backbone
 from stillroom.models._boxes_form import in_form, priors
+from stillroom.models._errors import NotADenseDetector
 from stillroom.models.network import Facts
 
 Decoder = Literal["fcos", "retinanet", "ssdlite"]
@@ -218,13 +218,13 @@ def wrapped(model: nn.Module) -> Places:
     pixels before its backbone is left to `Network`, and so is resizing, which changes an image's aspect here.
 
     Raises:
-        Failure: SR-M340 the model is no one-stage detector of torchvision's.
+        NotADenseDetector: SR-M340 the model is no one-stage detector of torchvision's.
     """
     from torchvision.models.detection import FCOS, RetinaNet
     from torchvision.models.detection.ssd import SSD
 
     if not isinstance(model, FCOS | RetinaNet | SSD):
-        raise Failure("SR-M340", model=type(model).__name__)
+        raise NotADenseDetector(model=type(model).__name__)
     model.__class__ = _kind(cast(Hashable, type(model)))
     places = cast(Places, model)
     places._background = isinstance(model, SSD)

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from stillroom.config.plugins import choices, near, pick
-from stillroom.errors import Failure
-from stillroom.models._weights import fill, load, reformed, statistics
+from stillroom.models._errors import UnknownModel
+from stillroom.models._fill import fill, reformed
+from stillroom.models._weights import load, statistics
 from stillroom.models.network import Facts, Family, Kept, Network, Opener
 from stillroom.types import Answers
 
@@ -43,7 +44,7 @@ def create_model(
         **arguments: go to the model as they are.
 
     Raises:
-        Failure: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no trained
+        StillroomError: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no trained
             weights, SR-M309 one's own code can't be imported, SR-N801 no network.
     """
     facts = Facts(
@@ -87,7 +88,7 @@ def restore(
         **arguments: as for `build`.
 
     Raises:
-        Failure: as `build`, `load` and `fill`.
+        StillroomError: as `build`, `load` and `fill`.
     """
     family = find(name)
     if isinstance(family, Opener):
@@ -113,12 +114,12 @@ def find(name: str) -> Family:
     """The family that a name is meant for.
 
     Raises:
-        Failure: SR-M303.
+        UnknownModel: SR-M303.
     """
     for family in families():
         if family.knows(name):
             return family
-    raise Failure("SR-M303", model=name, near=_elsewhere(name) or near(name, list_models()))
+    raise UnknownModel(model=name, near=_elsewhere(name) or near(name, list_models()))
 
 
 def families() -> list[Family]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.config.plugins import near
-from stillroom.errors import Failure
+from stillroom.models._errors import HuggingFaceModelNotFound, WeightsNotCached
 from stillroom.models._probe import offline
 
 PREFIX = "huggingface/"
@@ -38,7 +38,7 @@ def find(name: str) -> Source:
         return Source(name, where, True, True)
     if folder.is_dir() or where.startswith(("/", ".", "~")) or where.count("/") != 1:
         problem = "the folder holds no config.json" if folder.is_dir() else "there is no such folder and no such kind"
-        raise Failure("SR-M351", model=name, problem=problem, near=near(where, CONFIG_MAPPING_NAMES))
+        raise HuggingFaceModelNotFound(model=name, problem=problem, near=near(where, CONFIG_MAPPING_NAMES))
     return Source(name, where, False, False)
 
 
@@ -76,7 +76,7 @@ def pixels(source: Source) -> dict[str, Any]:
         return BaseImageProcessor.get_image_processor_dict(source.where, local_files_only=source.local)[0]
     except OSError as problem:
         if offline(problem) and not source.local:
-            raise Failure("SR-N801", file=f"how {source.name} wants pixels", problem=str(problem)) from problem
+            raise WeightsNotCached(file=f"how {source.name} wants pixels", problem=str(problem)) from problem
         return {}
 
 

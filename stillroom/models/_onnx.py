@@ -13,8 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.models._onnx_errors import (
+    ExternalTensorData,
+    InvalidOnnxInput,
+    ModelOpenFailed,
+    OnnxReaderFailed,
+    OnnxWithoutFeatures,
+    UncountedOnnxOperator,
+)
 from stillroom.models._taps import READS
+from stillroom.models._weights_errors import InvalidWeights
 from stillroom.models.network import Network
 from stillroom.types import Output
 
@@ -56,17 +65,17 @@ def look(path: Path, size: int) -> tuple[bytes, Facts]:
         size: side of the data's images, in pixels.
 
     Raises:
-        Failure: SR-M310 not there; SR-S212 it points at other files; SR-S214 it is larger than a file can be, damaged,
-            or needs more memory or time than its size explains; SR-X704 onnxruntime refuses it; SR-M363 it takes no
-            images; SR-M365 its work can't be counted.
+        StillroomError: SR-M310 not there; SR-S212 it points at other files; SR-S214 it is larger than a file can be,
+            damaged, or needs more memory or time than its size explains; SR-X704 onnxruntime refuses it; SR-M363 it
+            takes no images; SR-M365 its work can't be counted.
     """
     try:
         large = path.stat().st_size > LARGEST
         data = b"" if large else path.read_bytes()
     except OSError as problem:
-        raise Failure("SR-M310", file=path, problem=problem.strerror) from problem
+        raise InvalidWeights(file=path, problem=problem.strerror) from problem
     if large:
-        raise Failure("SR-S214", path=path, problem=f"it has more than {LARGEST} bytes, the most that one file may")
+        raise OnnxReaderFailed(path=path, problem=f"it has more than {LARGEST} bytes, the most that one file may")
     memory = ROOM + TIMES * len(data)
     sides = [size, *(side for side in SIDES if side > size)]
     question = json.dumps({"memory": memory, "sides": sides, "batches": [2, 1]})
@@ -75,26 +84,26 @@ def look(path: Path, size: int) -> tuple[bytes, Facts]:
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as problem:
-        raise Failure("SR-S214", path=path, problem=f"it gave no answer in {PATIENCE} seconds") from problem
+        raise OnnxReaderFailed(path=path, problem=f"it gave no answer in {PATIENCE} seconds") from problem
     if done.returncode:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
         room = f"with {memory / 2**30:.0f} GiB of memory the process that looked at it died: {last[:300]}"
-        raise Failure("SR-S214", path=path, problem=room)
+        raise OnnxReaderFailed(path=path, problem=room)
     found: dict[str, Any] = json.loads(done.stdout)
     if refused := found.get("refused"):
         raise _failure(path, refused, found["problem"])
     return data, Facts(**found)
 
 
-def _failure(path: Path, kind: str, problem: str) -> Failure:
+def _failure(path: Path, kind: str, problem: str) -> StillroomError:
     if kind == "outside":
         tensor, where = json.loads(problem)
-        return Failure("SR-S212", path=path, tensor=tensor, outside=where)
+        return ExternalTensorData(path=path, tensor=tensor, outside=where)
     if kind == "unopened":
-        return Failure("SR-X704", runtime="onnxruntime", path=path, problem=problem)
+        return ModelOpenFailed(runtime="onnxruntime", path=path, problem=problem)
     if kind == "uncounted":
-        return Failure("SR-M365", path=path, operator=problem)
-    return Failure("SR-S214" if kind == "damaged" else "SR-M363", path=path, problem=problem)
+        return UncountedOnnxOperator(path=path, operator=problem)
+    return (OnnxReaderFailed if kind == "damaged" else InvalidOnnxInput)(path=path, problem=problem)
 
 
 class Program(nn.Module):
@@ -183,5 +192,5 @@ class Sealed(Network):
         known = self.tap_names()
         for tap in taps:
             if tap.removesuffix(READS) not in known:
-                raise Failure("SR-M362", tap=tap)
+                raise OnnxWithoutFeatures(tap=tap)
         return super().forward(images, taps)

@@ -110,7 +110,7 @@ def segmenter(
 
     Raises:
         ValueError: an argument out of its range.
-        Failure: SR-M345 the model has no maps.
+        NoFeatureMaps: SR-M345 the model has no maps.
     """
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder must be one of {', '.join(get_args(Decoder))} for pixels, got {decoder!r}")

@@ -13,7 +13,13 @@ from urllib.request import getproxies
 import torch
 from torch import nn
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.models._errors import (
+    InvalidModelArguments,
+    PretrainedWeightsNotFound,
+    WeightsNotCached,
+    WrongOutputShape,
+)
 from stillroom.models.network import Network, logits
 
 UNREACHABLE = (ConnectionError, TimeoutError, socket.gaierror)
@@ -41,10 +47,10 @@ def arguments_of(name: str) -> Iterator[None]:
     """Whatever a model's constructor says against its arguments becomes SR-M304."""
     try:
         yield
-    except (Failure, MemoryError):
+    except (StillroomError, MemoryError):
         raise
     except Exception as problem:
-        raise Failure("SR-M304", model=name, problem=_line(problem)) from problem
+        raise InvalidModelArguments(model=name, problem=_line(problem)) from problem
 
 
 @contextmanager
@@ -52,12 +58,12 @@ def fetching(name: str) -> Iterator[None]:
     """A download that finds no network becomes SR-N801; any other trouble with it SR-M308."""
     try:
         yield
-    except (Failure, MemoryError):
+    except (StillroomError, MemoryError):
         raise
     except Exception as problem:
         if offline(problem):
-            raise Failure("SR-N801", file=f"the trained weights of {name}", problem=_line(problem)) from problem
-        raise Failure("SR-M308", model=name, problem=_line(problem), near="") from problem
+            raise WeightsNotCached(file=f"the trained weights of {name}", problem=_line(problem)) from problem
+        raise PretrainedWeightsNotFound(model=name, problem=_line(problem), near="") from problem
 
 
 @contextmanager
@@ -110,7 +116,7 @@ def settled(network: Network, name: str, size: int, *, own: int | None, fixed: b
         fixed: the module takes no other size than `own`.
 
     Raises:
-        Failure: SR-M305 it runs on neither size, or what comes out is not what `network.answers` promises.
+        WrongOutputShape: SR-M305 it runs on neither size, or what comes out is not what `network.answers` promises.
     """
     larger = [*(step for step in LADDER if size < step < own), own] if own else []
     sizes = [own] if fixed and own else [size, *larger]
@@ -120,11 +126,11 @@ def settled(network: Network, name: str, size: int, *, own: int | None, fixed: b
         try:
             network.classes = _outputs(network, name, tried)
             return network
-        except Failure:
+        except StillroomError:
             raise
         except Exception as trouble:
             problem = problem or trouble
-    raise Failure("SR-M305", model=name, problem=f"{size} px: {_line(problem)}") from problem
+    raise WrongOutputShape(model=name, problem=f"{size} px: {_line(problem)}") from problem
 
 
 def last_classifier(module: nn.Module, classes: int) -> tuple[str, ...]:
@@ -152,11 +158,9 @@ def _outputs(network: Network, name: str, size: int) -> int:
     outputs = found[wanted.index("K")] - 4 * (network.answers == "boxes") if len(found) == len(wanted) else 0
     if found[:1] != (1,) or outputs < 1:
         shape = str(wanted).replace("'", "").replace("K", "4 + K" if network.answers == "boxes" else "K")
-        raise Failure("SR-M305", model=name, problem=f"one image gives an output of shape {found}, not {shape}")
+        raise WrongOutputShape(model=name, problem=f"one image gives an output of shape {found}, not {shape}")
     if network.classes not in (0, outputs):
-        raise Failure(
-            "SR-M305", model=name, problem=f"it has {outputs} outputs, and the data {network.classes} classes"
-        )
+        raise WrongOutputShape(model=name, problem=f"it has {outputs} outputs, and the data {network.classes} classes")
     return outputs
 
 

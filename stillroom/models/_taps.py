@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stillroom.config.plugins import near
-from stillroom.errors import Failure
+from stillroom.models._errors import UnknownTap
 
 READS = ":in"
 """Behind a module's name: what it reads, not what it gives. `fc:in` is what the classifier `fc` sees."""
@@ -20,13 +20,13 @@ def listening(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tens
     """While it is open, the dictionary fills with copies of what the named parts say; each keeps its last value.
 
     Raises:
-        Failure: SR-M306 there is no part of that name.
+        UnknownTap: SR-M306 there is no part of that name.
     """
     modules, heard, hooks = dict(module.named_modules()), dict[str, Tensor](), []
     for tap in taps:
         name = tap.removesuffix(READS)
         if name not in modules or not name:
-            raise Failure("SR-M306", tap=tap, near=near(name, [known for known in modules if known]))
+            raise UnknownTap(tap=tap, near=near(name, [known for known in modules if known]))
     try:
         for tap in taps:
             part = modules[tap.removesuffix(READS)]

@@ -23,10 +23,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stillroom.errors import Failure
-from stillroom.models import surgery
+from stillroom.errors import StillroomError
 from stillroom.models._state import Unusable, tensors
-from stillroom.models.network import Kept, Network
+from stillroom.models._weights_errors import (
+    InvalidWeights,
+    TrustedHashMismatch,
+    UntrustedPickle,
+)
 
 Metadata = dict[str, str]
 TORCH_FILE = (b"PK\x03\x04", b"\x80")
@@ -44,7 +47,7 @@ def load(path: Path | str, *, trust: str | None = None) -> tuple[dict[str, Tenso
         trust: `sha256:` and 64 hex digits: if the file has that hash, it may run its own code to be read.
 
     Raises:
-        Failure: SR-M310 not there or damaged; SR-S210 needs code to be run; SR-S213 the hash is another.
+        StillroomError: SR-M310 not there or damaged; SR-S210 needs code to be run; SR-S213 the hash is another.
     """
     path = Path(path)
     try:
@@ -52,84 +55,12 @@ def load(path: Path | str, *, trust: str | None = None) -> tuple[dict[str, Tenso
             start = file.read(9)
             size = os.fstat(file.fileno()).st_size
     except OSError as problem:
-        raise Failure("SR-M310", file=path, problem=problem.strerror) from problem
+        raise InvalidWeights(file=path, problem=problem.strerror) from problem
     if trust is not None:
         _trusted(path, trust)
     if start.startswith(TORCH_FILE) and path.suffix != ".safetensors":
         return _torch(path, trust)
     return _safetensors(path, start, size)
-
-
-def fill(network: Network, state: dict[str, Tensor], *, head: Kept = "keep", name: str = "weights") -> None:
-    """Put a state dict into a network: every name must fit, with its shape.
-
-    Only `num_batches_tracked` may be missing: old files lack these counters, and nothing reads them. A network around a
-    backbone also takes the backbone's own file: its classifier is left out, and what is around the backbone stays new.
-
-    Args:
-        network: filled in place.
-        state: the wrapped module's own names.
-        head: "keep": what turns features into answers is part of it; "any": it may be a backbone's file, around which
-            everything stays as it is; "replace": it may, and the network's own classifier stays as it is too.
-        name: of the file, for messages.
-
-    Raises:
-        Failure: SR-M301 the classifier has another number of outputs; SR-M311 names or shapes do not fit; SR-M316 it is
-            a backbone's file.
-    """
-    own = network.weights()
-    if network.spare and not any(network.prefix and key.startswith(network.prefix) for key in state):
-        if head == "keep" and any(not key.startswith(network.prefix) for key in own):
-            raise Failure("SR-M316", file=name, answers=network.answers)
-        state = _around(network, own, state)
-    heads = tuple(f"{part}." for part in network.head)
-    if head == "replace":
-        state = {key: value for key, value in state.items() if not key.startswith(heads)}
-        state |= {key: value for key, value in own.items() if key.startswith(heads)}
-    for key in (f"{part}weight" for part in heads):
-        if key in state and state[key].ndim and len(state[key]) != len(own[key]):
-            raise Failure("SR-M301", name=name, theirs=len(state[key]), classes=network.classes)
-    optional = {key: own[key] for key in own.keys() - state.keys() if key.endswith("num_batches_tracked")}
-    state = state | optional
-    if problem := _misfit(own, state):
-        raise Failure("SR-M311", file=name, problem=problem)
-    network.module.load_state_dict(state, strict=True)
-
-
-def reformed(network: Network, said: Metadata, name: str = "weights") -> None:
-    """Give a network the form that a file's metadata tell of, so that the file's weights fit.
-
-    Raises:
-        Failure: SR-M317 it can't have that form: the file is another network's, or a newer program's.
-    """
-    try:
-        edits, own = surgery.read(said), surgery.structural(network.form)
-        wanted = surgery.structural(edits)
-        if wanted[: len(own)] != own:
-            raise ValueError("the network here was changed in another way already")
-        network.reform(wanted[len(own) :])
-        network.form = edits
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
-        raise Failure("SR-M317", file=name, problem=_line(problem)) from problem
-
-
-def load_into(network: Network, path: Path) -> Network:
-    """A network that is as its family builds it, with the form and the weights of a file; the same, for chaining.
-
-    Raises:
-        Failure: as `load`, `reformed` and `fill`.
-    """
-    state, said = load(path)
-    reformed(network, said, path.name)
-    fill(network, state, name=path.name)
-    return network
-
-
-def _around(network: Network, own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's own file as a file of the network around it."""
-    spare = tuple(f"{name}." for name in network.spare)
-    inside = {network.prefix + key: value for key, value in state.items() if not key.startswith(spare)}
-    return {key: value for key, value in own.items() if not key.startswith(network.prefix)} | inside
 
 
 def statistics(said: Metadata) -> tuple[list[float], list[float]] | None:
@@ -144,16 +75,16 @@ def statistics(said: Metadata) -> tuple[list[float], list[float]] | None:
 def _safetensors(path: Path, start: bytes, size: int) -> tuple[dict[str, Tensor], Metadata]:
     claimed = int.from_bytes(start[:8], "little")
     if size < 9 or start[8:9] != b"{":
-        raise Failure("SR-M310", file=path, problem=f"neither safetensors nor a file of torch.save ({size} bytes)")
+        raise InvalidWeights(file=path, problem=f"neither safetensors nor a file of torch.save ({size} bytes)")
     if claimed > size - 8:
-        raise Failure("SR-M310", file=path, problem=f"header larger than file ({claimed} bytes claimed, {size} there)")
+        raise InvalidWeights(file=path, problem=f"header larger than file ({claimed} bytes claimed, {size} there)")
     try:
         with safe_open(path, framework="pt") as file:
             return tensors({key: file.get_tensor(key) for key in file.keys()}), dict(file.metadata() or {})  # noqa: SIM118
     except Unusable as problem:
-        raise Failure("SR-M310", file=path, problem=str(problem)) from problem
+        raise InvalidWeights(file=path, problem=str(problem)) from problem
     except (SafetensorError, RuntimeError, ValueError) as problem:
-        raise Failure("SR-M310", file=path, problem=f"{problem}; {size} bytes are there") from problem
+        raise InvalidWeights(file=path, problem=f"{problem}; {size} bytes are there") from problem
 
 
 def _torch(path: Path, trust: str | None) -> tuple[dict[str, Tensor], Metadata]:
@@ -163,7 +94,7 @@ def _torch(path: Path, trust: str | None) -> tuple[dict[str, Tensor], Metadata]:
             held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # a damaged pickle fails in every way there is
         if not (isinstance(problem, pickle.UnpicklingError) or "TorchScript" in str(problem)):
-            raise Failure("SR-M310", file=path, problem=_line(problem)) from problem
+            raise InvalidWeights(file=path, problem=one_line(problem)) from problem
         if trust is None:
             raise _refused(path, str(problem)) from problem
         return _elsewhere(path, trust)
@@ -174,17 +105,17 @@ def _found(path: Path, held: Any) -> tuple[dict[str, Tensor], Metadata]:
     try:
         return tensors(held), {}
     except Unusable as problem:
-        raise Failure("SR-M310", file=path, problem=str(problem)) from problem
+        raise InvalidWeights(file=path, problem=str(problem)) from problem
 
 
-def _refused(path: Path, problem: str) -> Failure:
+def _refused(path: Path, problem: str) -> StillroomError:
     """What the file wanted to call, by name. Reading the names runs nothing."""
     try:
         wanted = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # files from before torch 1.6, bare pickles and damaged ones
         wanted = re.findall(r"GLOBAL ([\w.]+)", problem) or _named(path)
     needs = ", ".join(map(repr, wanted)) or ("a TorchScript program" if "TorchScript" in problem else "to run code")
-    return Failure("SR-S210", file=path.name, needs=needs, sha256=_sha256(path))
+    return UntrustedPickle(file=path.name, needs=needs, sha256=_sha256(path))
 
 
 def _named(path: Path) -> list[str]:
@@ -206,10 +137,11 @@ def _named(path: Path) -> list[str]:
 
 def _trusted(path: Path, trust: str) -> None:
     if trust.lower() != f"sha256:{(found := _sha256(path))}":
-        raise Failure("SR-S213", file=path.name, given=trust, sha256=found)
+        raise TrustedHashMismatch(file=path.name, given=trust, sha256=found)
 
 
-def _line(problem: Exception) -> str:
+def one_line(problem: Exception) -> str:
+    """An exception's kind and the first line of its text."""
     return f"{type(problem).__name__}: {str(problem).strip()}".splitlines()[0]
 
 
@@ -235,24 +167,7 @@ def _elsewhere(path: Path, trust: str) -> tuple[dict[str, Tensor], Metadata]:
         )
         if done.returncode or not result.is_file():
             lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
-            raise Failure("SR-M310", file=path, problem=lines[-1])
+            raise InvalidWeights(file=path, problem=lines[-1])
         state, said = load(result)
         # The mapping is closed with the folder, so the tensors must be this process's own.
         return {key: value.clone() for key, value in state.items()}, said
-
-
-def _misfit(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """What does not fit, at most five names of each kind, and how many there are; "" when all does."""
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    kinds = {"missing": [k for k in own if k not in state], "unexpected": [k for k in state if k not in own]}
-    parts = [_some(kind, found) for kind, found in (kinds | {"of another shape": shapes}).items() if found]
-    return "; ".join(parts)
-
-
-def _some(kind: str, found: list[str]) -> str:
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return f"{len(found)} {kind}: {', '.join(found[:5])}{more}"

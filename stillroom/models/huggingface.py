@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.models._errors import PretrainedWeightsNotFound, TransformersMissing, UnsupportedHuggingFaceModel
 from stillroom.models._hub import answering, classifying, heads, trunk
 from stillroom.models._hub_source import PREFIX, Source, changed, find, pixels, sides
 from stillroom.models._probe import arguments_of, fetching, hub, settled
+from stillroom.models._weights_errors import BackboneOnlyWeights
 from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.types import Answers
 
@@ -85,7 +87,7 @@ class Huggingface:
             base = _settings(source, facts)
             if base.model_type not in _kinds(facts.answers) and not _bare(base, facts):
                 kinds = ", ".join(sorted(_kinds(facts.answers))) if facts.answers != "vector" else "vit, dinov2, resnet"
-                raise Failure("SR-M352", model=name, kind=base.model_type, answers=facts.answers, kinds=kinds)
+                raise UnsupportedHuggingFaceModel(model=name, kind=base.model_type, answers=facts.answers, kinds=kinds)
             side = arguments.pop("image_size", None) if facts.pretrained else None
             with arguments_of(name):
                 config = changed(base, arguments)
@@ -105,7 +107,9 @@ def _settings(source: Source, facts: Facts) -> Any:
 
     if source.kind:
         if facts.pretrained:
-            raise Failure("SR-M308", model=source.name, problem="a kind of model has no weights of its own", near="")
+            raise PretrainedWeightsNotFound(
+                model=source.name, problem="a kind of model has no weights of its own", near=""
+            )
         config = AutoConfig.for_model(source.where)
         if facts.classes is None and facts.answers == "classes":
             config.num_labels = 1000  # as every family's classifiers have that are not told otherwise
@@ -160,10 +164,10 @@ def _trained(source: Source, config: Any, facts: Facts) -> Any:
     lacking = [key for key in told["missing_keys"] if key in names]
     if strange or 2 * len(lacking) > len(names):
         problem = strange[0] if strange else f"the file lacks {len(lacking)} of {len(names)} weights: {lacking[0]}, ..."
-        raise Failure("SR-M308", model=source.name, problem=problem, near="")
+        raise PretrainedWeightsNotFound(model=source.name, problem=problem, near="")
     headless = _bare(config, facts) or any(len(names[key]) in wide for key in lacking)
     if headless and facts.classes is None and facts.answers != "vector":
-        raise Failure("SR-M316", file=source.name, answers=facts.answers)
+        raise BackboneOnlyWeights(file=source.name, answers=facts.answers)
     return model
 
 
@@ -188,7 +192,7 @@ def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts, 
         try:
             settled(network, source.name, facts.size, own=one, fixed=fixed)
             break
-        except Failure:
+        except StillroomError:
             if place == len(own):
                 raise
     network.head = heads(model, facts.answers, network.classes)
@@ -219,7 +223,7 @@ def _quiet(name: str) -> Iterator[None]:
     try:
         from transformers.utils import logging as said
     except ImportError as problem:
-        raise Failure("SR-M350", model=name) from problem
+        raise TransformersMissing(model=name) from problem
     before, bars = said.get_verbosity(), said.is_progress_bar_enabled()
     try:
         said.set_verbosity(logging.CRITICAL)

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from stillroom.config.plugins import pick
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.models._errors import ModelImportFailed, PretrainedWeightsNotFound
 from stillroom.models._probe import arguments_of, last_classifier, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 
@@ -45,18 +46,18 @@ class Module:
         try:
             make = pick("models", name)
         except LookupError as problem:
-            raise Failure("SR-M309", model=name, problem=str(problem.__cause__ or problem)) from problem
+            raise ModelImportFailed(model=name, problem=str(problem.__cause__ or problem)) from problem
         with arguments_of(name):
             filled = _filled(make, facts, arguments)
             if facts.pretrained and "pretrained" not in filled:
-                raise Failure("SR-M308", model=name, problem="it takes no argument `pretrained`", near="")
+                raise PretrainedWeightsNotFound(model=name, problem="it takes no argument `pretrained`", near="")
             module = make(**filled)
             if not isinstance(module, nn.Module):
                 raise TypeError(f"it made a {type(module).__name__}, not a torch.nn.Module")
         told = bool(filled.keys() & set(MEANINGS["channels"]))
         try:
             return _wrapped(module, name, facts)
-        except Failure:
+        except StillroomError:
             if facts.channels != 1 or told:
                 raise
             return _wrapped(module, name, replace(facts, channels=3))

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.models import surgery
+from stillroom.models._errors import TapNeverRan
 from stillroom.models._said import logits
 from stillroom.models._taps import listening
 from stillroom.models.surgery import Edit
@@ -94,7 +94,7 @@ class Family(Protocol):
             **arguments: go to the model as they are.
 
         Raises:
-            Failure: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no
+            StillroomError: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no
                 trained weights, SR-N801 they can't be fetched.
         """
 
@@ -176,7 +176,7 @@ class Network(nn.Module):
             head is tapped, those of the first.
 
         Raises:
-            Failure: SR-M306 there is no module of that name; SR-M307 it does not run in a forward pass.
+            StillroomError: SR-M306 there is no module of that name; SR-M307 it does not run in a forward pass.
         """
         pixels = self.prepare(images)
         if not taps:
@@ -188,7 +188,7 @@ class Network(nn.Module):
             pred = heard[self.head[0]] if apart else pred
         for name in taps:
             if name not in heard:
-                raise Failure("SR-M307", tap=name)
+                raise TapNeverRan(tap=name)
         return Output(pred=self._sized(pred, images), taps={name: heard[name] for name in taps})
 
     def prepare(self, images: Tensor) -> Tensor:

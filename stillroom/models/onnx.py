@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.config.plugins import near
-from stillroom.errors import Failure
+from stillroom.models._errors import ClassCountMismatch, UnsupportedOutput
 from stillroom.models._onnx import Embedder, Program, Sealed, look
 from stillroom.models._onnx import Facts as Found
+from stillroom.models._onnx_errors import NoOnnxOutput, OnnxNotTrainable, OnnxWithoutFile
 from stillroom.models._probe import arguments_of
+from stillroom.models._weights_errors import TrustedHashMismatch
 from stillroom.models.network import IMAGENET, Facts, Kept, Network
 from stillroom.types import Answers
 
@@ -59,27 +61,27 @@ class Onnx:
 
     def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """Nothing: SR-M360, there is no such network without its file."""
-        raise Failure("SR-M360")
+        raise OnnxWithoutFile()
 
     def open(self, path: Path, facts: Facts, *, head: Kept, trust: str | None = None, **arguments: Any) -> Network:
         """As `network.Opener.open`. Failures: as `_onnx.look`, and SR-M361 it can't be trained, SR-M315 it can't say
         boxes, SR-M364 none of its outputs is an answer of this kind, SR-M301 it knows other classes, SR-S213.
         """
         if head != "keep":
-            raise Failure("SR-M361", path=path)
+            raise OnnxNotTrainable(path=path)
         if facts.answers not in RANK:
-            raise Failure("SR-M315", model=path.name, answers=facts.answers)
+            raise UnsupportedOutput(model=path.name, answers=facts.answers)
         with arguments_of("onnx"):
             wanted, pixels = _arguments(**arguments)
         data, found = look(path, facts.size)
         output, shape = _output(path, found, facts.answers, wanted)
         if facts.classes not in (None, shape[0]):
-            raise Failure("SR-M301", name=path.name, theirs=shape[0], classes=facts.classes)
+            raise ClassCountMismatch(name=path.name, theirs=shape[0], classes=facts.classes)
         mean, std = pixels or PIXELS["plain" if found.own else "imagenet"]
         vector = facts.answers == "vector"
         program = (Embedder if vector else Program)(data, found, output)
         if trust is not None and trust.lower() != (digest := f"sha256:{bytes(program.sha256.tolist()).hex()}"):
-            raise Failure("SR-S213", file=path.name, given=trust, sha256=digest.removeprefix("sha256:"))
+            raise TrustedHashMismatch(file=path.name, given=trust, sha256=digest.removeprefix("sha256:"))
         return Sealed(
             program,
             classes=shape[0],
@@ -113,5 +115,5 @@ def _output(path: Path, found: Found, answers: Answers, wanted: str | None) -> t
     chosen = (named or fitting)[:1]
     if not chosen or chosen[0] not in fitting:
         there = ", ".join(f"{name} {['B', *shape]}".replace("'", "") for name, shape in outputs.items())
-        raise Failure("SR-M364", path=path, answers=answers, outputs=there, own=f"; it says {own}" * (own != answers))
+        raise NoOnnxOutput(path=path, answers=answers, outputs=there, own=f"; it says {own}" * (own != answers))
     return chosen[0], outputs[chosen[0]]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.config.plugins import near
-from stillroom.errors import Failure
+from stillroom.models._errors import PretrainedWeightsNotFound, UnknownModel, UnsupportedOutput
 from stillroom.models._probe import arguments_of, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 
@@ -37,11 +37,11 @@ class Resnet:
     def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
         """As `Family.build`."""
         if name not in VARIANTS:
-            raise Failure("SR-M303", model=name, near=near(name, VARIANTS))
+            raise UnknownModel(model=name, near=near(name, VARIANTS))
         if facts.pretrained:
-            raise Failure("SR-M308", model=name, problem="this family has none to fetch", near="")
+            raise PretrainedWeightsNotFound(model=name, problem="this family has none to fetch", near="")
         if facts.answers not in ("classes", "vector"):
-            raise Failure("SR-M315", model=name, answers=facts.answers)
+            raise UnsupportedOutput(model=name, answers=facts.answers)
         headless = facts.answers == "vector"
         with arguments_of(name):
             module = CifarResNet(

@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from stillroom.config.plugins import near
-from stillroom.errors import Failure
 from stillroom.models._backbone import Embedder, cut, pyramid
+from stillroom.models._errors import PretrainedWeightsNotFound, UnknownModel
 from stillroom.models._probe import arguments_of, fetching, hub, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 
@@ -153,11 +153,13 @@ def _known(name: str, pretrained: bool) -> None:
     variant = name.removeprefix(PREFIX)
     base, _, tag = variant.partition(".")
     if not timm.is_model(base):
-        raise Failure("SR-M303", model=name, near=near(name, [PREFIX + known for known in timm.list_models()]))
+        raise UnknownModel(model=name, near=near(name, [PREFIX + known for known in timm.list_models()]))
     tags = timm.list_pretrained(f"{base}.*") + timm.list_pretrained(base)
     if (tag and variant not in tags) or (pretrained and not tags):
         problem = f"timm has no {variant!r}" if tags else "timm has none for this model"
-        raise Failure("SR-M308", model=name, problem=problem, near=near(name, [PREFIX + known for known in tags]))
+        raise PretrainedWeightsNotFound(
+            model=name, problem=problem, near=near(name, [PREFIX + known for known in tags])
+        )
 
 
 def _said(module: Any) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from stillroom.config.plugins import near
-from stillroom.errors import Failure
 from stillroom.models._backbone import Embedder
+from stillroom.models._errors import ModelForOtherTask, UnknownModel
 from stillroom.models._probe import arguments_of, fetching, last_classifier, settled
 from stillroom.models.network import IMAGENET, Facts, Network
 from stillroom.types import Answers
@@ -175,10 +175,10 @@ def _checked(name: str, answers: Answers) -> None:
     says = _says()
     theirs = says.get(name.removeprefix(PREFIX))
     if theirs is None:
-        raise Failure("SR-M303", model=name, near=near(name, [PREFIX + known for known in says]))
+        raise UnknownModel(model=name, near=near(name, [PREFIX + known for known in says]))
     if theirs != ("classes" if answers == "vector" else answers):
         able = [PREFIX + known for known in says if says[known] == answers and not known.startswith(STAGED)]
-        raise Failure("SR-M346", model=name, theirs=theirs, answers=answers, near=", ".join(able[:6]))
+        raise ModelForOtherTask(model=name, theirs=theirs, answers=answers, near=", ".join(able[:6]))
 
 
 def _classes(facts: Facts) -> dict[str, int]:

@@ -20,14 +20,15 @@ from stillroom.config import device_profile, recipe, schema
 from stillroom.config.schema import Export, Recipe
 from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
-from stillroom.errors import Failure
 from stillroom.evaluation.evaluate import Evaluation
 from stillroom.export import artifact
 from stillroom.export._verify import Verification
 from stillroom.io.run_dir import RunDir
 from stillroom.models import load_into
 from stillroom.models.network import Network
+from stillroom.pipeline.errors import EvaluationClassesMismatch, MultiSeedFolder, RunNotFinished
 from stillroom.report import seeds
+from stillroom.report.errors import NotARunFolder
 from stillroom.stages import build, verify
 from stillroom.stages.export import export_files
 from stillroom.stages.final_test import measure_alone
@@ -45,17 +46,17 @@ class FinishedRun:
         folder: a run's folder.
 
     Raises:
-        Failure: SR-C460 it is none, SR-C433 it holds one for each of several seeds, SR-C462 it is not finished.
+        StillroomError: SR-C460 it is none, SR-C433 it holds one for each of several seeds, SR-C462 it is not finished.
     """
 
     def __init__(self, folder: Path | str):
         self.run = RunDir(Path(folder))
         if seeds.there(self.folder):
-            raise Failure("SR-C433", folder=folder, first=self.folder / f"seed-{self.recipe.seeds[0]}")
+            raise MultiSeedFolder(folder=folder, first=self.folder / f"seed-{self.recipe.seeds[0]}")
         if not (self.folder / "recipe.toml").is_file():
-            raise Failure("SR-C460", folder=folder)
+            raise NotARunFolder(folder=folder)
         if not self.run.weights("student").is_file():
-            raise Failure("SR-C462", folder=folder, status=self.run.info.get("status", "unknown"))
+            raise RunNotFinished(folder=folder, status=self.run.info.get("status", "unknown"))
 
     def __repr__(self) -> str:
         return f"Finished({str(self.folder)!r})"
@@ -136,8 +137,8 @@ class FinishedRun:
         """Write one more file of the student, hold it against the student on the test images, and note its figures.
 
         Raises:
-            Failure: SR-X701 it does not answer as the student does, SR-X741 for it wants its pixels otherwise; the file
-                is then named `*.unverified.*`. SR-X702, SR-X730 to SR-X732: the target can't do it.
+            StillroomError: SR-X701 it does not answer as the student does, SR-X741 for it wants its pixels otherwise;
+                the file is then named `*.unverified.*`. SR-X702, SR-X730 to SR-X732: the target can't do it.
         """
         section = Export(target=target, bits=bits, agreement=agreement)  # type: ignore[arg-type]
         with self._locked():
@@ -185,7 +186,7 @@ class FinishedRun:
             split: "train", "val" or "test". Left out, it is the test split of the run's own images, and all of others.
 
         Raises:
-            Failure: SR-M312 the classes at `path` are others.
+            EvaluationClassesMismatch: SR-M312 the classes at `path` are others.
         """
         data = self.data if path is None else self._other(path)
         files = self.files()
@@ -226,7 +227,7 @@ class FinishedRun:
         if not data.labelled:
             data = replace(data, classes=self.data.classes)
         if data.classes != self.data.classes:
-            raise Failure("SR-M312", path=path, theirs=len(data.classes), classes=len(self.data.classes))
+            raise EvaluationClassesMismatch(path=path, theirs=len(data.classes), classes=len(self.data.classes))
         return data
 
     def report(self) -> Path:

@@ -20,9 +20,10 @@ from stillroom.data.inspect import inspect, inspect_labels, refuse
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.precision import precision_for
 from stillroom.distributed.signals import Signals
-from stillroom.errors import Exit, Failure, Stopped
+from stillroom.errors import Exit, StillroomError, Stopped
 from stillroom.io import environment
 from stillroom.io.run_dir import RunDir
+from stillroom.pipeline.errors import ImagesChanged, OutOfMemory
 from stillroom.search import compression
 from stillroom.stages import build, compress, export, final_test
 from stillroom.stages.train import Stages
@@ -54,8 +55,8 @@ def run(
         teacher_of: the folder of another of them, whose trained teacher is taken; None trains one here.
 
     Raises:
-        Failure: whatever went wrong; SR-X701 when everything is done but a file failed its check, SR-B930 when no file
-            keeps within the target's budget.
+        StillroomError: whatever went wrong; SR-X701 when everything is done but a file failed its check, SR-B930 when
+            no file keeps within the target's budget.
         Stopped: somebody asked for it; the same call resumes.
     """
     with engine.together(folder):
@@ -65,7 +66,7 @@ def run(
             log.info("%s is done already; another name=... begins anew", folder)
             run.close()
             return run
-        failures: list[Failure] = []
+        failures: list[StillroomError] = []
         with recorded(run, failures):
             run.note(students=students)
             if teacher_of is not None:
@@ -97,7 +98,7 @@ def record_provenance(run: RunDir, recipe: Recipe, data: Dataset, task: Task, en
     """Write down what the figures depend on, and refuse to go on with other images than the run began with."""
     known = run.info.get("data", {}).get("fingerprint", data.fingerprint)
     if known != data.fingerprint:
-        raise Failure("SR-C411", folder=run.folder, old=known[:12], new=data.fingerprint[:12])
+        raise ImagesChanged(folder=run.folder, old=known[:12], new=data.fingerprint[:12])
     hardware = environment.hardware(engine.device, engine.world)
     precision = str(precision_for(engine.device, recipe.train.precision)).removeprefix("torch.")
     other, home = run.info.get("teacher_of_seed"), run.folder.parent if run.info["students"] > 1 else run.folder
@@ -153,7 +154,7 @@ def _teacher_facts(section: Teacher, task: Task, by: str) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(run: RunDir, failures: Sequence[Failure]) -> Iterator[None]:
+def recorded(run: RunDir, failures: Sequence[StillroomError]) -> Iterator[None]:
     """How the block ended, in `run.json`: status, exit code, and whether the same command would go on from there.
 
     `failures` holds what went wrong without stopping the line.
@@ -170,12 +171,12 @@ def recorded(run: RunDir, failures: Sequence[Failure]) -> Iterator[None]:
     except Stopped as stopped:
         end("stopped", stopped.exit, True)
         raise
-    except Failure as failure:
+    except StillroomError as failure:
         end("failed", failure.exit, True)
         raise
     except (torch.OutOfMemoryError, MemoryError) as problem:
         end("failed", Exit.RESOURCES, True)
-        raise Failure("SR-R503", problem=problem) from problem
+        raise OutOfMemory(problem=problem) from problem
     except BaseException:
         log.debug("%s", traceback.format_exc())
         end("failed", Exit.FAILED, True)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.config.schema import Recipe
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
+from stillroom.io.errors import RecipeChanged
 from stillroom.io.files import write
 from stillroom.io.run_dir import RunDir, differences
+from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
 from stillroom.report import seeds, spread
 
@@ -27,7 +29,7 @@ Do = Callable[..., object]
 """Does a recipe of one seed in a folder: `pipeline.run` with all but `students` and `teacher_of` given."""
 
 
-def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[Failure]:
+def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[StillroomError]:
     """Do `recipe` in `folder`; where it has several seeds, each in a folder of its own there, and then their spread.
 
     A seed whose training diverges, or whose file fails its check, does not keep the others from running.
@@ -42,12 +44,12 @@ def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[Fa
         What went wrong with seeds while others went on.
 
     Raises:
-        Failure: SR-C431 the folder holds runs of several seeds and this is one run, or the other way round; SR-C410
-            it holds another recipe; whatever stops a run for reasons that are not its seed's.
+        StillroomError: SR-C431 the folder holds runs of several seeds and this is one run, or the other way round;
+            SR-C410 it holds another recipe; whatever stops a run for reasons that are not its seed's.
     """
     if len(recipe.seeds) == 1:
         if seeds.there(folder):
-            raise Failure("SR-C431", folder=folder, theirs="runs of several seeds", ours="one run")
+            raise OtherKindOfRun(folder=folder, theirs="runs of several seeds", ours="one run")
         do(recipe, folder)
         return []
     if writes:
@@ -58,7 +60,7 @@ def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[Fa
         donor = next((other for other in places.values() if other != place and _taught(other)), None)
         try:
             do(replace(recipe, seeds=(seed,)), place, students=len(places), teacher_of=donor)
-        except Failure as failure:
+        except StillroomError as failure:
             if not _own(failure, place):
                 raise
             failures.append(failure)
@@ -75,7 +77,7 @@ class MultiSeedRun:
         folder: of the runs.
 
     Raises:
-        Failure: SR-C460 it holds no runs of several seeds, SR-C432 none of them has come to its figures.
+        StillroomError: SR-C460 it holds no runs of several seeds, SR-C432 none of them has come to its figures.
     """
 
     def __init__(self, folder: Path | str):
@@ -104,18 +106,18 @@ class MultiSeedRun:
 def _begin(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with all its seeds beside them, unless something else is there. More seeds may come later."""
     if (folder / "run.json").exists():
-        raise Failure("SR-C431", folder=folder, theirs="one run", ours="runs of several seeds")
+        raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
         known = tomllib.loads(path.read_text(encoding="utf-8"))
         changes = differences(known | {"seeds": list(recipe.seeds)}, recipe.as_dict())
         if changes:
-            raise Failure("SR-C410", folder=folder, changes="\n".join(f"  {line}" for line in changes))
+            raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
     folder.mkdir(parents=True, exist_ok=True)
     write(path, recipe.toml())
 
 
-def _own(failure: Failure, place: Path) -> bool:
+def _own(failure: StillroomError, place: Path) -> bool:
     """Whether it went wrong with this seed: the student's training diverged, or a file fell short when it was measured.
 
     Whatever else goes wrong would go wrong with every seed. Asked of the exit code and of files, on which all processes

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import Failure
 from stillroom.report import about
+from stillroom.report.errors import NotARunFolder, UnreadableRunFile
 from stillroom.report.format import number
 
 ROLES = ("teacher", "baseline", "student")
@@ -118,10 +118,10 @@ def read(path: Path) -> Folder:
     """The folder at `path`.
 
     Raises:
-        Failure: SR-C460 there is no `run.json`; SR-C461 a file holds something else than JSON.
+        StillroomError: SR-C460 there is no `run.json`; SR-C461 a file holds something else than JSON.
     """
     if not (path / "run.json").is_file():
-        raise Failure("SR-C460", folder=path)
+        raise NotARunFolder(folder=path)
     recipe, run = path / "recipe.toml", _json(path / "run.json")
     metrics = _json(path / "metrics.json")
     target = metrics.get("target")
@@ -250,7 +250,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise Failure("SR-C461", file=path, problem=str(error)) from error
+        raise UnreadableRunFile(file=path, problem=str(error)) from error
     if not isinstance(found, dict):
-        raise Failure("SR-C461", file=path, problem=f"expected an object, found {type(found).__name__}")
+        raise UnreadableRunFile(file=path, problem=f"expected an object, found {type(found).__name__}")
     return found

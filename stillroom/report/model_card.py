@@ -33,7 +33,7 @@ def card(path: Path) -> Path:
     """`README.md` of the run in the folder `path`, from its files alone.
 
     Raises:
-        Failure: SR-C460 `path` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
+        StillroomError: SR-C460 `path` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
     """
     return write(Path(path) / "README.md", render(Path(path)))
 

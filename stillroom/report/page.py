@@ -29,7 +29,7 @@ def write(folder: Path) -> Path:
     """`report.html` of the run in `folder`, from its files alone. The same files give the same page.
 
     Raises:
-        Failure: SR-C460 `folder` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
+        StillroomError: SR-C460 `folder` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
     """
     return write_file(Path(folder) / "report.html", render(Path(folder)))
 

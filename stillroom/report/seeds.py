@@ -16,9 +16,10 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.report import folder
 from stillroom.report.about import About
+from stillroom.report.errors import NoFinishedSeed, NotARunFolder
 from stillroom.report.folder import ROLES, Folder, Speaker
 from stillroom.report.table import CHECKED, ELSEWHERE
 
@@ -212,10 +213,10 @@ def read(path: Path) -> Seeds:
     """The folder at `path`.
 
     Raises:
-        Failure: SR-C460 it is not a folder of several seeds; SR-C461 one of their files is spoilt.
+        StillroomError: SR-C460 it is not a folder of several seeds; SR-C461 one of their files is spoilt.
     """
     if not there(path):
-        raise Failure("SR-C460", folder=path)
+        raise NotARunFolder(folder=path)
     text = (path / "recipe.toml").read_text(encoding="utf-8")
     recipe = tomllib.loads(text)
     asked, name = tuple(recipe["seeds"]), str(recipe.get("name") or path.resolve().name)
@@ -224,11 +225,11 @@ def read(path: Path) -> Seeds:
     return Seeds(path, name, text, asked, runs)
 
 
-def unmeasured(path: Path) -> Failure:
+def unmeasured(path: Path) -> StillroomError:
     """What to say where no seed has come to its figures."""
     missing = read(path).missing()
-    return Failure(
-        "SR-C432", folder=path, seeds=", ".join(f"seed {seed}: {how['status']}" for seed, how in missing.items())
+    return NoFinishedSeed(
+        folder=path, seeds=", ".join(f"seed {seed}: {how['status']}" for seed, how in missing.items())
     )
 
 

@@ -28,8 +28,8 @@ def write(folder: Path) -> Path:
     """The three files, from the seeds' own; the report's path.
 
     Raises:
-        Failure: SR-C460 `folder` is not one of several seeds; SR-C432 none has come to its figures; SR-C461 a file of
-            theirs is spoilt; SR-R501 the disk is full.
+        StillroomError: SR-C460 `folder` is not one of several seeds; SR-C432 none has come to its figures; SR-C461 a
+            file of theirs is spoilt; SR-R501 the disk is full.
     """
     found = seeds.read(Path(folder))
     if not found.measured:

@@ -20,10 +20,10 @@ from stillroom.config import recipe as recipes
 from stillroom.config.plugins import module, pick
 from stillroom.config.schema import Recipe, Target
 from stillroom.data import sampling
-from stillroom.errors import Failure
 from stillroom.export import artifact
 from stillroom.io.run_dir import RunDir
 from stillroom.models.network import Network
+from stillroom.search.errors import NoCompressionWithinLimits
 from stillroom.stages import compress
 from stillroom.stages.train import Stages
 from stillroom.tasks.predictor import Predictor
@@ -66,7 +66,7 @@ def resolve_target(stages: Stages) -> Recipe:
     What was chosen is kept in `run.json`, so that a resume goes on with the same, and so do the recipe's other seeds.
 
     Raises:
-        Failure: SR-B931 nothing that is tried keeps within the budget; nothing was trained.
+        NoCompressionWithinLimits: SR-B931 nothing that is tried keeps within the budget; nothing was trained.
     """
     recipe, run = stages.recipe, stages.run
     if recipe.target is None:
@@ -80,7 +80,9 @@ def resolve_target(stages: Stages) -> Recipe:
         rows = list(measure_candidates(stages, target, enough=1))
         best = next((row for row in rows if row["meets"]), None)
         if best is None:
-            raise Failure("SR-B931", limits=describe_limits(target), rows=_lines(rows), where=describe_device(target))
+            raise NoCompressionWithinLimits(
+                limits=describe_limits(target), rows=_lines(rows), where=describe_device(target)
+            )
         best["chosen"] = True
         known = {
             "why": f"the mildest that keeps within {describe_limits(target)} on {describe_device(target)}",

@@ -18,8 +18,9 @@ from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import UNSEEN, PixelStatistics
 from stillroom.distributed.precision import precision_for
-from stillroom.errors import Failure
+from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
+from stillroom.stages.errors import NoLabelsForStudent, NoLabelsForTeacher, TaskDataMismatch
 from stillroom.tasks._agreeing import agreeing
 from stillroom.tasks.task import Task
 from stillroom.teachers.ensemble import Ensemble
@@ -70,10 +71,10 @@ def check_task(task: Task, data: Dataset) -> Task:
     """The task, if the data knows what it needs, and its metrics can be had.
 
     Raises:
-        Failure: SR-D118 it does not; SR-X710 a metric's package is missing, said before anything is trained.
+        StillroomError: SR-D118 it does not; SR-X710 a metric's package is missing, said before anything is trained.
     """
     if task.needs != data.kind:
-        raise Failure("SR-D118", task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+        raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
     task.metrics(data.classes)
     return task
 
@@ -89,7 +90,8 @@ def build_data_and_task(recipe: schema.Recipe, *, report: Path | None = None) ->
         report: as for `load_data`.
 
     Raises:
-        Failure: as `load_data` and `matched`; SR-D140 a teacher would have to learn, SR-D142 nothing would teach.
+        StillroomError: as `load_data` and `matched`; SR-D140 a teacher would have to learn, SR-D142 nothing would
+            teach.
     """
     data = build_data(recipe.data, report=report)
     task = task_for(recipe.task, data)
@@ -98,11 +100,11 @@ def build_data_and_task(recipe: schema.Recipe, *, report: Path | None = None) ->
     teachers = {"teacher": recipe.teacher} | {f"teacher.others[{i}]": t for i, t in enumerate(recipe.teacher.others)}
     for section, teacher in teachers.items():
         if teacher.fit != "none":
-            raise Failure("SR-D140", section=section, fit=teacher.fit)
+            raise NoLabelsForTeacher(section=section, fit=teacher.fit)
     blind = [m.name for m in recipe.methods if m.name != AUTO and pick("methods", m.name).needs_labels]
     if blind or not recipe.methods:
         why = f"{', '.join(blind)} set the true class apart" if blind else "there are no methods"
-        raise Failure("SR-D142", methods=why)
+        raise NoLabelsForStudent(methods=why)
     unweighted = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, weight=0.0))
     return unweighted, with_teacher_classes(data, task, recipe.teacher), task
 
@@ -154,7 +156,7 @@ def build_network(
         network.size = data.size
     least = max(map, default=-1) + 1 if map else outputs
     if least is not None and (network.classes < least or (not map and network.classes != least)):
-        raise Failure("SR-M301", name=section.network, theirs=network.classes, classes=len(data.classes))
+        raise ClassCountMismatch(name=section.network, theirs=network.classes, classes=len(data.classes))
     return network
 
 
@@ -171,7 +173,7 @@ def build_teachers(
     Each begins from a seed of its own: two of one kind that began alike would know the same.
 
     Raises:
-        Failure: as `make_network`; SR-M370, SR-M371 several of them can't be one.
+        StillroomError: as `make_network`; SR-M370, SR-M371 several of them can't be one.
     """
     made = {
         stage: build_network(one, data, task, pixels, seed=seed + number * APART)
@@ -185,7 +187,7 @@ def combine_teachers(section: schema.Teacher, networks: Sequence[Network]) -> nn
     """The network that the student hears: the only teacher, or all of them as one.
 
     Raises:
-        Failure: SR-M370, SR-M371 they can't be one.
+        StillroomError: SR-M370, SR-M371 they can't be one.
     """
     if not section.others:
         return networks[0]

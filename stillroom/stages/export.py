@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from stillroom.compress._errors import CompressionPackageMissing
 from stillroom.config.plugins import module, pick
 from stillroom.config.schema import Export, Recipe
 from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
-from stillroom.errors import Failure
 from stillroom.export import artifact
 from stillroom.io.run_dir import RunDir
 from stillroom.models.network import Network
@@ -28,7 +28,7 @@ def check_available(recipe: Recipe) -> None:
     """Say before anything is trained what would be missing in the end: a runtime, a converter, a library that prunes.
 
     Raises:
-        Failure: SR-X702, SR-X732, SR-M380.
+        StillroomError: SR-X702, SR-X732, SR-M380.
     """
     asked = {section.target for section in recipe.export} | ({recipe.target.runtime} if recipe.target else set())
     for target in sorted(asked):
@@ -36,7 +36,7 @@ def check_available(recipe: Recipe) -> None:
     for section in recipe.compress:
         for name in pick("compress", section.name).needs:
             if find_spec(name) is None:
-                raise Failure("SR-M380", name=section.name, package=name, extra=section.name)
+                raise CompressionPackageMissing(name=section.name, package=name, extra=section.name)
 
 
 def export_files(

@@ -9,9 +9,9 @@ from typing import Any
 from stillroom.config.schema import Recipe
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
-from stillroom.errors import Failure
 from stillroom.io.run_dir import RunDir
 from stillroom.stages import build
+from stillroom.stages.errors import TeacherNotTrained, UnlimitedViews
 from stillroom.stages.train import Stages
 from stillroom.teachers import fill
 
@@ -22,16 +22,16 @@ def fill_cache(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals
     Writes nothing but the cache, so any number of processes may do it at once, and beside a run.
 
     Raises:
-        Failure: SR-T606 the teacher has yet to be trained; others as `filling.opened` and `filling.audit`.
+        TeacherNotTrained: SR-T606 the teacher has yet to be trained; others as `filling.opened` and `filling.audit`.
         Stopped: somebody asked for it; what is there stays.
     """
     recipe, data, task = build.build_data_and_task(recipe)
     run = RunDir(folder, writes=False)
     for stage, section in build.teacher_sections(recipe.teacher).items():
         if section.fit != "none" and not run.weights(stage).exists():
-            raise Failure("SR-T606", path=run.weights(stage))
+            raise TeacherNotTrained(path=run.weights(stage))
     if not recipe.augment.looks:
-        raise Failure("SR-T607", epochs=max(1, round(recipe.train.epochs)))
+        raise UnlimitedViews(epochs=max(1, round(recipe.train.epochs)))
     stages = Stages(recipe, data, task, run, engine, signals, lambda *_: None)
     teacher, student = stages.teacher(), stages.untrained()
     asking = stages.asking(teacher, stages.learner(student, teacher))

@@ -12,7 +12,7 @@ from stillroom.benchmark.networks import cost as cost_of
 from stillroom.benchmark.networks import time_all
 from stillroom.config.schema import Target
 from stillroom.data import sampling
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export import artifact
 from stillroom.metrics.measurement import Measurement
 from stillroom.models.network import Network
@@ -32,7 +32,7 @@ def run_final_test(
     baseline: Network | None,
     student: Network,
     files: list[artifact.ExportedFile],
-) -> list[Failure]:
+) -> list[StillroomError]:
     """Look at the test images, once; hold files against the student; take times; write all of it down.
 
     Returns what files failed their check, and the target if it was missed.

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.io.files import temporary, write_json
+from stillroom.teachers._errors import CacheMismatch, DamagedCache
 from stillroom.teachers._form import Form, Rows
 
 Numbers = NDArray[np.int64]
@@ -95,7 +96,7 @@ class Cache:
         """Answers by their numbers [n], in that order.
 
         Raises:
-            Failure: SR-T602 a shard is damaged or gone.
+            DamagedCache: SR-T602 a shard is damaged or gone.
         """
         shards, offsets = np.divmod(numbers, self.shard)
         records = np.empty((len(numbers), CHECKSUM + self.form.bytes), np.uint8)
@@ -115,7 +116,7 @@ class Cache:
             return False
         try:
             self._read(number, np.arange(len(self.rows_of(number))))
-        except Failure:
+        except StillroomError:
             self.path(number).unlink(missing_ok=True)
             return False
         return True
@@ -146,11 +147,11 @@ class Cache:
                 held = b"".join([os.pread(file.fileno(), size, start + size * one) for one in offsets.tolist()])
                 records = np.frombuffer(held, np.uint8).reshape(len(offsets), size)
         except (OSError, ValueError) as problem:
-            raise Failure("SR-T602", path=path, problem=problem) from problem
+            raise DamagedCache(path=path, problem=problem) from problem
         written = np.ascontiguousarray(records[:, :CHECKSUM]).view(np.uint32)[:, 0]
         wrong = int((written != _checksums(records[:, CHECKSUM:])).sum())
         if wrong:
-            raise Failure("SR-T602", path=path, problem=f"{wrong} of {len(offsets)} checksums are wrong")
+            raise DamagedCache(path=path, problem=f"{wrong} of {len(offsets)} checksums are wrong")
         return records
 
 
@@ -169,7 +170,7 @@ def find(path: Path, facts: Mapping[str, Any], *, taps: Iterable[str], temperatu
         temperatures: at which leading classes alone must do.
 
     Raises:
-        Failure: SR-T601 `path` is the cache of something else.
+        CacheMismatch: SR-T601 `path` is the cache of something else.
     """
 
     def serves(cache: Cache) -> bool:
@@ -183,7 +184,7 @@ def find(path: Path, facts: Mapping[str, Any], *, taps: Iterable[str], temperatu
         if not serves(cache):
             changes.append(f"taps: {', '.join(cache.form.taps) or 'none'} there, {', '.join(taps)} here")
         if changes:
-            raise Failure("SR-T601", folder=path, changes="\n".join(f"  {line}" for line in changes))
+            raise CacheMismatch(folder=path, changes="\n".join(f"  {line}" for line in changes))
         return cache
     named = sorted(path.glob(f"{fingerprint(facts)[:NAMED]}*/cache.json"))
     return next((cache for cache in (Cache(one.parent) for one in named) if serves(cache)), None)

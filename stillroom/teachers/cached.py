@@ -31,7 +31,7 @@ class CachedTeacher:
 
         Raises:
             ValueError: a key is none of a look that the cache holds, or there is more than one view.
-            Failure: SR-T602 the files are damaged.
+            DamagedCache: SR-T602 the files are damaged.
         """
         (images,) = views
         rows = self.cache.read(self.numbers(keys.cpu().numpy()))

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.errors import Failure
 from stillroom.models._taps import split_tap
 from stillroom.models.network import Network
+from stillroom.teachers._errors import DetectorEnsemble, NoSuchTeacher, TeacherOutputsDiffer
 from stillroom.teachers.frozen import mapped
 from stillroom.types import Output, wide
 
@@ -48,7 +48,7 @@ class Ensemble(nn.Module):
         classes: K; of a vector its width.
 
     Raises:
-        Failure: SR-M370 the members are detectors; SR-M371 they don't say the same.
+        StillroomError: SR-M370 the members are detectors; SR-M371 they don't say the same.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Ensemble(nn.Module):
         sizes = [network.classes if map is None else len(map) for network, map in zip(networks, maps, strict=True)]
         kinds = [f"{network.answers} of {size}" for network, size in zip(networks, sizes, strict=True)]
         if networks[0].answers == "boxes":
-            raise Failure("SR-M370", count=len(networks))
+            raise DetectorEnsemble(count=len(networks))
         if len(set(kinds)) > 1:
-            raise Failure("SR-M371", kinds=", ".join(kinds))
+            raise TeacherOutputsDiffer(kinds=", ".join(kinds))
         self.answers, self.classes, self.combine = networks[0].answers, sizes[0], combine
         self.networks = nn.ModuleList(networks)
         for number, map in enumerate(maps, 1):
@@ -80,7 +80,7 @@ class Ensemble(nn.Module):
         """What the members say about images, [B, C, H, W] in 0..1.
 
         Raises:
-            Failure: SR-M372 there is no member of that number; SR-M306, SR-M307 as of any network.
+            StillroomError: SR-M372 there is no member of that number; SR-M306, SR-M307 as of any network.
         """
         asked, preds, heard = self._asked(taps), list[Tensor](), dict[str, Tensor]()
         for number, network in enumerate(self.networks, 1):
@@ -102,7 +102,7 @@ class Ensemble(nn.Module):
         asked = {tap: split_tap(tap) for tap in taps}
         for tap, (number, _) in asked.items():
             if not 1 <= number <= len(self.networks):
-                raise Failure("SR-M372", tap=tap, count=len(self.networks))
+                raise NoSuchTeacher(tap=tap, count=len(self.networks))
         return asked
 
     def _combined(self, preds: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ import torch
 
 from stillroom.data.hash_rng import evenly_spaced
 from stillroom.distributed.signals import Signals
-from stillroom.errors import Failure, Stopped
+from stillroom.errors import Stopped
+from stillroom.io.errors import DiskFull
+from stillroom.teachers._errors import CacheTooLarge, CacheVerificationFailed, NonFiniteTeacherOutputs
 from stillroom.teachers._form import SOUND, Rows
 from stillroom.teachers.cache import Cache, find, make
 from stillroom.teachers.queries import TeacherQueries
@@ -92,8 +94,8 @@ def open_cache(asking: TeacherQueries) -> Cache:
     """The cache of these answers: the one that is there, whole or not, or a new one.
 
     Raises:
-        Failure: SR-T601 `cache.path` is the cache of something else, SR-T604 it would be too large, SR-R501 for the
-            disk.
+        StillroomError: SR-T601 `cache.path` is the cache of something else, SR-T604 it would be too large, SR-R501 for
+            the disk.
     """
     path = Path(asking.section.path)
     found = find(path, asking.facts(), taps=asking.taps, temperatures=asking.temperatures)
@@ -102,11 +104,11 @@ def open_cache(asking: TeacherQueries) -> Cache:
     size, limit = asking.bytes, asking.section.max_gb * 2**30
     if size > limit:
         each = f"{len(asking.split.listed):,} images, {asking.augment.looks} looks, {asking.form.bytes:,} bytes each"
-        raise Failure("SR-T604", size=_gb(size), each=each, limit=_gb(limit), need=math.ceil(size / 2**29) / 2)
+        raise CacheTooLarge(size=_gb(size), each=each, limit=_gb(limit), need=math.ceil(size / 2**29) / 2)
     path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path).free
     if free < 1.2 * size:
-        raise Failure("SR-R501", path=path, free=f"{free / 1e6:.0f}", problem=f"the answers take {size / 1e6:.0f} MB")
+        raise DiskFull(path=path, free=f"{free / 1e6:.0f}", problem=f"the answers take {size / 1e6:.0f} MB")
     made = make(path, asking.facts(), images=len(asking.split.listed), views=asking.augment.looks, form=asking.form)
     if made.form.leading:
         said = ", ".join(
@@ -147,7 +149,7 @@ def audit(cache: Cache, asking: TeacherQueries, share: float = 0.01) -> float:
     """Ask again about a share of the answers, others every time; how far the worst is off, in parts of the largest.
 
     Raises:
-        Failure: SR-T603 an answer is not the teacher's.
+        CacheVerificationFailed: SR-T603 an answer is not the teacher's.
     """
     count = min(len(cache), max(2, math.ceil(share * len(cache))))
     numbers = np.sort(np.random.default_rng().choice(len(cache), count, replace=False))
@@ -161,7 +163,7 @@ def audit(cache: Cache, asking: TeacherQueries, share: float = 0.01) -> float:
             one, other = (torch.nan_to_num(o.pred if name == "pred" else o.taps[name]) for o in (kept, fresh))
             worst = max(worst, float((one - other).abs().max() / other.abs().max().clamp_min(1e-6)))
     if worst > TOLERANCE[asking.teacher.precision]:
-        raise Failure("SR-T603", folder=cache.folder, worst=f"{worst:.2g}", count=count)
+        raise CacheVerificationFailed(folder=cache.folder, worst=f"{worst:.2g}", count=count)
     return worst
 
 
@@ -173,7 +175,7 @@ def _shard(cache: Cache, asking: TeacherQueries, number: int, signals: Signals) 
         _leave_if_asked(signals)
     rows = _joined(found)
     if not rows[SOUND].all():
-        problem = Failure("SR-T605", count=int((rows[SOUND] == 0).sum()), total=len(wanted))
+        problem = NonFiniteTeacherOutputs(count=int((rows[SOUND] == 0).sum()), total=len(wanted))
         log.warning("%s", str(problem).partition("\n")[0])
     return rows
 

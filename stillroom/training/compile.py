@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import nn
 
-from stillroom.errors import Failure
 from stillroom.models._taps import READS
 from stillroom.models.network import Network
+from stillroom.training.errors import CompileFailed
 
 log = logging.getLogger("stillroom")
 
@@ -30,7 +30,7 @@ def compile_student(student: Network, taps: Collection[str], once: Callable[[], 
         once: runs one forward and one backward pass, in which the compiling is done.
 
     Raises:
-        Failure: SR-R530 there is no compiler, or the network is beyond it.
+        CompileFailed: SR-R530 there is no compiler, or the network is beyond it.
     """
     # A network with several heads is heard at the first one when a further one is tapped.
     heard = {tap.removesuffix(READS) for tap in (*taps, *student.head)} if taps else set()
@@ -45,7 +45,7 @@ def compile_student(student: Network, taps: Collection[str], once: Callable[[], 
             warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
             once()
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InvalidCxxCompiler) as problem:
-        raise Failure("SR-R530", problem=str(problem).strip().partition("\n")[0]) from problem
+        raise CompileFailed(problem=str(problem).strip().partition("\n")[0]) from problem
     log.info("compiled the student's forward pass in %.0f s, %d pieces", time.monotonic() - started, len(found))
 
 

@@ -18,13 +18,14 @@ from stillroom.data.dataset import Split
 from stillroom.data.loader import Loader
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
-from stillroom.errors import Exit, Failure, Stopped
+from stillroom.errors import Exit, Stopped
 from stillroom.evaluation.validate import validate
 from stillroom.io import checkpoint
 from stillroom.io.run_dir import RunDir
 from stillroom.tasks.task import Task
 from stillroom.teachers.teacher import Teacher
 from stillroom.training.distiller import Distiller
+from stillroom.training.errors import TrainingDiverged
 from stillroom.training.loop import initial_state, train
 from stillroom.training.state import State
 from stillroom.training.step import Diverged, Step
@@ -65,7 +66,7 @@ def fit(
 
     Raises:
         Stopped: by a signal; everything is saved.
-        Failure: SR-E601 the numbers kept becoming infinite or undefined.
+        TrainingDiverged: SR-E601 the numbers kept becoming infinite or undefined.
     """
     steps = training.total_steps(len(train_split))
     batches = Loader(
@@ -154,7 +155,7 @@ def _go_back(stage: str, state: State, trouble: Diverged, run: RunDir, engine: E
         where = run.folder / "debug" / f"nonfinite-{trouble.step.step:06d}"
         if run.writes:
             _bundle(stage, state, trouble, run)
-        raise Failure("SR-E601", stage=stage, step=trouble.step.step, terms=trouble.step.terms, folder=where)
+        raise TrainingDiverged(stage=stage, step=trouble.step.step, terms=trouble.step.terms, folder=where)
     engine.barrier()
     state.load(*checkpoint.load(checkpoint.everyone(run.checkpoints(stage))[-1]))
     engine.barrier()  # everybody has read before the first process writes over it

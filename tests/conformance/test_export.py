@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from stillroom.config import plugins
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export._verify import settle
 from stillroom.export.file import Export
 from stillroom.models.network import Network
@@ -61,7 +61,7 @@ def export(target: str, network: Network, path: Path, **options: Any) -> Path:
 def unless_missing(call: Any, *args: Any, **options: Any) -> Any:
     try:
         return call(*args, **options)
-    except Failure as failure:
+    except StillroomError as failure:
         if failure.code in ("SR-X702", "SR-X732"):
             pytest.skip(failure.what)
         raise

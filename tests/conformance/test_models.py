@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from stillroom.config.plugins import choices, pick
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import Family, Network, create_model, find, list_models, restore
 from stillroom.models.network import Opener
 
@@ -144,7 +144,7 @@ def test_taps_are_what_the_parts_give(network: Network, images: torch.Tensor) ->
 
 def test_a_wrong_tap_is_answered_with_the_nearest(network: Network, images: torch.Tensor) -> None:
     name = max(network.tap_names(), key=len)
-    with pytest.raises(Failure, match=f"did you mean '{name}'") as caught:
+    with pytest.raises(StillroomError, match=f"did you mean '{name}'") as caught:
         network(images, (name + "x",))
     assert caught.value.code == "SR-M306"
 
@@ -186,7 +186,7 @@ def test_a_saved_student_comes_back_exactly(family: str, channels: int, images: 
 def test_weights_of_other_classes_never_pass_silently(family: str, network: Network, tmp_path) -> None:
     path, example = tmp_path / "student.safetensors", pick("models", family).example
     save_file(network.weights(), path)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         restore(example, path, classes=7, channels=3, size=32)
     assert caught.value.code == "SR-M301" and "5 outputs, the data 7 classes" in caught.value.what
     refit = restore(example, path, classes=7, channels=3, size=32, head="replace")
@@ -197,7 +197,7 @@ def test_weights_of_other_classes_never_pass_silently(family: str, network: Netw
 
 
 def test_wrong_arguments(family: str) -> None:
-    with pytest.raises(Failure, match="banana") as caught:
+    with pytest.raises(StillroomError, match="banana") as caught:
         make(family, banana=1)
     assert caught.value.code == "SR-M304"
 

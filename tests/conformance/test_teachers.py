@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stillroom.config.plugins import pick
 from stillroom.config.schema import Data
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.matching import method_setup
 from stillroom.matching.feature_info import feature_info
 from stillroom.methods._features import to_map
@@ -94,7 +94,7 @@ def test_another_size_can_be_asked_for(folders: dict[str, Path]) -> None:
     assert network.size == 112 and network(images()).pred.shape == (4, 10)
     (block, *_) = feature_info(network, images()).blocks
     assert block.shape == (1 + 4 + 64, 32)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model(f"huggingface/{folders['vit']}", image_size=40, **given)
     assert caught.value.code == "SR-M305" and "40" in caught.value.why
 
@@ -164,7 +164,7 @@ def test_a_new_head_on_frozen_features(name: str, folders: dict[str, Path]) -> N
 
 @pytest.mark.parametrize("name", HEADLESS)
 def test_a_backbone_is_never_taken_for_a_classifier(name: str, folders: dict[str, Path]) -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         opened(name, folders, classes=None)
     assert caught.value.code == "SR-M316" and "head" in caught.value.fix
     assert opened(name, folders, answers="vector", classes=None).classes == 32

@@ -7,7 +7,7 @@ import torch
 from kit import training
 from kit.training import TRAINING, furthest, replace, same
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.io import checkpoint
 from stillroom.training.state import State
 
@@ -37,6 +37,6 @@ def test_a_machine_without_a_compiler_says_so(tmp_path, monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "no-compiler")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(Failure, match="ompiler") as caught:
+    with pytest.raises(StillroomError, match="ompiler") as caught:
         training.steps(training.learner(), COMPILED)
     assert caught.value.code == "SR-R530"

@@ -20,7 +20,7 @@ from kit.devices import linear, python, script, stand_in
 
 from stillroom.benchmark import remote
 from stillroom.benchmark.remote import measure
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 IMAGES = np.random.default_rng(0).random((4, 3, 4, 4), dtype=np.float32)
 FIGURES = {"latency_ms", "latency_p95_ms", "throughput", "load_ms", "peak_mb", "energy_j"}
@@ -84,8 +84,8 @@ def test_a_python_in_the_home_folder_there(tmp_path: Path, temporary: Path) -> N
     assert taken(linear(tmp_path / "a.onnx", batch="B"), host="board", python="~/python", ssh=ssh).single.n >= 10
 
 
-def refusal(*arguments: Any, **options: Any) -> Failure:
-    with pytest.raises(Failure) as caught:
+def refusal(*arguments: Any, **options: Any) -> StillroomError:
+    with pytest.raises(StillroomError) as caught:
         taken(*arguments, **options)
     return caught.value
 

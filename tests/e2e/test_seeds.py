@@ -104,7 +104,7 @@ def test_from_python(tmp_path, monkeypatch):
     values = [run.metrics["student"]["accuracy"]["value"] for run in runs.runs]
     assert runs.metrics["student"]["accuracy"]["value"] == pytest.approx(sum(values) / 2)
     assert sr.MultiSeedRun("runs/two").metrics == runs.metrics
-    with pytest.raises(sr.Failure) as caught:
+    with pytest.raises(sr.StillroomError) as caught:
         sr.open("runs/two")
     assert caught.value.code == "SR-C433" and "runs/two/seed-0" in str(caught.value)
 

@@ -142,7 +142,7 @@ def test_labels_of_another_kind_are_refused(tmp_path):
         cwd=tmp_path,
         code=3,
     )
-    assert "SR-D118 the task detection needs boxes, and the source knows masks" in told.stderr
+    assert "SR-D118 the task detection needs boxes, and the source has masks" in told.stderr
 
 
 def test_a_missing_package_is_named_before_anything_is_trained(tmp_path):

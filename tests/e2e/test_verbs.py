@@ -38,7 +38,7 @@ def test_eval_on_other_images(finished, tmp_path):
     told = run.evaluate(str(tmp_path / "photos"))
     assert told["student"]["accuracy"]["value"] > 0.9 and told["student"]["accuracy"]["n"] == 200
     digit_folders(tmp_path / "few", each=20, side=8, classes=4)
-    with pytest.raises(sr.Failure) as caught:
+    with pytest.raises(sr.StillroomError) as caught:
         run.evaluate(str(tmp_path / "few"))
     assert caught.value.code == "SR-M312"
 

@@ -13,7 +13,7 @@ from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.source import Boxes
 from stillroom.data.sources.voc import Voc
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 
 def picture(*files: Path, size: tuple[int, int] = (64, 64)) -> None:
@@ -74,7 +74,7 @@ def codes(findings) -> list[str]:
     return [finding.code for finding in findings]
 
 
-def only(findings, code: str) -> Failure:
+def only(findings, code: str) -> StillroomError:
     """The one finding of that code."""
     (found,) = [finding for finding in findings if finding.code == code]
     return found.failure
@@ -90,7 +90,7 @@ def why(call) -> str:
     return _refused(call).why
 
 
-def _refused(call) -> Failure:
-    with pytest.raises(Failure) as caught:
+def _refused(call) -> StillroomError:
+    with pytest.raises(StillroomError) as caught:
         call()
     return caught.value

@@ -9,7 +9,8 @@ import torch
 
 from kit.targets import drawn_target
 from stillroom.config.plugins import pick
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.matching.errors import UnsupportedMethod
 from stillroom.matching.feature_info import feature_info
 from stillroom.matching.method_setup import bind_taps
 from stillroom.models import create_model
@@ -63,10 +64,10 @@ def batch(images=6, pair="cnn from cnn", seed=1):
 
 
 def ready(name, pair):
-    """Student, teacher and the method between them; a Failure where it can't work with the two."""
+    """Student, teacher and the method between them; a StillroomError where it can't work with the two."""
     kind = pick("methods", name)
     if not kind.teaches(answers(pair)):
-        raise Failure("SR-M335", method=name, answers=answers(pair), able="others")
+        raise UnsupportedMethod(method=name, answers=answers(pair), able="others")
     student, network = (copy.deepcopy(one) for one in networks(pair))
     method, one, teacher = kind(), batch(pair=pair), FrozenTeacher(network)
     bind_taps(method, feature_info(student, one.images[:2]), feature_info(network, one.images[:2]), name=name)
@@ -82,7 +83,7 @@ def ready(name, pair):
 def works(name, pair):
     try:
         ready(name, pair)
-    except Failure as refused:
+    except StillroomError as refused:
         return refused.code
     return ""
 

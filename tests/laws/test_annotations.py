@@ -16,7 +16,7 @@ from kit.annotations import Listed, noted, picture
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.voc import Voc
 from stillroom.data.targets.boxes import BoxTargets, sound
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400) | st.just("a.png"),
@@ -51,7 +51,7 @@ def test_a_coco_file_with_anything_anywhere(data, what):
         try:
             source = Coco(path=str(file))
             target = BoxTargets(source).take(np.arange(len(source.labels)), np.empty(0))
-        except Failure as failure:
+        except StillroomError as failure:
             assert failure.code in ("SR-D102", "SR-D108", "SR-D120", "SR-S201")
             return
     assert len(source.labels) == 1 and target["boxes"].isfinite().all() and target["labels"].max() < 1
@@ -76,7 +76,7 @@ def test_a_voc_file_with_anything_anywhere(text, place):
         try:
             source = Voc(path=folder)
             target = BoxTargets(source).take(np.arange(1), np.empty(0))
-        except Failure as failure:
+        except StillroomError as failure:
             assert failure.code == "SR-D121"
             return
     assert target["boxes"].isfinite().all() and target["labels"].max() < 1

@@ -8,7 +8,7 @@ from kit import training
 from kit.training import TRAINING, furthest, replace, same
 
 from stillroom.config.schema import Training
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.io import checkpoint
 from stillroom.io.run_dir import read_stream
 from stillroom.models import Network, create_model
@@ -214,7 +214,7 @@ def test_a_stage_goes_back_halves_the_rate_and_passes_over_them(tmp_path, monkey
 def test_a_stage_that_never_recovers_says_so_and_keeps_the_evidence(tmp_path, monkeypatch):
     one, asked = training.learner(), Poisoned(training.teacher().network, range(1000))
     monkeypatch.setattr(training, "teacher", lambda: asked)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         training.stage(tmp_path, one, replace(TRAINING, steps=40))
     assert caught.value.code == "SR-E601" and caught.value.exit == 6
     (bundle,) = (tmp_path / "debug").glob("nonfinite-*/step-*")

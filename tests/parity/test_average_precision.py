@@ -9,7 +9,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from kit.answers import CLASSES, SIDE, count, drawn
 from kit.targets import known
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.metrics import _matches, average_precision
 from stillroom.metrics._bootstrap import interval, resamples
 from stillroom.metrics.average_precision import AveragePrecision, weighted
@@ -200,7 +200,7 @@ def test_interval_by_hand():
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setattr(average_precision, "find_spec", lambda name: None)
-    with pytest.raises(Failure, match="SR-X710") as caught:
+    with pytest.raises(StillroomError, match="SR-X710") as caught:
         AveragePrecision(classes=CLASSES)
     assert "stillroom[detect]" in caught.value.fix
 

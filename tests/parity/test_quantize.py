@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stillroom.compress.compression import View
 from stillroom.compress.quantize import Quantize
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export.onnx import load, onnx
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
@@ -205,7 +205,7 @@ def test_any_transformer_becomes_a_small_4_bit_file_and_a_convolutional_network_
                 part.weight.copy_(groupwise(part.weight, 4, 32))
         expected = rounded(images[:100]).pred
     torch.testing.assert_close(load(path)(images[:100]).pred, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         onnx(made.network, tmp_path / "no.onnx", bits=4, base=made.base, **made.shown)
     assert caught.value.code == "SR-X720" and not (tmp_path / "no.onnx").exists()
 

@@ -12,7 +12,7 @@ from kit.scenes import CLASSES, coco_scenes, scenes, split_of, voc_scenes
 from stillroom.data.guess import guess
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.voc import Voc
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 
 def item(source, name: str) -> int:
@@ -59,7 +59,7 @@ def test_guess(tmp_path):
     assert guess(str(tmp_path / "a" / "train.json")) == "coco"
     assert guess(str(voc_scenes(tmp_path / "b"))) == "voc"
     coco_scenes(tmp_path / "b")
-    with pytest.raises(Failure, match="it could be coco or voc"):
+    with pytest.raises(StillroomError, match="it could be coco or voc"):
         guess(str(tmp_path / "b"))
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "settings.json").write_text('{"images": 3}')

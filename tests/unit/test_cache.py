@@ -15,7 +15,7 @@ from kit import caches, training
 
 from stillroom.config.schema import Augment, Cache
 from stillroom.distributed.signals import Signals
-from stillroom.errors import Exit, Failure, Stopped
+from stillroom.errors import Exit, StillroomError, Stopped
 from stillroom.teachers import cache as files
 from stillroom.teachers import fill
 from stillroom.teachers._form import Form, form_of
@@ -105,7 +105,7 @@ def test_a_damaged_shard_is_refused_when_read_and_made_again(tmp_path, hurt):
         raw[{"flipped": -100, "header": 30}.get(hurt, 0)] ^= hurt in ("flipped", "header")
         path.write_bytes(raw[: {"cut": len(raw) - 50, "emptied": 0}.get(hurt, len(raw))])
     fresh = files.Cache(cache.folder)
-    with pytest.raises(Failure, match="SR-T602"):
+    with pytest.raises(StillroomError, match="SR-T602"):
         fresh.read(np.arange(len(fresh)))
     assert fill.fill(fresh, one, Signals()) == 256
     assert contents(cache.folder) == whole
@@ -126,7 +126,7 @@ def test_whatever_changes_the_answers_has_a_cache_of_its_own(tmp_path, other):
     one, two = caches.asking(tmp_path), caches.asking(tmp_path, **OTHERS[other]())
     ours, theirs = fill.open_cache(one).folder, fill.open_cache(two).folder
     assert ours != theirs
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         fill.open_cache(caches.asking(ours, **OTHERS[other]()))
     assert caught.value.code == "SR-T601" and caught.value.exit == Exit.MODEL
     changed = {"views": "augment", "named": "teacher"}.get(other, other)
@@ -143,7 +143,7 @@ def test_what_changes_no_answer_shares_one(tmp_path):
 
 def test_a_cache_that_would_be_too_large_is_refused_with_the_number_that_accepts_it(tmp_path):
     one = caches.asking(tmp_path, taps=("layer1",), max_gb=1e-3)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         fill.open_cache(one)
     size = one.entries * one.form.bytes
     assert size == 3507 * (2 * (10 + 16 * 8 * 8) + 1)
@@ -159,7 +159,7 @@ def test_an_audit_finds_answers_that_are_not_the_teachers(tmp_path):
     for number in range(cache.shards):
         rows = cache.read(np.array(cache.rows_of(number)))
         cache.write(number, rows | {"pred": rows["pred"] + 1})
-    with pytest.raises(Failure, match="SR-T603"):
+    with pytest.raises(StillroomError, match="SR-T603"):
         fill.audit(cache, one, 0.01)
 
 

@@ -9,7 +9,7 @@ import torch
 from kit import training
 from kit.training import TRAINING, furthest, replace
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import create_model
 from stillroom.training.compile import compile_student, pieces
 
@@ -45,6 +45,6 @@ def test_no_compiler_is_said_plainly(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda _forward, **_: none)
     network = create_model("resnet8", classes=10, channels=1, size=8)
-    with pytest.raises(Failure, match="compiler") as caught:
+    with pytest.raises(StillroomError, match="compiler") as caught:
         compile_student(network, (), lambda: network(torch.zeros(1, 1, 8, 8)))
     assert caught.value.code == "SR-R530" and caught.value.exit == 5

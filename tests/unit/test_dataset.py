@@ -18,7 +18,7 @@ from stillroom.data.dataset import load
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 DATA = load_digits()
 PIXELS = (DATA.images * 15).astype(np.uint8)
@@ -169,7 +169,7 @@ def test_bad_test_images_are_left_out(folder, memory_gb):
 
 def test_above_max_bad_it_stops_naming_count_and_list(folder, tmp_path):
     source = folder({2: EMPTY, 3: EMPTY, 4: EMPTY, 7: EMPTY})  # 4 of 300 > 1 %
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         load(source, report=tmp_path / "run")
     assert caught.value.code == "SR-D107" and caught.value.exit == 3
     text = str(caught.value)
@@ -182,15 +182,15 @@ def test_truncation_is_counted_when_it_is_met(folder):
     source = folder({item: CUT for item in (2, 3, 4, 7)})
     for memory_gb in (1.0, 0.0):
         data = load(source, memory_gb=memory_gb)
-        with pytest.raises(Failure, match="4 of 300"):
+        with pytest.raises(StillroomError, match="4 of 300"):
             data.splits["train"].take(np.arange(180))
-    with pytest.raises(Failure, match="SR-D107"):
+    with pytest.raises(StillroomError, match="SR-D107"):
         load(source, max_bad=0).splits["train"].take(np.arange(180))
 
 
 def test_nothing_readable(folder):
     source = folder({item: EMPTY for item in range(300)})
-    with pytest.raises(Failure, match="SR-D108"):
+    with pytest.raises(StillroomError, match="SR-D108"):
         load(source, max_bad=1.0)
 
 
@@ -257,6 +257,6 @@ def test_a_full_disk_under_the_list_is_told_as_one(folder, tmp_path, monkeypatch
 
     source = folder({2: EMPTY})
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         load(source, report=tmp_path / "run")
     assert caught.value.code == "SR-R501" and not list((tmp_path / "run").iterdir())

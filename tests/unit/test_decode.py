@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from stillroom.data.decode import decode, fit, header
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_sixteen_bits_of_colour_follow_the_same_rule(photo):
 
 def test_pixels_without_an_agreed_range_are_refused(digit):
     for values in (digit.astype(np.float32), digit.astype(np.int32) * 100_000):
-        with pytest.raises(Failure, match="no agreed range") as caught:
+        with pytest.raises(StillroomError, match="no agreed range") as caught:
             decode(encoded(Image.fromarray(values), "TIFF"), channels=1)
         assert caught.value.code == "SR-D102"
 
@@ -155,7 +155,7 @@ def test_a_bomb_is_refused_from_its_header(photo):
     assert len(bomb) < 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for function in (decode, header):
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(StillroomError) as caught:
             function(bomb, max_pixels=89_000_000, name="bomb.png", **({"channels": 3} if function is decode else {}))
         assert caught.value.code == "SR-D105"
         assert "image 60000×60000 exceeds data.max_pixels=89000000" in str(caught.value)
@@ -166,20 +166,20 @@ def test_a_bomb_is_refused_from_its_header(photo):
 def test_max_pixels_may_be_raised_above_the_library_s_own_limit(monkeypatch, photo):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Image.open would refuse more than 200 pixels
     assert np.array_equal(decode(encoded(Image.fromarray(photo), "PNG"), channels=3, max_pixels=5400), photo)
-    with pytest.raises(Failure, match="SR-D105"):
+    with pytest.raises(StillroomError, match="SR-D105"):
         decode(encoded(Image.fromarray(photo), "PNG"), channels=3, max_pixels=5399)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1)])
 def test_one_pixel_is_no_image(size):
-    with pytest.raises(Failure, match=r"SR-D106 image .* is too small"):
+    with pytest.raises(StillroomError, match=r"SR-D106 image .* is too small"):
         decode(encoded(Image.new("RGB", size), "PNG"), channels=3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_truncated_file_is_unreadable(photo, kind):
     blob = encoded(Image.fromarray(photo), kind)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         decode(blob[: len(blob) * 6 // 10], channels=3, name="cat/0042.jpg")
     assert caught.value.code == "SR-D102"
     assert "cat/0042.jpg" in str(caught.value) and caught.value.exit == 3
@@ -189,14 +189,14 @@ def test_a_truncated_file_is_unreadable(photo, kind):
     "blob", [b"", b"hello, I am a text\n", b"P", b"Pyramids are not images", b"%!PS-Adobe-3.0 EPSF"]
 )
 def test_what_is_not_an_image_says_so(blob):
-    with pytest.raises(Failure, match=rf"SR-D103 not an image \({len(blob)} bytes\)"):
+    with pytest.raises(StillroomError, match=rf"SR-D103 not an image \({len(blob)} bytes\)"):
         decode(blob, channels=3, name="notes.jpg")
 
 
 @pytest.mark.parametrize("length", [3, 9, 20, 60, 150])
 def test_any_beginning_of_a_file_is_a_clean_failure(photo, length):
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"):
-        with pytest.raises(Failure):
+        with pytest.raises(StillroomError):
             decode(encoded(Image.fromarray(photo), kind)[:length], channels=3)
 
 

@@ -8,7 +8,7 @@ from kit.stages import Stages
 from kit.targets import known
 from torch import nn
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models._boxes import Neck, detector, wrapped
 from stillroom.models.network import Facts
 from stillroom.ops.assignment import detection_loss
@@ -102,7 +102,7 @@ def test_more_convolutions_are_more(decoder):
 def test_a_detector_of_two_stages_is_refused():
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
-    with pytest.raises(Failure) as refusal:
+    with pytest.raises(StillroomError) as refusal:
         wrapped(fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None))
     assert refusal.value.code == "SR-M340" and "FasterRCNN" in str(refusal.value)
 

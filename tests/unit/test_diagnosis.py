@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stillroom.data.dataset import load
 from stillroom.data.sources.digits import Digits
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.export import artifact
 from stillroom.export._diagnosis import diagnose
 from stillroom.export.onnx import onnx
@@ -246,4 +246,4 @@ def verdict_of(agreement: float) -> Any:
 
 def test_both_codes_have_their_own_words() -> None:
     wrong = replace(verdict_of(0.5), gate=0.9, cause="it is so").failure(Path("m.onnx"))
-    assert isinstance(wrong, Failure) and wrong.why == "it is so" and "agreement 50.0% < 90.0%" in wrong.what
+    assert isinstance(wrong, StillroomError) and wrong.why == "it is so" and "agreement 50.0% < 90.0%" in wrong.what

@@ -10,7 +10,7 @@ from kit.training import digits
 from safetensors.torch import save_file
 from timm.models.deit import VisionTransformerDistilled
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import Network, create_model, restore
 from stillroom.training.linear_probe import linear_probe
 
@@ -116,7 +116,7 @@ def test_saved_weights_come_back_exactly(name: str, images: torch.Tensor, tmp_pa
     refit = restore(name, path, classes=7, head="replace", **common).eval()
     assert refit(images).pred.shape == (3, 7)
     assert torch.equal(refit.module.dist_token, network.module.dist_token)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         restore(name, path, classes=7, **common)
     assert caught.value.code == "SR-M301"
 
@@ -158,7 +158,7 @@ def test_registers_positions_and_dropped_patches(images: torch.Tensor) -> None:
     ],
 )
 def test_where_there_is_no_place_for_a_token(name: str, arguments: dict, says: str) -> None:
-    with pytest.raises(Failure, match=says) as caught:
+    with pytest.raises(StillroomError, match=says) as caught:
         create_model(name, classes=5, channels=3, size=32, distilled=True, **arguments)
     assert caught.value.code == "SR-M304"
 

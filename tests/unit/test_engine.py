@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 
 from stillroom.config.schema import Training
 from stillroom.distributed.engine import Engine
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import create_model
 from stillroom.teachers.frozen import FrozenTeacher
 
@@ -116,7 +116,7 @@ def test_a_batch_that_can_not_be_shared(world, batch, accumulate, text):
     engine = Engine(1)
     engine.world = world
     with pytest.raises(
-        Failure, match=r"(?s)SR-R523 train.batch = \d+ can't be shared equally by " + text.replace("\n", "")
+        StillroomError, match=r"(?s)SR-R523 train.batch = \d+ can't be shared equally by " + text.replace("\n", "")
     ):
         engine.share({"train": Training(batch=batch, accumulate=accumulate)})
     engine.share({"train": Training(batch=world * accumulate * 3, accumulate=accumulate)})

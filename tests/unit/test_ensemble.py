@@ -9,7 +9,7 @@ import torch
 
 from stillroom.config import recipe
 from stillroom.data import sampling
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.matching.feature_info import feature_info
 from stillroom.matching.method_setup import bind_taps, teacher_features
 from stillroom.methods.ca_mkd import CAMKD
@@ -93,13 +93,13 @@ def test_taps(images):
 
 @pytest.mark.parametrize("tap", ["3/layer1", "0/pred"])
 def test_a_teacher_that_is_not_there(images, tap):
-    with pytest.raises(Failure, match="there are 2") as refused:
+    with pytest.raises(StillroomError, match="there are 2") as refused:
         Ensemble([network(), network()])(images, (tap,))
     assert refused.value.code == "SR-M372"
 
 
 def test_a_part_that_a_member_has_not(images):
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         Ensemble([network(), network()])(images, ("2/layer9",))
     assert refused.value.code == "SR-M306"
 
@@ -114,14 +114,14 @@ def test_names():
 
 
 def test_detectors_are_refused():
-    with pytest.raises(Failure, match="2 detectors") as refused:
+    with pytest.raises(StillroomError, match="2 detectors") as refused:
         Ensemble([network("timm/test_resnet", answers="boxes", size=32)] * 2)
     assert refused.value.code == "SR-M370"
 
 
 def test_what_is_not_of_one_kind_is_refused():
     for other in (network(classes=6), network("timm/test_resnet", answers="pixels")):
-        with pytest.raises(Failure, match="classes of 5") as refused:
+        with pytest.raises(StillroomError, match="classes of 5") as refused:
             Ensemble([network(), other])
         assert refused.value.code == "SR-M371"
     assert Ensemble([network(), network(classes=6)], maps=[None, (5, 4, 3, 2, 1)]).classes == 5
@@ -185,7 +185,7 @@ def test_of_sealed_teachers_the_predictions_are_enough(images):
     assert sides[1].members[0].vector is None
     plain = CAMKD()
     assert bind_taps(plain, *sides, name="ca_mkd") == [] and plain.teacher_taps == ("1/pred", "2/pred")
-    with pytest.raises(Failure, match="the teacher, whose parts can't be heard") as refused:
+    with pytest.raises(StillroomError, match="the teacher, whose parts can't be heard") as refused:
         bind_taps(CAMKD(features=1.0), *sides, name="ca_mkd")
     assert refused.value.code == "SR-M333"
 
@@ -214,7 +214,7 @@ def test_two_of_one_kind_begin_apart():
 
 
 def test_what_can_not_be_one_is_refused_with_the_networks_still_untrained():
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         made("detection", "timm/test_resnet", "timm/test_efficientnet")
     assert refused.value.code == "SR-M370"
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("executorch", reason="needs the package executorch")
 
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.export import _pt2e, file
 from stillroom.export.executorch import executorch, load, whole
 from stillroom.export.file import ExportWrapper
@@ -178,9 +178,9 @@ def test_layers_that_the_form_lists_stay_in_floats() -> None:
 # refusals
 
 
-def refused(network: nn.Module, path: Path, **arguments: Any) -> Failure:
+def refused(network: nn.Module, path: Path, **arguments: Any) -> StillroomError:
     path.write_bytes(b"an earlier export")
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         executorch(network, path, example=digits(0, 1), classes=CLASSES, **arguments)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert path.read_bytes() == b"an earlier export" and caught.value.exit == Exit.UNVERIFIED
@@ -220,7 +220,7 @@ def test_a_missing_package_is_named(tmp_path: Path, made: Any, monkeypatch: Any)
 
     monkeypatch.setattr(file, "find_spec", hidden)
     assert refused(made.network, tmp_path / "m.pte").code == "SR-X702"
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         load(made.floats)
     assert caught.value.code == "SR-X702" and "pip install" in caught.value.fix
 
@@ -242,6 +242,6 @@ def test_a_broken_file_is_an_error_and_not_the_end_of_the_process(made: Any, tmp
     if spoil in ("empty", "text", "bytes", "short"):
         with pytest.raises(ValueError, match=r"not an ExecuTorch program|bytes are announced"):
             whole(path)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         load(path)
     assert (caught.value.code, caught.value.exit) == ("SR-X704", Exit.MODEL)

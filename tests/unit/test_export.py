@@ -20,8 +20,9 @@ from onnx import TensorProto, helper
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.export import _choice, _graph, file
+from stillroom.export._errors import ExportPackagesMissing
 from stillroom.export.onnx import load, onnx
 from stillroom.metrics.agreement import Agreement
 from stillroom.models.network import Network
@@ -175,7 +176,7 @@ class Odd(nn.Module):
 def test_what_cannot_be_exported_says_so_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"an earlier export")
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         onnx(Odd(), path, example=digits(0, 1), classes=("a", "b"))
     assert (caught.value.code, caught.value.exit) == ("SR-X703", Exit.UNVERIFIED)
     assert caught.value.__cause__ is not None and len(str(caught.value).splitlines()) == 4
@@ -184,13 +185,13 @@ def test_what_cannot_be_exported_says_so_and_leaves_the_old_file(tmp_path: Path)
 
 
 def test_another_failure_on_the_way_stays_itself(made: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    refused = Failure("SR-X702", target="x", packages="y")
+    refused = ExportPackagesMissing(target="x", packages="y")
 
     def refuse(*args: Any) -> None:
         raise refused
 
     monkeypatch.setattr(_graph, "slim", refuse)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         onnx(made.network, tmp_path / "m.onnx", example=digits(0, 1), classes=CLASSES, base=made.floats)
     assert caught.value is refused and not list(tmp_path.iterdir())
 
@@ -200,7 +201,7 @@ def test_a_full_disk_is_told_as_one(made: Any, tmp_path: Path, monkeypatch: Any)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(library, "save_model", full)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         onnx(made.network, tmp_path / "m.onnx", example=digits(0, 1), classes=CLASSES, base=made.floats)
     assert caught.value.code == "SR-R501" and not list(tmp_path.iterdir())
 
@@ -211,7 +212,7 @@ def test_a_missing_runtime_names_the_package(tmp_path: Path, monkeypatch: Any) -
         lambda: onnx(nn.Identity(), tmp_path / "m.onnx", example=digits(0, 1), classes=CLASSES),
         lambda: load(tmp_path / "m.onnx"),
     ):
-        with pytest.raises(Failure, match="pip install onnxruntime") as caught:
+        with pytest.raises(StillroomError, match="pip install onnxruntime") as caught:
             attempt()
         assert (caught.value.code, caught.value.exit) == ("SR-X702", Exit.UNVERIFIED)
 
@@ -232,7 +233,7 @@ def test_wrong_arguments(tmp_path: Path, wrong: Any, message: str) -> None:
 def test_a_broken_file_is_refused(made: Any, tmp_path: Path) -> None:
     broken = tmp_path / "half.onnx"
     broken.write_bytes(made.floats.read_bytes()[:5000])
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         load(broken)
     assert (caught.value.code, caught.value.exit) == ("SR-X704", Exit.MODEL)
 
@@ -245,7 +246,7 @@ def test_a_file_that_reads_other_files_is_not_opened(made: Any, tmp_path: Path) 
     tensor.external_data.add(key="location", value="../../etc/passwd")
     hostile = tmp_path / "hostile.onnx"
     hostile.write_bytes(model.SerializeToString())
-    with pytest.raises(Failure, match=r"\.\./\.\./etc/passwd") as caught:
+    with pytest.raises(StillroomError, match=r"\.\./\.\./etc/passwd") as caught:
         load(hostile)
     assert caught.value.code == "SR-S212"
 

@@ -15,7 +15,7 @@ from stillroom.compress import _factors
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
 from stillroom.compress.factorize import Factorize
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import surgery
 from stillroom.models.flops import by_part as macs
 from stillroom.models.network import Network
@@ -198,11 +198,11 @@ def test_matching_digits() -> None:
 
 
 def test_nothing_to_gain() -> None:
-    with pytest.raises(Failure, match="SR-M383"):
+    with pytest.raises(StillroomError, match="SR-M383"):
         Factorize(energy=1.0).shrink(made(), view(), 1)
-    with pytest.raises(Failure, match="SR-M383"):
+    with pytest.raises(StillroomError, match="SR-M383"):
         Factorize(least=500).shrink(made(), view(), 1)
-    with pytest.raises(Failure, match="SR-M382"):
+    with pytest.raises(StillroomError, match="SR-M382"):
         Factorize(macs=0.001).shrink(made(), view(), 1)
     assert Factorize(macs=1).shrink(made(), view(), 1).form == ()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.io.files import TEMPORARY, disk_errors, scratch, sweep, temporary
 
 
@@ -45,6 +45,6 @@ def test_sweep_removes_what_a_kill_left_and_nothing_else(tmp_path: Path) -> None
 
 def test_a_full_disk_is_told_once_however_deep(tmp_path: Path) -> None:
     path = tmp_path / "f.bin"
-    with pytest.raises(Failure) as caught, disk_errors(path), disk_errors(path):
+    with pytest.raises(StillroomError) as caught, disk_errors(path), disk_errors(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.code == "SR-R501" and isinstance(caught.value.__cause__, OSError)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from kit.hub import saved
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import Network, create_model, find, list_models
 
 pytest.importorskip("transformers")
@@ -37,8 +37,8 @@ def make(name: object, answers: str = "classes", classes: int | None = None, siz
     return create_model(f"huggingface/{name}", classes=classes, channels=3, size=size, answers=answers, **given)
 
 
-def refused(*given, **named) -> Failure:
-    with pytest.raises(Failure) as caught:
+def refused(*given, **named) -> StillroomError:
+    with pytest.raises(StillroomError) as caught:
         make(*given, **named)
     return caught.value
 

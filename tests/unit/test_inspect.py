@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits
 
 from stillroom.data.dataset import load
 from stillroom.data.inspect import inspect, refuse, summarise
+from stillroom.data.sources._errors import DataPermissionDenied
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 DATA = load_digits()
 PIXELS = (DATA.images * 15).astype(np.uint8)
@@ -59,7 +60,7 @@ def test_permission_denied_is_found(root, monkeypatch):
 
     def read(path: str, *, name: str) -> bytes:
         if path.endswith("0003.png"):
-            raise Failure("SR-D104", path=name)
+            raise DataPermissionDenied(path=name)
         return allowed(path, name=name)
 
     monkeypatch.setattr("stillroom.data.sources.folder.read_file", read)
@@ -115,7 +116,7 @@ def test_a_label_out_of_range_is_refused(label):
     source.labels[17] = label
     found = inspect(source, load(source))
     assert codes(found) == ["SR-D113"]
-    with pytest.raises(Failure, match=rf"label out of range: {label}   digit 17"):
+    with pytest.raises(StillroomError, match=rf"label out of range: {label}   digit 17"):
         refuse(found)
 
 

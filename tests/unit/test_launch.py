@@ -10,7 +10,7 @@ import pytest
 
 from stillroom.distributed import launch
 from stillroom.distributed.launch import launched
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "2"}
@@ -58,10 +58,10 @@ def test_without_a_launcher_this_program_starts_them(started):
 def test_another_number_than_was_started(environment, started):
     environment(**TORCHRUN)
     assert launched(4, 1) == (4, 2)
-    with pytest.raises(Failure, match="SR-R522 --devices 3, but torchrun has started 4 on this machine"):
+    with pytest.raises(StillroomError, match="SR-R522 --devices 3, but torchrun has started 4 on this machine"):
         launched(3, 1)
     environment(WORLD_SIZE="7")
-    with pytest.raises(Failure, match="SR-R525 torchrun has started 7 processes, and 4 of them on this machine"):
+    with pytest.raises(StillroomError, match="SR-R525 torchrun has started 7 processes, and 4 of them on this machine"):
         launched("auto", 1)
     assert not started
 

@@ -18,7 +18,7 @@ from kit.verdict import verify
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.export import file, litert
 from stillroom.export._resize import resize
 from stillroom.export.file import ExportWrapper, refusal, unsupported
@@ -167,7 +167,7 @@ def test_what_the_converter_refuses(tmp_path: Path, monkeypatch: Any, body: str,
     path = tmp_path / "m" / "m.tflite"
     path.parent.mkdir()
     path.write_bytes(b"an earlier export")
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         litert.litert(Plain(), path, **asked())
     assert (caught.value.code, caught.value.exit) == (f"SR-X{code}", Exit.UNVERIFIED)
     assert why is None or why in caught.value.why
@@ -180,7 +180,7 @@ def test_no_converter_says_how_to_get_one(tmp_path: Path, monkeypatch: Any, name
     monkeypatch.delenv("STILLROOM_LITERT", raising=False)
     if named:
         monkeypatch.setenv("STILLROOM_LITERT", named)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         litert.litert(Plain(), tmp_path / "m.tflite", **asked())
     assert (caught.value.code, caught.value.exit) == ("SR-X732", Exit.UNVERIFIED)
     assert "python -m venv DIR" in caught.value.fix and "litert-torch==" in caught.value.fix
@@ -195,7 +195,7 @@ def test_where_the_converter_is_installed_beside_the_program(monkeypatch: Any) -
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         litert.litert(Plain(), path, **asked(bits=4))
     assert (caught.value.code, caught.value.exit) == ("SR-X731", Exit.UNVERIFIED)
     with pytest.raises(ValueError, match="bits is 32 or 8"):
@@ -206,7 +206,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 
 def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(file, "find_spec", lambda name: None)
-    with pytest.raises(Failure, match=r"pip install 'stillroom\[litert\]'") as caught:
+    with pytest.raises(StillroomError, match=r"pip install 'stillroom\[litert\]'") as caught:
         litert.load(tmp_path / "m.tflite")
     assert caught.value.code == "SR-X702"
 
@@ -215,7 +215,7 @@ def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: Any) -> 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(b"TFL3" * 100)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         litert.load(path)
     assert (caught.value.code, caught.value.exit) == ("SR-X704", Exit.MODEL)
 

@@ -17,11 +17,11 @@ from stillroom.data.decode import numbers
 from stillroom.data.guess import guess
 from stillroom.data.inspect import inspect
 from stillroom.data.sources.masks import Masks
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 
 def code(call) -> str:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         call()
     return caught.value.code
 

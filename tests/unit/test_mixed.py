@@ -16,7 +16,7 @@ from stillroom.config.plugins import choices, pick
 from stillroom.config.schema import Augment
 from stillroom.data.loader import Loader
 from stillroom.diagnostics.preflight import preflight
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import create_model
 from stillroom.tasks.classification import Classification
 from stillroom.training.distiller import Distiller
@@ -56,7 +56,7 @@ def test_methods_read_the_greater_part_s_class_and_nothing_else(name):
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_a_task_whose_labels_can_t_be_mixed_says_so_key_by_key(task):
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         recipe.check(LEAST | {"task": task, "augment": {"mixup": 0.2, "cutmix": 1.0}})
     for kind in ("mixup", "cutmix"):
         assert f"augment.{kind}: must be 0, for the labels of two images can't be made one in {task}" in str(

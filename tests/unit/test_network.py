@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.models import Network, create_model, list_models
 from stillroom.models._said import logits
 
@@ -125,7 +125,7 @@ def test_without_taps_there_is_no_hook(photos: Tensor, monkeypatch: pytest.Monke
 
 def test_a_part_that_never_runs(photos: Tensor) -> None:
     network = Network(Mean(), classes=3)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         network(photos, ("unused",))
     assert caught.value.code == "SR-M307" and "'unused'" in caught.value.what
     assert not network.module.unused._forward_hooks
@@ -225,7 +225,7 @@ def test_who_says_how_pixels_are_normalised() -> None:
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model(wrong, classes=4, channels=3, size=32)
     assert caught.value.code == "SR-M303" and caught.value.exit is Exit.MODEL
     assert f"did you mean {right}?" in caught.value.what
@@ -235,13 +235,13 @@ def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, right: str) -> No
     "name", ["timm/hf-hub:someone/model", "timm/local-dir:/tmp", "timm/", "nothing", "/etc:passwd"]
 )
 def test_names_that_stand_for_nothing(name: str) -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model(name, classes=4, channels=3, size=32)
     assert caught.value.code == "SR-M303"
 
 
 def test_a_tag_that_is_none() -> None:
-    with pytest.raises(Failure, match=r"vit_tiny_patch16_224\.augreg_in21k") as caught:
+    with pytest.raises(StillroomError, match=r"vit_tiny_patch16_224\.augreg_in21k") as caught:
         create_model("timm/vit_tiny_patch16_224.augreg_in22k", classes=4, channels=3, size=32)
     assert caught.value.code == "SR-M308"
 
@@ -318,13 +318,13 @@ def test_a_module_of_colour_gets_grey_repeated(own: str) -> None:
     ],
 )
 def test_ones_own_mistakes(own: str, name: str, code: str, says: str) -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model(f"{own}:{name}", classes=6, channels=3, size=12)
     assert caught.value.code == code and says in caught.value.why
 
 
 def test_a_package_that_is_not_there() -> None:
-    with pytest.raises(Failure, match="No module named 'nopackage'") as caught:
+    with pytest.raises(StillroomError, match="No module named 'nopackage'") as caught:
         create_model("nopackage.models:Net", classes=6, channels=3, size=12)
     assert caught.value.code == "SR-M309"
 
@@ -345,7 +345,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["timm/test_vit", "torchvision/shufflenet_v2_x0_5"])
 def test_trained_weights_without_a_network(name: str, offline: None) -> None:
-    with pytest.raises(Failure, match=f"offline: the trained weights of {name}") as caught:
+    with pytest.raises(StillroomError, match=f"offline: the trained weights of {name}") as caught:
         create_model(name, classes=4, channels=3, size=32, pretrained=True)
     assert caught.value.code == "SR-N801" and caught.value.exit is Exit.MODEL
 
@@ -354,7 +354,7 @@ def test_hugging_faces_own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model("timm/test_vit2", classes=4, channels=3, size=32, pretrained=True)
     assert caught.value.code == "SR-N801"
 

@@ -17,7 +17,7 @@ from kit.onnx_teachers import FLOAT, HALF, change, classifier, numbers, write
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.export.onnx import onnx as export
 from stillroom.matching.feature_info import feature_info
 from stillroom.matching.layer_pairs import find_pairs
@@ -31,8 +31,8 @@ def opened(path: Path, *, classes: int | None = 10, size: int = 32, channels: in
     return restore("onnx", path, classes=classes, channels=channels, size=size, **more).eval()
 
 
-def refused(path: Path, **more) -> Failure:
-    with pytest.raises(Failure) as caught:
+def refused(path: Path, **more) -> StillroomError:
+    with pytest.raises(StillroomError) as caught:
         opened(path, **more)
     return caught.value
 
@@ -286,7 +286,7 @@ def test_what_cannot_be_counted_is_no_figure(tmp_path: Path) -> None:
 def test_it_has_nothing_inside_to_tap(file: Path) -> None:
     network = opened(file)
     assert network.tap_names() == []
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         network(images(), ("conv1",))
     assert caught.value.code == "SR-M362" and "conv1" in caught.value.what
 
@@ -297,7 +297,7 @@ def test_methods_of_features_are_refused_before_training(file: Path, reads: str)
     sides = feature_info(student, images(2)), feature_info(opened(file), images(2))
     if reads in ("blocks", "attention"):
         sides = sides[1], sides[1]
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         find_pairs(reads, *sides, method="a method")
     assert caught.value.code == "SR-M333" and "nothing inside it can be listened to" in caught.value.why
 
@@ -305,7 +305,7 @@ def test_methods_of_features_are_refused_before_training(file: Path, reads: str)
 def test_it_is_never_trained(file: Path) -> None:
     for head in ("any", "replace"):
         assert refused(file, head=head).code == "SR-M361"
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model("onnx", classes=10, channels=3, size=32)
     assert caught.value.code == "SR-M360"
     assert not list(opened(file).parameters())

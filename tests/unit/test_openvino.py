@@ -16,7 +16,7 @@ from kit.verdict import verify
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.export import file
 from stillroom.export import onnx as onnx_target
 from stillroom.export.onnx import onnx
@@ -140,7 +140,7 @@ class Bessel(nn.Module):
 def test_what_cannot_be_exported_says_so_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "m.xml"
     path.write_bytes(b"an earlier export")
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         openvino(Bessel(), path, example=digits(0, 1), classes=("a", "b"))
     assert caught.value.code in ("SR-X730", "SR-X703") and caught.value.exit == Exit.UNVERIFIED
     assert caught.value.what.endswith(f"{path}") and "openvino, 32 bits" in caught.value.what
@@ -157,7 +157,7 @@ def test_a_broken_pair_is_refused(made: Made, tmp_path: Path, missing: str) -> N
     for suffix in (".xml", ".bin"):
         whole = made.openvino[32].with_suffix(suffix).read_bytes()
         (tmp_path / f"m{suffix}").write_bytes(whole[:500] if suffix == missing else whole)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         load(tmp_path / "m.xml")
     assert (caught.value.code, caught.value.exit) == ("SR-X704", Exit.MODEL)
 
@@ -168,7 +168,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: Any) -> 
         lambda: openvino(nn.Identity(), tmp_path / "m.xml", example=digits(0, 1), classes=CLASSES),
         lambda: load(tmp_path / "m.xml"),
     ):
-        with pytest.raises(Failure, match=r"pip install 'stillroom\[openvino\]'") as caught:
+        with pytest.raises(StillroomError, match=r"pip install 'stillroom\[openvino\]'") as caught:
             attempt()
         assert (caught.value.code, caught.value.exit) == ("SR-X702", Exit.UNVERIFIED)
 

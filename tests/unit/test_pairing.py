@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.matching.feature_info import FeaturePoint, feature_info
 from stillroom.matching.layer_pairs import aligned, find_pairs, pairs_by_name
 from stillroom.models import create_model
@@ -80,7 +80,7 @@ def test_vit_and_vit(vit):
 
 def test_what_a_network_has_not_is_refused_with_its_side(small, vit):
     for kind in ("blocks", "attention"):
-        with pytest.raises(Failure, match="student") as refused:
+        with pytest.raises(StillroomError, match="student") as refused:
             find_pairs(kind, small, vit, method="vitkd")
         assert refused.value.code == "SR-M333" and "vitkd" in str(refused.value)
 
@@ -97,5 +97,5 @@ def test_one_side_named_finds_the_other(small, large):
 
 def test_both_sides_named_are_taken_as_they_are(small, large):
     assert taps(pairs_by_name(("layer1",), ("layer4",), small, large, method="fitnet")) == [("layer1", "layer4")]
-    with pytest.raises(Failure, match="2 taps of the student and 1 of the teacher"):
+    with pytest.raises(StillroomError, match="2 taps of the student and 1 of the teacher"):
         pairs_by_name(("layer1", "layer2"), ("layer4",), small, large, method="fitnet")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.matching.feature_info import feature_info
 from stillroom.models import create_model, list_models, restore
 from stillroom.models._backbone import Backbone, pyramid
@@ -79,7 +79,7 @@ def test_a_copy_is_a_backbone_of_its_own():
 def test_what_a_pyramid_refuses():
     with pytest.raises(ValueError, match="maps must be 1 to 5 for this model, got 6"):
         pyramid(timm.create_model("test_resnet"), maps=6)
-    with pytest.raises(Failure, match="Linear gives out no maps") as caught:
+    with pytest.raises(StillroomError, match="Linear has no feature maps") as caught:
         pyramid(nn.Linear(1, 1))
     assert caught.value.code == "SR-M345"
 
@@ -130,10 +130,10 @@ def test_what_a_segmenter_refuses():
         ({"maps": 9}, "maps must be 1 to 5"),
         ({"banana": 1}, "banana"),
     ):
-        with pytest.raises(Failure, match=said) as caught:
+        with pytest.raises(StillroomError, match=said) as caught:
             made(**arguments)
         assert caught.value.code == "SR-M304"
-    with pytest.raises(Failure, match="decoder") as caught:
+    with pytest.raises(StillroomError, match="decoder") as caught:
         made(answers="classes", decoder="light")
     assert caught.value.code == "SR-M304"
 
@@ -232,7 +232,7 @@ def test_a_name_for_another_task_is_answered_with_what_there_is():
         ("resnet18", "pixels", "torchvision/deeplabv3_mobilenet_v3_large"),
         ("resnet18", "boxes", "torchvision/fcos_resnet50_fpn"),
     ):
-        with pytest.raises(Failure, match=instead) as caught:
+        with pytest.raises(StillroomError, match=instead) as caught:
             made(f"torchvision/{name}", answers)
         assert caught.value.code == "SR-M346" and "fasterrcnn" not in str(caught.value)
     assert "torchvision/fcos_resnet50_fpn" in list_models("fcos") and list_models("fasterrcnn") == []

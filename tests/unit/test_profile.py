@@ -8,7 +8,7 @@ import pytest
 
 from stillroom.config import device_profile
 from stillroom.config.schema import Target
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_path_is_read_wherever_it_is(own: Path, tmp_path: Path) -> None:
 def test_all_that_is_wrong_is_named_at_once(own: Path) -> None:
     lines = "thread = 2\nlatency_ms = 'fast'\nbits = [16]\nthreads = 0\nprofile = 'cpu'\n"
     (own / "bad.toml").write_text(lines, encoding="utf-8")
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         device_profile.read_profile("bad")
     assert (
         caught.value.code == "SR-C440" and "5 problems" in caught.value.what and "targets/bad.toml" in str(caught.value)
@@ -59,13 +59,13 @@ def test_all_that_is_wrong_is_named_at_once(own: Path) -> None:
 
 def test_what_is_no_toml_is_told(own: Path) -> None:
     (own / "bad.toml").write_text("threads: 2\n", encoding="utf-8")
-    with pytest.raises(Failure, match="SR-C402"):
+    with pytest.raises(StillroomError, match="SR-C402"):
         device_profile.read_profile("bad")
 
 
 @pytest.mark.parametrize("name", ["cpv", "../cpu", "targets/cpu", "nothing.toml", "a\nb"])
 def test_there_is_no_such_profile(name: str, own: Path) -> None:
-    with pytest.raises(Failure, match="SR-C441") as caught:
+    with pytest.raises(StillroomError, match="SR-C441") as caught:
         device_profile.read_profile(name)
     if name == "cpv":
         assert "did you mean 'cpu'?" in str(caught.value)

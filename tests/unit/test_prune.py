@@ -20,7 +20,7 @@ from stillroom.compress._channels import Channels
 from stillroom.compress._cost import share_of_time
 from stillroom.compress.compression import View
 from stillroom.compress.prune import Prune
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import surgery
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
@@ -278,7 +278,7 @@ def test_time_instead_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
     network, seen = made("cifar"), view(torch.rand(2, 3, 16, 16))
     smaller = Prune(latency=0.7).shrink(network, seen, 1)
     assert 0.6 < clock(network.module, smaller.module, torch.zeros(1, 3, 16, 16)) <= 0.7
-    with pytest.raises(Failure, match="SR-M382"):
+    with pytest.raises(StillroomError, match="SR-M382"):
         Prune(latency=0.2).shrink(network, seen, 1)
 
 
@@ -327,21 +327,21 @@ def test_an_embedding_keeps_its_width() -> None:
 
 def test_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = view(torch.rand(2, 3, 16, 16))
-    with pytest.raises(Failure, match="SR-M382"):
+    with pytest.raises(StillroomError, match="SR-M382"):
         Prune(macs=0.001).shrink(made("cifar"), seen, 1)
-    with pytest.raises(Failure, match=r"SR-M381.*\n.*batch norm"):
+    with pytest.raises(StillroomError, match=r"SR-M381.*\n.*batch norm"):
         Prune(importance="bn").shrink(made("attention"), seen, 1)
     detector = made("cifar")
     detector.answers = "boxes"
-    with pytest.raises(Failure, match=r"SR-M381.*\n.*boxes"):
+    with pytest.raises(StillroomError, match=r"SR-M381.*\n.*boxes"):
         Prune().shrink(detector, seen, 1)
     network = made("cifar")
     with torch.no_grad():
         network.module.layer1[0].conv1.weight[0] = torch.nan
-    with pytest.raises(Failure, match=r"SR-M381.*\n.*finite"):
+    with pytest.raises(StillroomError, match=r"SR-M381.*\n.*finite"):
         Prune().shrink(network, seen, 1)
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    with pytest.raises(Failure, match=r"SR-M380(.*\n)*.*stillroom\[prune\]"):
+    with pytest.raises(StillroomError, match=r"SR-M380(.*\n)*.*stillroom\[prune\]"):
         Prune().shrink(made("cifar"), seen, 1)
 
 

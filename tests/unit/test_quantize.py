@@ -18,7 +18,7 @@ from stillroom.compress._observe import observe
 from stillroom.compress._sensitivity import sensitivity
 from stillroom.compress.compression import View
 from stillroom.compress.quantize import Quantize
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.models.surgery import grid
@@ -260,7 +260,7 @@ def test_what_cannot_be_rounded_is_refused() -> None:
         (nothing, {"weights_only": True}, "SR-M385"),
         (convolutional(), {"keep": 8}, "SR-M386"),
     ):
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(StillroomError) as caught:
             Quantize(**arguments).shrink(network, view(digits(3)), 1)  # type: ignore[arg-type]
         assert caught.value.code == code
 

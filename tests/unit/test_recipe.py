@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stillroom.config import recipe, schema
 from stillroom.config.schema import Augment, Export, Method, Recipe, Training
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 LEAST = {"data": "digits", "teacher": "resnet20", "student": "resnet8"}
 
@@ -69,7 +69,7 @@ def test_a_spoken_recipe_gets_the_same_folder_name_again():
 
 
 def test_problems_name_their_place_and_come_together():
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         recipe.check(
             LEAST | {"train": {"lr": "1e-3", "warmup": 2}, "augment": {"flip": 1}, "methods": [{"nam": "rkd"}]}
         )
@@ -136,7 +136,7 @@ def test_auto_stands_alone_and_takes_nothing():
         (["auto", "hinton"], "'auto' stands alone"),
         ([{"name": "auto", "temperature": 2}], "methods[0].temperature: unknown with name = 'auto'"),
     ):
-        with pytest.raises(Failure) as refused:
+        with pytest.raises(StillroomError) as refused:
             recipe.check(LEAST | {"methods": methods})
         assert said in str(refused.value)
 
@@ -144,7 +144,7 @@ def test_auto_stands_alone_and_takes_nothing():
 def test_a_weight_has_a_schedule():
     found = recipe.check(LEAST | {"methods": [{"name": "hinton", "weight": 2, "warmup": 0.1, "decay": 0.5}]})
     assert (found.methods[0].weight, found.methods[0].warmup, found.methods[0].decay) == (2, 0.1, 0.5)
-    with pytest.raises(Failure, match=r"methods\[0\].warmup"):
+    with pytest.raises(StillroomError, match=r"methods\[0\].warmup"):
         recipe.check(LEAST | {"methods": [{"name": "hinton", "warmup": 1.5}]})
 
 
@@ -157,14 +157,14 @@ def test_the_task_says_how_far_a_pretrained_teacher_is_fitted(task, fit):
 
 
 def test_a_teacher_that_no_label_can_teach_needs_weights():
-    with pytest.raises(Failure, match=r"teacher\.fit: must be 'none', for labels teach nothing in embedding"):
+    with pytest.raises(StillroomError, match=r"teacher\.fit: must be 'none', for labels teach nothing in embedding"):
         recipe.check(LEAST | {"task": "embedding"})
 
 
 def test_a_spread_teacher_is_not_asked_once():
     spread = {"teacher": {"network": "resnet8", "shard": True}, "augment": {"views": 2}}
     assert recipe.check(LEAST | spread).teacher.shard
-    with pytest.raises(Failure, match=r"cache.use: can't be 'always' with teacher.shard = true"):
+    with pytest.raises(StillroomError, match=r"cache.use: can't be 'always' with teacher.shard = true"):
         recipe.check(LEAST | spread | {"cache": {"use": "always"}})
 
 
@@ -172,13 +172,13 @@ def test_a_spread_teacher_is_not_asked_once():
 def test_what_holds_for_all_teachers_is_said_once(key, value):
     words = {"data": "digits", "student": "resnet8"}
     recipe.check(words | {"teacher": {"network": "resnet8", "others": ["resnet14"], key: value}})
-    with pytest.raises(Failure, match=rf"teacher.others\[0\].{key}: said once for all teachers"):
+    with pytest.raises(StillroomError, match=rf"teacher.others\[0\].{key}: said once for all teachers"):
         recipe.check(words | {"teacher": {"network": "resnet8", "others": [{"network": "resnet14", key: value}]}})
 
 
 @pytest.mark.parametrize(("key", "value"), [("mixup", float("inf")), ("cutmix", 101.0), ("views", 2**23)])
 def test_looks_that_can_not_be_are_refused(key, value):
-    with pytest.raises(Failure, match=f"augment.{key}: must be less than"):
+    with pytest.raises(StillroomError, match=f"augment.{key}: must be less than"):
         recipe.read("digits", {f"augment.{key}": value})
 
 
@@ -226,6 +226,6 @@ def test_a_recipe_with_compressions_and_a_target_gives_itself_back():
     ],
 )
 def test_what_is_wrong_with_a_compression_or_a_target(said, line):
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         recipe.check(LEAST | said)
     assert line in str(caught.value)

@@ -18,7 +18,7 @@ import yaml
 from kit.page import Page, change
 
 from stillroom import report
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.report import folder as folders
 from stillroom.report import gallery
 
@@ -182,15 +182,15 @@ def test_a_missing_speaker_leaves_a_page(run_copy: Path, speaker: str) -> None:
 
 
 def test_refuses_what_is_no_run_folder_or_is_spoilt(run_copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(Failure) as nothing:
+    with pytest.raises(StillroomError) as nothing:
         report.write(tmp_path / "nowhere")
     assert nothing.value.code == "SR-C460" and not (tmp_path / "nowhere").exists()
     (run_copy / "metrics.json").write_text('{"teacher": ')
-    with pytest.raises(Failure, match=r"metrics\.json") as spoilt:
+    with pytest.raises(StillroomError, match=r"metrics\.json") as spoilt:
         report.card(run_copy)
     assert spoilt.value.code == "SR-C461"
     (run_copy / "metrics.json").write_text("[]")
-    with pytest.raises(Failure, match="expected an object"):
+    with pytest.raises(StillroomError, match="expected an object"):
         report.write(run_copy)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.models import create_model
 from stillroom.models.resnet import VARIANTS, Block, CifarResNet
 
@@ -67,13 +67,13 @@ def test_a_depth_that_is_none(depth: int) -> None:
 
 
 def test_a_width_that_is_none() -> None:
-    with pytest.raises(Failure, match="width is above 0") as caught:
+    with pytest.raises(StillroomError, match="width is above 0") as caught:
         create_model("resnet8", classes=3, channels=3, size=8, width=0)
     assert caught.value.code == "SR-M304"
 
 
 def test_nothing_to_fetch() -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model("resnet20", classes=10, channels=3, size=32, pretrained=True)
     assert caught.value.code == "SR-M308"
 
@@ -83,6 +83,6 @@ def test_nothing_to_fetch() -> None:
     [("resnet57", "'resnet56'"), ("resnet50", "'timm/resnet50' or 'torchvision/resnet50'"), ("Resnet20", "'resnet20'")],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         create_model(wrong, classes=10, channels=3, size=32)
     assert caught.value.code == "SR-M303" and f"did you mean {right}?" in caught.value.what

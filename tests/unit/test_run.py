@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.io.files import write_json
 from stillroom.io.run_dir import RunDir, differences, read_stream
 
@@ -15,7 +15,7 @@ def open_run(folder, recipe=None, toml="a = 1\n", **more):
 
 def test_a_second_owner_is_refused_until_the_first_lets_go(tmp_path):
     first = open_run(tmp_path)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         open_run(tmp_path)
     assert caught.value.code == "SR-R510" and "pid" in str(caught.value)
     first.close()
@@ -24,7 +24,7 @@ def test_a_second_owner_is_refused_until_the_first_lets_go(tmp_path):
 
 def test_another_recipe_is_refused_with_every_difference(tmp_path):
     open_run(tmp_path).close()
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         open_run(tmp_path, {"a": 2, "b": {"c": 3}})
     assert "a: 1 there, 2 here" in str(caught.value) and "b: None there" in str(caught.value)
     open_run(tmp_path).close()  # the refused one holds nothing

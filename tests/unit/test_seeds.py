@@ -14,7 +14,7 @@ from scipy import stats
 
 from stillroom import report
 from stillroom.cli import console, tables
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.report import seeds, spread
 from stillroom.report.seeds import Spread
 
@@ -186,13 +186,13 @@ def test_names_stay_text(spoilt):
 
 def test_what_is_no_folder_of_several_seeds(folder, made_run, tmp_path):
     assert seeds.there(folder) and not seeds.there(made_run) and not seeds.there(tmp_path)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         spread.write(made_run)
     assert caught.value.code == "SR-C460"
     empty = tmp_path / "photos"
     empty.mkdir()
     shutil.copy(folder / "recipe.toml", empty)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         spread.write(empty)
     assert caught.value.code == "SR-C432" and "seed 3: not begun" in str(caught.value)
 

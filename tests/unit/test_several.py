@@ -7,14 +7,17 @@ import json
 import pytest
 
 from stillroom.config import recipe
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
+from stillroom.export._errors import OutputMismatch
+from stillroom.io.errors import DiskFull
 from stillroom.io.files import write_json
 from stillroom.pipeline import seeds
+from stillroom.training.errors import TrainingDiverged
 
 FAILURES = {
-    "SR-E601": {"stage": "student", "step": 3, "terms": "task/ce", "folder": "x"},
-    "SR-X701": {"path": "student.onnx", "problem": "agreement 90%"},
-    "SR-R501": {"path": "x", "free": 0, "problem": "full"},
+    "SR-E601": TrainingDiverged(stage="student", step=3, terms="task/ce", folder="x"),
+    "SR-X701": OutputMismatch(path="student.onnx", problem="agreement 90%"),
+    "SR-R501": DiskFull(path="x", free=0, problem="full"),
 }
 
 
@@ -32,7 +35,7 @@ class Runs:
         (seed,) = one.seeds
         self.asked.append((seed, place.name, students, teacher_of and teacher_of.name))
         code = self.ends.get(seed)
-        failure = Failure(code, **FAILURES[code]) if code else None
+        failure = FAILURES[code] if code else None
         place.mkdir(parents=True, exist_ok=True)
         ended = {"status": "failed", "exit_code": int(failure.exit)} if failure else {"status": "done", "exit_code": 0}
         write_json(place / "run.json", {"seeds": [seed], "stage": self.stage} | ended)
@@ -88,14 +91,14 @@ def test_what_is_one_seeds_own_does_not_stop_the_others(tmp_path, code, measured
 @pytest.mark.parametrize(("code", "stage"), [("SR-R501", "student"), ("SR-E601", "teacher"), ("SR-E601", "teacher-2")])
 def test_what_would_stop_every_seed_stops_at_once(tmp_path, code, stage):
     do = Runs({0: code}, stage=stage)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         seeds.run(read(0, 1), tmp_path / "x", do)
     assert caught.value.code == code and len(do.asked) == 1
     assert not (tmp_path / "x" / "metrics.json").exists()
 
 
 def test_a_teacher_that_is_not_finished_is_handed_to_nobody(tmp_path):
-    with pytest.raises(Failure):
+    with pytest.raises(StillroomError):
         seeds.run(read(0, 1), tmp_path / "x", Runs({0: "SR-R501"}, stage="teacher-2"))
     do = Runs()
     seeds.run(read(1, 0), tmp_path / "x", do)
@@ -105,7 +108,7 @@ def test_a_teacher_that_is_not_finished_is_handed_to_nobody(tmp_path):
 def test_where_every_seed_failed_there_is_no_page(tmp_path):
     failures = seeds.run(read(0, 1), tmp_path / "x", Runs({0: "SR-E601", 1: "SR-E601"}))
     assert len(failures) == 2 and not (tmp_path / "x" / "report.html").exists()
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         seeds.MultiSeedRun(tmp_path / "x")
     assert caught.value.code == "SR-C432"
 
@@ -116,7 +119,7 @@ def test_one_run_and_several_never_share_a_folder(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     for which, name, theirs in (((0, 1), "one", "one run"), ((0,), "two", "runs of several seeds")):
         do = Runs()
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(StillroomError) as caught:
             seeds.run(read(*which), tmp_path / name, do)
         assert caught.value.code == "SR-C431" and f"holds {theirs}," in str(caught.value) and not do.asked
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
@@ -125,7 +128,7 @@ def test_one_run_and_several_never_share_a_folder(tmp_path):
 def test_another_recipe_is_refused(tmp_path):
     seeds.run(read(0, 1), tmp_path / "x", Runs())
     do = Runs()
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         seeds.run(read(0, 1, 2, baseline=False), tmp_path / "x", do)
     assert caught.value.code == "SR-C410" and "baseline: True there, False here" in str(caught.value)
     assert "seeds" not in str(caught.value) and not do.asked
@@ -144,6 +147,6 @@ def test_several_opens_what_is_there(tmp_path, monkeypatch):
     assert found.metrics["seeds"] == [0, 1] and repr(found) == f"Several({str(tmp_path / 'x')!r})"
     (tmp_path / "x" / "report.html").unlink()
     assert found.report().is_file()
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         seeds.MultiSeedRun(tmp_path)
     assert caught.value.code == "SR-C460"

@@ -22,7 +22,7 @@ from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.idx import Idx
 from stillroom.data.sources.parquet import Parquet
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 DATA = load_digits()
 PIXELS = (DATA.images * 15).astype(np.uint8)
@@ -40,7 +40,7 @@ def put(path: Path, item: int, mode: str = "L") -> None:
 
 
 def code(call) -> str:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         call()
     assert caught.value.exit == 3
     return caught.value.code
@@ -89,7 +89,7 @@ def test_a_split_may_lack_a_class_but_not_bring_one(tmp_path):
     (tmp_path / "test" / "empty").mkdir()
     assert Folder(path=str(tmp_path)).labels.tolist() == [0, 1, 0]
     put(tmp_path / "test" / "Dog" / "4.png", 4)
-    with pytest.raises(Failure, match="class 'Dog' is in test but not in train") as caught:
+    with pytest.raises(StillroomError, match="class 'Dog' is in test but not in train") as caught:
         Folder(path=str(tmp_path))
     assert caught.value.code == "SR-D114"
 
@@ -109,7 +109,7 @@ def test_layouts_that_mean_nothing(tmp_path):
 
 def test_the_nearest_name_is_suggested(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(Failure, match="did you mean 'photos'"):
+    with pytest.raises(StillroomError, match="did you mean 'photos'"):
         Folder(path=str(tmp_path / "photo"))
 
 
@@ -126,7 +126,7 @@ def test_links_may_not_leave_the_folder(tmp_path):
         ("bird", "../outside"),
     ):
         (root / link).symlink_to(target)
-        with pytest.raises(Failure, match="path leaves data root") as caught:
+        with pytest.raises(StillroomError, match="path leaves data root") as caught:
             Folder(path=str(root))
         assert caught.value.code == "SR-S201" and caught.value.exit == 3
         assert link.split("/")[-1] in caught.value.what and "outside" in caught.value.why
@@ -235,7 +235,7 @@ def test_parquet_labels_as_text_as_bare_numbers_and_missing(tmp_path):
 def test_parquet_with_plain_bytes_and_other_column_names(tmp_path):
     file = tmp_path / "data.parquet"
     pq.write_table(table(range(20), image="img", label="fine", images=pa.array([png(i) for i in range(20)])), file)
-    with pytest.raises(Failure, match=r"no column 'image' \(data.image\); did you mean 'img'") as caught:
+    with pytest.raises(StillroomError, match=r"no column 'image' \(data.image\); did you mean 'img'") as caught:
         Parquet(path=str(file))
     assert caught.value.code == "SR-D117"
     source = Parquet(path=str(file), image="img", label="fine")
@@ -263,7 +263,7 @@ def test_parquet_rows_with_a_path_stay_in_the_folder(tmp_path):
     for path in ("../secret.png", str(tmp_path / "secret.png")):
         rows[1] = {"bytes": None, "path": path}
         pq.write_table(table(range(2), images=pa.array(rows)), root / "a.parquet")
-        with pytest.raises(Failure, match=r"path leaves data root.*row 1 ") as caught:
+        with pytest.raises(StillroomError, match=r"path leaves data root.*row 1 ") as caught:
             Parquet(path=str(root))
         assert caught.value.code == "SR-S201" and caught.value.exit == 3
         assert Parquet(path=str(root), allow_outside=True).read(1) == png(1)
@@ -318,7 +318,7 @@ def test_idx_headers_are_checked(tmp_path, spoil, why):
     write_idx(tmp_path, "train", slice(0, 100), packed=False)
     file = tmp_path / "train-images-idx3-ubyte"
     file.write_bytes(spoil(file.read_bytes()))
-    with pytest.raises(Failure, match=why) as caught:
+    with pytest.raises(StillroomError, match=why) as caught:
         Idx(path=str(tmp_path))
     assert caught.value.code == "SR-D116"
 
@@ -359,7 +359,7 @@ def test_guess(tmp_path):
     (tmp_path / "empty").mkdir()
     assert code(lambda: guess(str(tmp_path / "empty"))) == "SR-D109"
     put(tmp_path / "hub" / "cat" / "1.png", 1)
-    with pytest.raises(Failure, match="it could be folder or parquet"):
+    with pytest.raises(StillroomError, match="it could be folder or parquet"):
         guess(str(tmp_path / "hub"))
 
 

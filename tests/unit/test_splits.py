@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from stillroom.data.splits import complete
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 LABELS = load_digits().target.astype(np.int64)
 
@@ -82,7 +82,7 @@ def test_rare_classes_are_in_every_split_if_they_can_be():
     ],
 )
 def test_too_few_images_or_shares_that_leave_nothing(labels, options, missing):
-    with pytest.raises(Failure, match=f"SR-D115 no image left for {missing}"):
+    with pytest.raises(StillroomError, match=f"SR-D115 no image left for {missing}"):
         complete(labels, {}, **options)
 
 

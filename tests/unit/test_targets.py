@@ -19,7 +19,7 @@ from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.voc import Voc
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 MADE = {scene.name: scene for scene in scenes()}
 POLICY = Augment(flip=True, shift=0.1, zoom=0.2, rotate=10)
@@ -259,7 +259,7 @@ def test_an_image_whose_mask_is_no_use_is_replaced_with_its_mask(tmp_path, memor
         assert np.array_equal(image[0], scene.image)
         assert np.array_equal(mask.numpy(), np.where(scene.mask == 255, -1, scene.mask.astype(int)))
     assert sorted(bad.code for bad in data.bad) == ["SR-D103", "SR-D103", "SR-D122"]
-    with pytest.raises(Failure, match="SR-D107"):
+    with pytest.raises(StillroomError, match="SR-D107"):
         load(made, max_bad=0.05).splits["train"].take(np.arange(16))
     found = codes(inspect(made, load(made, max_bad=0.5)))
     assert found.count("SR-D103") == 2 and found.count("SR-D122") == 1

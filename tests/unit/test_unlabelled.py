@@ -31,7 +31,7 @@ from stillroom.data.sources.images import Images
 from stillroom.data.sources.parquet import Parquet
 from stillroom.data.subset import known
 from stillroom.distributed.engine import Engine
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.evaluation.evaluate import evaluate
 from stillroom.evaluation.validate import validate
 from stillroom.models import create_model
@@ -46,7 +46,7 @@ CLASSES = ("ant", "bee", "cat")
 
 
 def code(call) -> str:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         call()
     return caught.value.code
 
@@ -351,7 +351,7 @@ def test_what_would_teach_nothing_is_refused(flat):
         {"methods": ["hinton", "dkd"]},
         {"teacher__others": [{"network": "resnet8", "weights": "none"}]},
     ):
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(StillroomError) as caught:
             build.build_data_and_task(asked(flat, **more))
         found.append((caught.value.code, caught.value.what))
     assert found == [

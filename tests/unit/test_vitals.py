@@ -13,7 +13,7 @@ from stillroom.config.recipe import read
 from stillroom.data.loader import Loader
 from stillroom.diagnostics import distillation
 from stillroom.diagnostics.preflight import preflight
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods._logits import rows
 from stillroom.methods.hinton import Hinton
 from stillroom.methods.method import Method
@@ -54,14 +54,14 @@ def test_a_tap_in_a_list_that_never_runs_is_refused():
             return self.layers[0](x.mean((2, 3)).expand(-1, 4))
 
     network = Network(Listed(), classes=4, channels=1)
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         network(torch.rand(2, 1, 8, 8), ("layers",))
     assert refused.value.code == "SR-M307"
 
 
 def test_a_tap_that_does_not_exist_is_refused_with_the_nearest_name():
     """mmrazor 174, 589: a layer's name that is not there ended in a KeyError; yolo-distiller 13: in a loss of 0."""
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         training.learner({"fitnet": {"student_taps": ["module.layer2"], "teacher_taps": ["layer2"]}})
     assert refused.value.code == "SR-M306" and "layer2" in str(refused.value)
 
@@ -75,7 +75,7 @@ def test_a_loss_that_does_not_reach_the_student_is_refused():
 
     learner, _, batch, heard = scene()
     learner.methods["hinton"] = Deaf()
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         distillation.terms(learner, heard, batch)
     assert refused.value.code == "SR-M331" and "hinton/nothing" in str(refused.value)
 
@@ -85,7 +85,7 @@ def test_a_teacher_in_training_mode_is_refused():
     assert "inference mode" in distillation.teacher(teacher, batch, heard)
     teacher.network.layer = None
     teacher.network.train()
-    with pytest.raises(Failure, match="training mode") as refused:
+    with pytest.raises(StillroomError, match="training mode") as refused:
         distillation.teacher(teacher, batch, heard)
     assert refused.value.code == "SR-T320"
 
@@ -97,7 +97,7 @@ def test_a_projector_that_no_optimiser_knows_is_refused():
     assert len(said) == 1 and said[0].startswith("fitnet: 1,056 weights")  # 32 x 32 and 32
     before = state_of(learner)
     learner.methods["fitnet"].late = nn.Linear(2, 2)
-    with pytest.raises(Failure, match=r"late\.weight") as refused:
+    with pytest.raises(StillroomError, match=r"late\.weight") as refused:
         list(distillation.own_parts(learner, before, heard, batch))
     assert refused.value.code == "SR-T321"
 

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from stillroom.data.sources._errors import DataNotFound
 from stillroom.distributed import peers, watch
 from stillroom.distributed.peers import Peers
 from stillroom.distributed.standstill import Pace
 from stillroom.distributed.watch import Watch
-from stillroom.errors import Exit, Failure, Stopped
+from stillroom.errors import Exit, StillroomError, Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_words_are_heard_and_add_up(pair):
 
 
 def test_another_run_has_the_place(pair, tmp_path):
-    with pytest.raises(Failure, match="SR-R510 locked by pid"):
+    with pytest.raises(StillroomError, match="SR-R510 locked by pid"):
         Peers(tmp_path, 1, 2)
 
 
@@ -73,7 +74,7 @@ def test_a_place_is_taken_as_soon_as_an_earlier_run_has_left_it(pair, tmp_path):
 
 def test_a_disk_that_is_not_shared_is_told(tmp_path):
     alone = Peers(tmp_path, 1, 2)
-    with pytest.raises(Failure, match=r"SR-R524 process 1 on .* does not see what process 0 wrote"):
+    with pytest.raises(StillroomError, match=r"SR-R524 process 1 on .* does not see what process 0 wrote"):
         alone.see_all()
     alone.close()
 
@@ -128,13 +129,15 @@ def test_all_goes_well(pair):
     assert not caught and pair[0].gone(1)
 
 
-@pytest.mark.parametrize(
-    "problem", [ValueError("seven"), Failure("SR-D101", path="a", hint="")], ids=["fault", "failure"]
-)
+@pytest.mark.parametrize("problem", [ValueError("seven"), DataNotFound(path="a", hint="")], ids=["fault", "failure"])
 def test_process_0_tells_what_process_1_failed_of(pair, problem):
-    with meanwhile(pair[1], problem) as caught, pytest.raises(Failure) as heard, watching(pair[0]).open(lambda: None):
+    with (
+        meanwhile(pair[1], problem) as caught,
+        pytest.raises(StillroomError) as heard,
+        watching(pair[0]).open(lambda: None),
+    ):
         broken()
-    exit = Exit.DATA if isinstance(problem, Failure) else Exit.FAILED
+    exit = Exit.DATA if isinstance(problem, StillroomError) else Exit.FAILED
     assert (heard.value.code, heard.value.exit, heard.value.told) == ("SR-R520", exit, False)
     assert heard.value.what.startswith("process 1 of 2 ended: ")
     assert ("ValueError: seven" in heard.value.what) or ("SR-D101" in heard.value.what)
@@ -143,8 +146,8 @@ def test_process_0_tells_what_process_1_failed_of(pair, problem):
 
 
 def test_process_1_ends_as_process_0_and_says_nothing(pair):
-    own = Failure("SR-D101", path="a", hint="")
-    with meanwhile(pair[1]) as caught, pytest.raises(Failure) as heard, watching(pair[0]).open(lambda: None):
+    own = DataNotFound(path="a", hint="")
+    with meanwhile(pair[1]) as caught, pytest.raises(StillroomError) as heard, watching(pair[0]).open(lambda: None):
         raise own
     assert heard.value is own and not own.told
     assert (caught[0].exit, caught[0].told) == (Exit.DATA, True)
@@ -153,7 +156,7 @@ def test_process_1_ends_as_process_0_and_says_nothing(pair):
 def test_a_process_that_vanishes(pair):
     zero, one = pair
     one.close()
-    with pytest.raises(Failure) as heard, watching(zero).open(lambda: None):
+    with pytest.raises(StillroomError) as heard, watching(zero).open(lambda: None):
         broken()
     assert heard.value.what == "process 1 of 2 ended without a word" and heard.value.exit == Exit.RESOURCES
 
@@ -162,7 +165,7 @@ def test_process_1_speaks_where_process_0_has_vanished(pair, tmp_path):
     zero, one = pair
     zero.close()
     (tmp_path / "run.json").write_text('{"status": "running"}')
-    with pytest.raises(Failure) as heard, watching(one).open(lambda: None):
+    with pytest.raises(StillroomError) as heard, watching(one).open(lambda: None):
         broken()
     assert heard.value.what == "process 0 of 2 ended without a word" and not heard.value.told
     assert json.loads((tmp_path / "run.json").read_text()) == {"status": "failed", "exit_code": 5, "resumable": True}
@@ -190,7 +193,7 @@ def test_one_who_was_asked_to_stop_stops_all(pair):
 def test_a_launcher_that_stops_the_others_hides_nothing(pair):
     """torchrun sends SIGTERM to all when one has died."""
     pair[1].close()
-    with pytest.raises(Failure, match="ended without a word"), watching(pair[0]).open(lambda: None):
+    with pytest.raises(StillroomError, match="ended without a word"), watching(pair[0]).open(lambda: None):
         raise Stopped(Exit.TERMINATED)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stillroom.errors import Exit, Failure
+from stillroom.errors import Exit, StillroomError
 from stillroom.models import Network, create_model, fill, load, restore
 from stillroom.models._weights import statistics
 
@@ -35,8 +35,8 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def refused(code: str, path: Path, **arguments) -> Failure:
-    with pytest.raises(Failure) as caught:
+def refused(code: str, path: Path, **arguments) -> StillroomError:
+    with pytest.raises(StillroomError) as caught:
         load(path, **arguments)
     assert caught.value.code == code and caught.value.exit is Exit.MODEL
     return caught.value
@@ -157,7 +157,7 @@ def test_missing_and_unexpected_names_are_listed_to_five(network: Network) -> No
     gone = [key for key in state if "layer2" in key and "num_batches" not in key]
     state = {key: value for key, value in state.items() if key not in gone} | {f"extra{i}": X for i in range(7)}
     before = {key: value.clone() for key, value in network.weights().items()}
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(StillroomError) as caught:
         fill(network, state, name="student.safetensors")
     failure = caught.value
     assert failure.code == "SR-M311" and "student.safetensors" in failure.what
@@ -167,7 +167,7 @@ def test_missing_and_unexpected_names_are_listed_to_five(network: Network) -> No
 
 
 def test_shapes_that_differ_are_listed(network: Network) -> None:
-    with pytest.raises(Failure, match=r"conv1\.weight is \(16, 3, 5, 5\), not \(16, 3, 3, 3\)") as caught:
+    with pytest.raises(StillroomError, match=r"conv1\.weight is \(16, 3, 5, 5\), not \(16, 3, 3, 3\)") as caught:
         fill(network, network.weights() | {"conv1.weight": torch.zeros(16, 3, 5, 5)})
     assert caught.value.code == "SR-M311"
 
@@ -175,7 +175,7 @@ def test_shapes_that_differ_are_listed(network: Network) -> None:
 def test_a_head_for_other_classes(network: Network) -> None:
     other = create_model("resnet8", classes=9, channels=3, size=12)
     before = {key: value.clone() for key, value in other.weights().items()}
-    with pytest.raises(Failure, match="student has 4 outputs, the data 9 classes; no mapping") as caught:
+    with pytest.raises(StillroomError, match="student has 4 outputs, the data 9 classes; no mapping") as caught:
         fill(other, network.weights(), name="student")
     assert caught.value.code == "SR-M301" and 'fit = "head"' in caught.value.fix
     fill(other, network.weights(), head="replace")
@@ -185,7 +185,7 @@ def test_a_head_for_other_classes(network: Network) -> None:
 
 def test_a_file_of_features_alone_needs_a_new_head(network: Network) -> None:
     features = {key: value for key, value in network.weights().items() if not key.startswith("linear.")}
-    with pytest.raises(Failure, match=r"2 missing: linear\.weight, linear\.bias") as caught:
+    with pytest.raises(StillroomError, match=r"2 missing: linear\.weight, linear\.bias") as caught:
         fill(create_model("resnet8", classes=9, channels=3, size=12), features)
     assert caught.value.code == "SR-M311"
     fill(create_model("resnet8", classes=9, channels=3, size=12), features, head="replace")

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.data.sources._errors import InvalidCoco
 from stillroom.data.sources._noted import Note
 from stillroom.data.sources.source import printable, read_file
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 LONGEST = 2**31
 
@@ -123,6 +124,6 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def refuse(file: Path, why: str) -> Failure:
+def refuse(file: Path, why: str) -> StillroomError:
     """Why the file can't be used."""
-    return Failure("SR-D120", path=printable(str(file)), why=why)
+    return InvalidCoco(path=printable(str(file)), why=why)

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from stillroom.data.decode import SUFFIXES
+from stillroom.data.errors import NoImages, UnknownLayout
 from stillroom.data.sources.source import existing, inside, printable, read_file
-from stillroom.errors import Failure
 
 
 class Files:
@@ -18,7 +18,7 @@ class Files:
         roots: for each the folder that it must not leave, real; None: it may lie anywhere.
 
     Raises:
-        Failure: SR-S201, a file lies, every link followed, outside of its folder.
+        PathOutsideData: SR-S201, a file lies, every link followed, outside of its folder.
     """
 
     def __init__(self, paths: Sequence[str], roots: Sequence[str | None]):
@@ -50,7 +50,7 @@ class Further(Files):
         held = {folder: images_below(folder) for folder in folders}
         for folder, paths in held.items():
             if not paths:
-                raise Failure("SR-D108", path=printable(folder), why="no file in it has the suffix of an image")
+                raise NoImages(path=printable(folder), why="no file in it has the suffix of an image")
         roots = [None if allow_outside else os.path.realpath(folder) for folder in held for _ in held[folder]]
         super().__init__([path for paths in held.values() for path in paths], roots)
         self.folders = {os.path.realpath(folder) for folder in folders}
@@ -60,7 +60,7 @@ def further_images(unlabelled: str | Sequence[str], *, below: str, allow_outside
     """All images in the folders that the argument `unlabelled` names, see `folder_at`, and in folders inside them.
 
     Raises:
-        Failure: SR-D101 one isn't there, SR-D108 one holds no image, SR-D109 one is a file, SR-S201 a link leads
+        StillroomError: SR-D101 one isn't there, SR-D108 one holds no image, SR-D109 one is a file, SR-S201 a link leads
             outside.
     """
     named = [unlabelled] if isinstance(unlabelled, str) else unlabelled
@@ -71,13 +71,13 @@ def folder_at(path: str, *, below: str) -> str:
     """A folder that an argument names: absolute, below the data's own, or as seen from where the command is given.
 
     Raises:
-        Failure: SR-D101 it isn't there, SR-D109 it is a file.
+        StillroomError: SR-D101 it isn't there, SR-D109 it is a file.
     """
     here = os.path.expanduser(path)
     inner = os.path.normpath(os.path.join(below, here))
     found = existing(here if os.path.exists(here) and not os.path.exists(inner) else inner)
     if not found.is_dir():
-        raise Failure("SR-D109", path=printable(str(found)), why="it is a file, not a folder")
+        raise UnknownLayout(path=printable(str(found)), why="it is a file, not a folder")
     return str(found)
 
 

@@ -87,7 +87,7 @@ class Noted:
         """What is known of an item; none and `known=False` of the further ones.
 
         Raises:
-            Failure: no size is declared and the image can't be read.
+            StillroomError: no size is declared and the image can't be read.
         """
         if item >= len(self._known):
             size = self._measured(item)

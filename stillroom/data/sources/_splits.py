@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from stillroom.data.errors import UnknownLayout
 from stillroom.data.sources.source import printable
-from stillroom.errors import Failure
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 ORDER = ("train", "val", "test")
@@ -15,19 +15,17 @@ def split_folders(root: str) -> dict[str, str]:
     """Split name -> its folder; the one name "" when there is no folder `train` in the root.
 
     Raises:
-        Failure: SR-D109, the splits are there, but train is not, or one is there twice.
+        UnknownLayout: SR-D109, the splits are there, but train is not, or one is there twice.
     """
     folders = [entry for entry in entries(root) if entry.is_dir()]
     splits = [entry for entry in folders if entry.name.lower() in SPLITS]
     names = [SPLITS[entry.name.lower()] for entry in splits]
     if "train" not in names:
         if splits and len(splits) == len(folders):
-            raise Failure(
-                "SR-D109", path=printable(root), why=f"there is a folder {splits[0].name}, but none called train"
-            )
+            raise UnknownLayout(path=printable(root), why=f"there is a folder {splits[0].name}, but none called train")
         return {"": root}
     if len(names) != len(set(names)):
-        raise Failure("SR-D109", path=printable(root), why="a split is there twice, as val, valid or validation")
+        raise UnknownLayout(path=printable(root), why="a split is there twice, as val, valid or validation")
     return dict(
         sorted(zip(names, (entry.path for entry in splits), strict=True), key=lambda pair: ORDER.index(pair[0]))
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from stillroom.config.errors import InvalidRecipe
 from stillroom.config.plugins import pick
 from stillroom.config.validation import call_problems
 from stillroom.data.guess import guess
 from stillroom.data.sources.source import Source
-from stillroom.errors import Failure
 
 
 def auto(*, path: str, **arguments: Any) -> Source:
@@ -19,13 +19,13 @@ def auto(*, path: str, **arguments: Any) -> Source:
         **arguments: for that source.
 
     Raises:
-        Failure: SR-D101 there is nothing, SR-D109 nothing that is known, SR-C400 it takes no such argument.
+        StillroomError: SR-D101 there is nothing, SR-D109 nothing that is known, SR-C400 it takes no such argument.
     """
     name = guess(path)
     kind = pick("data/sources", name)
     problems = call_problems(kind, arguments | {"path": path}, "data")
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
-        raise Failure("SR-C400", count=f"{len(problems)} problems", source=f"the source {name!r}", problems=lines)
+        raise InvalidRecipe(count=f"{len(problems)} problems", source=f"the source {name!r}", problems=lines)
     source: Source = kind(path=path, **arguments)
     return source

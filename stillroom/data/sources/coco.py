@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.data.errors import NoImages, UnknownLayout
 from stillroom.data.sources._coco_json import categories, notes_of, read, refuse, text_of
 from stillroom.data.sources._files import folder_at
 from stillroom.data.sources._noted import Note, Noted
 from stillroom.data.sources._splits import ORDER, SPLITS
 from stillroom.data.sources.source import existing, peek_channels, printable
-from stillroom.errors import Failure
 
 SNIFFED = 2**16
 BESIDE = ("", "images", "JPEGImages", "{split}", "{split}2017", "{split}2014", "images/{split}", "images/{split}2017")
@@ -40,8 +40,8 @@ class Coco(Noted):
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
-        Failure: SR-D101 no such file or folder, SR-D108 no images, SR-D109 no json, SR-D120 it is not what COCO's
-            format asks for, SR-S201 an image lies outside.
+        StillroomError: SR-D101 no such file or folder, SR-D108 no images, SR-D109 no json, SR-D120 it is not what
+            COCO's format asks for, SR-S201 an image lies outside.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Coco(Noted):
         found = existing(path)
         files = {found: ""} if found.is_file() else _jsons(found)
         if not files:
-            raise Failure("SR-D109", path=printable(path), why="there is no json file with COCO's keys in it")
+            raise UnknownLayout(path=printable(path), why="there is no json file with COCO's keys in it")
         contents = {file: read(file) for file in files}
         names = categories(contents)
         self.classes = tuple(names.values())
@@ -70,7 +70,7 @@ class Coco(Noted):
             notes += notes_of(file, content, folder=folder, split=files[file], places=places)
             roots += [os.path.realpath(folder)] * (len(notes) - len(roots))
         if not notes:
-            raise Failure("SR-D108", path=printable(path), why="the list of images is empty")
+            raise NoImages(path=printable(path), why="the list of images is empty")
         self._hold(
             notes,
             roots,

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.decode import SUFFIXES
+from stillroom.data.errors import NoImages, UnknownLayout
+from stillroom.data.sources._errors import ClassNotInTrain, DataPermissionDenied
 from stillroom.data.sources._files import further_images
 from stillroom.data.sources._splits import entries, split_folders
 from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
-from stillroom.errors import Failure
 
 
 class Folder:
@@ -34,8 +35,8 @@ class Folder:
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
-        Failure: SR-D101 no such folder, SR-D108 no images, SR-D109 no class folders, SR-D114 unknown class, SR-S201 a
-            link leads outside.
+        StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 no class folders, SR-D114 unknown class,
+            SR-S201 a link leads outside.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Folder:
         place = existing(path)
         self._root = os.path.realpath(place)
         if not os.path.isdir(self._root):
-            raise Failure("SR-D109", path=printable(path), why="it is a file, not a folder")
+            raise UnknownLayout(path=printable(path), why="it is a file, not a folder")
         self._more = further_images(unlabelled, below=str(place), allow_outside=allow_outside)
         folders = split_folders(self._root)
         found = {split: self._classes(folder) for split, folder in folders.items()}
@@ -114,7 +115,7 @@ class Folder:
         try:
             found = entries(folder)
         except PermissionError as problem:
-            raise Failure("SR-D104", path=printable(folder)) from problem
+            raise DataPermissionDenied(path=printable(folder)) from problem
         for entry in found:
             if entry.is_dir():
                 self._check(entry)
@@ -134,10 +135,10 @@ class Folder:
         folders = sum(len(classes) for classes in found.values())
         if not folders:
             why = f"there are {self.ignored} file(s) but no class folders in {', '.join(s or 'it' for s in found)}"
-            raise Failure("SR-D109", path=printable(self.path), why=why)
+            raise UnknownLayout(path=printable(self.path), why=why)
         if not images:
             why = f"{folders} class folder(s), {self.ignored} other file(s), none with the suffix of an image"
-            raise Failure("SR-D108", path=printable(self.path), why=why)
+            raise NoImages(path=printable(self.path), why=why)
 
     def _refuse_unknown(self, found: dict[str, dict[str, list[str]]], known: list[str]) -> None:
         for split, classes in found.items():
@@ -145,7 +146,7 @@ class Folder:
                 if files and name not in known:
                     values = {"name": printable(name), "split": split, "images": len(files)}
                     known_names = printable(", ".join(known))
-                    raise Failure("SR-D114", path=printable(self.path), known=known_names, **values)
+                    raise ClassNotInTrain(path=printable(self.path), known=known_names, **values)
 
 
 def _holds_image(folder: str) -> bool:

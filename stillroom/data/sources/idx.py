@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stillroom.data.errors import UnknownLayout
+from stillroom.data.sources._errors import DataPermissionDenied, InvalidIdx
 from stillroom.data.sources.source import Numbers, existing, printable
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 NAME = re.compile(r"^(?:.*-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -33,7 +35,7 @@ class Idx:
             numbers.
 
     Raises:
-        Failure: SR-D101 no such folder, SR-D109 no such files in it, SR-D116 a file is not what it says.
+        StillroomError: SR-D101 no such folder, SR-D109 no such files in it, SR-D116 a file is not what it says.
     """
 
     channels = 1
@@ -42,7 +44,7 @@ class Idx:
         self.path = path
         found = _files(existing(path))
         if not any(what == "images" for _, what in found):
-            raise Failure("SR-D109", path=printable(path), why="there is no file like train-images-idx3-ubyte in it")
+            raise UnknownLayout(path=printable(path), why="there is no file like train-images-idx3-ubyte in it")
         self._images: list[NDArray[np.uint8]] = []
         self._places: list[tuple[str, int, int]] = []
         self.splits: dict[str, Numbers] = {}
@@ -77,11 +79,11 @@ class Idx:
         for what in ("images", "labels"):
             if (split, what) not in found:
                 why = f"the {split} split has no file of {what}"
-                raise Failure("SR-D109", path=printable(self.path), why=why)
+                raise UnknownLayout(path=printable(self.path), why=why)
         images, labels = _read(found[split, "images"], dimensions=3), _read(found[split, "labels"], dimensions=1)
         if len(images) != len(labels):
             why = f"{len(labels)} labels for {len(images)} images"
-            raise Failure("SR-D116", path=printable(str(found[split, "labels"])), why=why)
+            raise InvalidIdx(path=printable(str(found[split, "labels"])), why=why)
         return images, labels
 
     def _names(self) -> tuple[str, ...]:
@@ -104,8 +106,8 @@ def _files(folder: Path) -> dict[tuple[str, str], Path]:
 def _read(file: Path, *, dimensions: int) -> NDArray[np.uint8]:
     """The values of an idx file. Reads no more than its header promises, whatever a gz may unpack to."""
 
-    def refuse(why: str) -> Failure:
-        return Failure("SR-D116", path=printable(str(file)), why=why)
+    def refuse(why: str) -> StillroomError:
+        return InvalidIdx(path=printable(str(file)), why=why)
 
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
@@ -115,7 +117,7 @@ def _read(file: Path, *, dimensions: int) -> NDArray[np.uint8]:
             shape = struct.unpack(f">{dimensions}I", start[4:])
             values = stream.read(math.prod(shape) + 1)
     except PermissionError as problem:
-        raise Failure("SR-D104", path=printable(str(file))) from problem
+        raise DataPermissionDenied(path=printable(str(file))) from problem
     except (OSError, EOFError, zlib.error) as problem:
         raise refuse(f"unpacking it failed: {problem}") from problem
     except (OverflowError, MemoryError) as problem:

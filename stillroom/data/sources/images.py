@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stillroom.data.errors import NoImages, UnknownLayout
 from stillroom.data.sources._files import Files, images_below
 from stillroom.data.sources._splits import entries, split_folders
 from stillroom.data.sources.source import Numbers, existing, peek_channels, printable
-from stillroom.errors import Failure
 
 
 class Images:
@@ -28,7 +28,7 @@ class Images:
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
-        Failure: SR-D101 no such folder, SR-D108 no images, SR-D109 it is a file, SR-S201 a link leads outside.
+        StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 it is a file, SR-S201 a link leads outside.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Images:
         self.classes = tuple(classes)
         root = os.fspath(existing(path))
         if not os.path.isdir(root):
-            raise Failure("SR-D109", path=printable(path), why="it is a file, not a folder")
+            raise UnknownLayout(path=printable(path), why="it is a file, not a folder")
         held = {split: images_below(folder) for split, folder in split_folders(root).items()}
         paths = [file for files in held.values() for file in files]
         if not paths:
-            raise Failure("SR-D108", path=printable(path), why="no file in it has the suffix of an image")
+            raise NoImages(path=printable(path), why="no file in it has the suffix of an image")
         self._files = Files(paths, [None if allow_outside else os.path.realpath(root)] * len(paths))
         ends = np.cumsum([0, *(len(files) for files in held.values())])
         places = zip(held, ends, ends[1:], strict=False)

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.decode import numbers
+from stillroom.data.errors import NoImages, UnknownLayout
+from stillroom.data.sources._errors import InvalidClassList
 from stillroom.data.sources._files import Files, images_by_stem
 from stillroom.data.sources._splits import ORDER, SPLITS
 from stillroom.data.sources._strata import rarest
 from stillroom.data.sources.source import Numbers, existing, peek_channels, printable, read_file
 from stillroom.data.threads import on_threads
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 VOID_NAMES = frozenset({"unlabelled", "unlabeled", "void", "ignore", "ignored"})
 VOID, UNKNOWN = -1, -2
@@ -38,8 +40,8 @@ class Masks:
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
-        Failure: SR-D101 no such folder, SR-D108 no images, SR-D109 no images and labels in it, SR-D132 classes.txt is
-            not a list of names, SR-S201 a link leads outside.
+        StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 no images and labels in it, SR-D132
+            classes.txt is not a list of names, SR-S201 a link leads outside.
     """
 
     kind = "masks"
@@ -58,10 +60,10 @@ class Masks:
         root = str(existing(path))
         folders = _folders(root)
         if not folders:
-            raise Failure("SR-D109", path=printable(path), why="there are no folders images and labels in it")
+            raise UnknownLayout(path=printable(path), why="there are no folders images and labels in it")
         images, masks, splits = self._pairs(folders)
         if not images:
-            raise Failure("SR-D108", path=printable(path), why="no image has a mask of its name")
+            raise NoImages(path=printable(path), why="no image has a mask of its name")
         real = None if allow_outside else os.path.realpath(root)
         self._files, self._masks = Files(images, [real] * len(images)), Files(masks, [real] * len(masks))
         self.splits: dict[str, Numbers] = splits
@@ -137,7 +139,7 @@ class Masks:
         """The numbers in a mask; none of one that can't be used, which is told when it is met in earnest."""
         try:
             mask = numbers(self.mask(item), name=self._masks.name(item))
-        except Failure:
+        except StillroomError:
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
 
@@ -156,7 +158,7 @@ def _folders(root: str) -> dict[str, str]:
         if name.lower() in SPLITS and holds(folder):
             if SPLITS[name.lower()] in found:
                 why = "a split is there twice, as val, valid or validation"
-                raise Failure("SR-D109", path=printable(root), why=why)
+                raise UnknownLayout(path=printable(root), why=why)
             found[SPLITS[name.lower()]] = folder
     return {split: found[split] for split in ORDER if split in found}
 
@@ -172,6 +174,6 @@ def _listed(file: str) -> dict[int, str]:
         number, name = (int(first), rest.strip()) if first.isdecimal() and rest.strip() else (len(found), line)
         if number > 255 or number in found:
             why = f"line {line!r}: the number {number} is {'too large' if number > 255 else 'there twice'}"
-            raise Failure("SR-D132", path=printable(file), why=why)
+            raise InvalidClassList(path=printable(file), why=why)
         found[number] = name
     return found

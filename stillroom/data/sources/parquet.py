@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from stillroom.config.plugins import near
+from stillroom.data.errors import NoImages, NotAnImage, UnknownLayout
+from stillroom.data.sources._errors import DataPermissionDenied, InvalidParquet
 from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 
 SPLIT = re.compile(r"^(train|test|validation|valid|val|dev)(?![a-z])", re.IGNORECASE)
 
@@ -35,7 +37,7 @@ class Parquet:
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
-        Failure: SR-D101 no such path, SR-D108 no rows, SR-D109 no parquet files, SR-D117 not parquet or not this
+        StillroomError: SR-D101 no such path, SR-D108 no rows, SR-D109 no parquet files, SR-D117 not parquet or not this
             layout, SR-S201 a row's path leads outside.
     """
 
@@ -52,7 +54,7 @@ class Parquet:
         found = existing(path)
         self._files = _files(found)
         if not self._files:
-            raise Failure("SR-D109", path=printable(path), why="there is no *.parquet in it")
+            raise UnknownLayout(path=printable(path), why="there is no *.parquet in it")
         self._root = os.path.realpath(found if found.is_dir() else found.parent)
         self._open = [_open(file, image=image, label=label) for file in self._files]
         rows = [[file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] for file in self._open]
@@ -62,7 +64,7 @@ class Parquet:
         self._loaded: dict[int, Any] = {}
         self._lock = threading.Lock()
         if not self._starts[-1]:
-            raise Failure("SR-D108", path=printable(path), why="the files have no rows")
+            raise NoImages(path=printable(path), why="the files have no rows")
         if not allow_outside:
             self._check_paths()
         self.classes, self.labels = self._read_labels()
@@ -92,7 +94,7 @@ class Parquet:
                 return self._from_path(item, value["path"])
             value = value.get("bytes")
         if value is None:
-            raise Failure("SR-D103", path=self.name(item), bytes=0, why="the row has neither bytes nor a path")
+            raise NotAnImage(path=self.name(item), bytes=0, why="the row has neither bytes nor a path")
         return value
 
     def _group(self, item: int) -> int:
@@ -151,8 +153,8 @@ class Parquet:
             parts.setdefault(name or "train", []).append(np.arange(self._ends[number], self._ends[number + 1]))
         return {name: np.concatenate(items) for name, items in parts.items()}
 
-    def _refuse(self, why: str) -> Failure:
-        return Failure("SR-D117", path=printable(self.path), why=why)
+    def _refuse(self, why: str) -> StillroomError:
+        return InvalidParquet(path=printable(self.path), why=why)
 
 
 def _files(path: Path) -> list[Path]:
@@ -169,14 +171,14 @@ def _open(file: Path, *, image: str, label: str) -> Any:
     try:
         opened = ParquetFile(file)
     except PermissionError as problem:
-        raise Failure("SR-D104", path=printable(str(file))) from problem
+        raise DataPermissionDenied(path=printable(str(file))) from problem
     except (ArrowException, OSError) as problem:
-        raise Failure("SR-D117", path=printable(str(file)), why=f"pyarrow: {problem}") from problem
+        raise InvalidParquet(path=printable(str(file)), why=f"pyarrow: {problem}") from problem
     names = opened.schema_arrow.names
     for option, name in (("image", image), ("label", label)):
         if name not in names:
             why = f"no column {name!r} (data.{option}){near(name, names)}"
-            raise Failure("SR-D117", path=printable(str(file)), why=why)
+            raise InvalidParquet(path=printable(str(file)), why=why)
     return opened
 
 

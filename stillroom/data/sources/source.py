@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from stillroom.config.plugins import near
 from stillroom.data.decode import header
+from stillroom.data.errors import UnreadableImage
 from stillroom.data.hash_rng import evenly_spaced
-from stillroom.errors import Failure
+from stillroom.data.sources._errors import DataNotFound, DataPermissionDenied, PathOutsideData
+from stillroom.errors import StillroomError
 
 Numbers = NDArray[np.int64]
 PEEKED = 100
@@ -83,7 +85,7 @@ class Source(Protocol):
         """An encoded file, or pixels uint8 [H, W] or [H, W, C].
 
         Raises:
-            Failure: SR-D102 missing, SR-D104 not permitted.
+            StillroomError: SR-D102 missing, SR-D104 not permitted.
         """
         ...
 
@@ -99,14 +101,14 @@ def existing(path: str) -> Path:
     """The path, if it exists.
 
     Raises:
-        Failure: SR-D101, naming the nearest name beside it.
+        DataNotFound: SR-D101, naming the nearest name beside it.
     """
     found = Path(path).expanduser()
     if found.exists():
         return found
     beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
     hint = near(found.name, beside) if beside else f"; nor is there a folder {printable(str(found.parent))}"
-    raise Failure("SR-D101", path=printable(path), hint=hint if len(hint) < 400 else "")
+    raise DataNotFound(path=printable(path), hint=hint if len(hint) < 400 else "")
 
 
 def printable(path: str) -> str:
@@ -118,26 +120,26 @@ def read_file(path: str, *, name: str) -> bytes:
     """The bytes of a file.
 
     Raises:
-        Failure: SR-D104 not permitted, SR-D102 missing or failing medium.
+        StillroomError: SR-D104 not permitted, SR-D102 missing or failing medium.
     """
     try:
         with open(path, "rb") as file:
             return file.read()
     except PermissionError as problem:
-        raise Failure("SR-D104", path=name) from problem
+        raise DataPermissionDenied(path=name) from problem
     except OSError as problem:
-        raise Failure("SR-D102", path=name, why=f"reading it failed: {problem.strerror}") from problem
+        raise UnreadableImage(path=name, why=f"reading it failed: {problem.strerror}") from problem
 
 
 def inside(path: str, *, root: str, shown: str) -> None:
     """Makes sure that `path`, every link followed, lies below `root` (which is real already).
 
     Raises:
-        Failure: SR-S201.
+        PathOutsideData: SR-S201.
     """
     target = realpath(path)
     if commonpath([target, root]) != root:
-        raise Failure("SR-S201", path=shown, target=printable(target), root=printable(root))
+        raise PathOutsideData(path=shown, target=printable(target), root=printable(root))
 
 
 def peek_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbers) -> int:
@@ -146,7 +148,7 @@ def peek_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbe
     for item in items[evenly_spaced(len(items), PEEKED)]:
         try:
             seen.add(header(read(int(item)))[2])
-        except Failure:
+        except StillroomError:
             continue
         if 3 in seen:
             return 3

@@ -14,11 +14,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from stillroom.config.plugins import near
+from stillroom.data.errors import NoImages, UnknownLayout
+from stillroom.data.sources._errors import InvalidVoc
 from stillroom.data.sources._files import Files, images_by_stem
 from stillroom.data.sources._noted import Note, Noted
 from stillroom.data.sources._splits import ORDER
 from stillroom.data.sources.source import existing, peek_channels, printable, read_file
-from stillroom.errors import Failure
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -45,8 +46,8 @@ class Voc(Noted):
         channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
 
     Raises:
-        Failure: SR-D101 no such folder, SR-D108 no images, SR-D109 no Annotations, SR-D121 an xml file is not what it
-            should be, SR-S201 a link leads outside.
+        StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 no Annotations, SR-D121 an xml file is not
+            what it should be, SR-S201 a link leads outside.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Voc(Noted):
         """Each image with what its xml file says, class names still as text."""
         folder = os.path.join(root, "Annotations")
         if not os.path.isdir(folder):
-            raise Failure("SR-D109", path=printable(self.path), why="there is no folder Annotations in it")
+            raise UnknownLayout(path=printable(self.path), why="there is no folder Annotations in it")
         images = images_by_stem(os.path.join(root, "JPEGImages"))
         files = {name[:-4] for name in os.listdir(folder) if name.lower().endswith(".xml") and name[0] != "."}
         splits = _splits(root) or {"": sorted(files | set(images))}
@@ -109,7 +110,7 @@ class Voc(Noted):
                 Files([file], [os.path.realpath(root)])
             notes.append(_parsed(file, path, split, difficult=self.difficult, inclusive=self.pixels == "inclusive"))
         if not notes:
-            raise Failure("SR-D108", path=printable(self.path), why="no image has an xml file in Annotations")
+            raise NoImages(path=printable(self.path), why="no image has an xml file in Annotations")
         return notes
 
 
@@ -150,7 +151,7 @@ def _parsed(file: str, image: str, split: str, *, difficult: str, inclusive: boo
             objects.append((name, _box(entry, inclusive), hard and difficult == "crowd"))
         size = _size(root)
     except (ElementTree.ParseError, ValueError, OverflowError) as problem:
-        raise Failure("SR-D121", path=printable(file), why=str(problem)) from problem
+        raise InvalidVoc(path=printable(file), why=str(problem)) from problem
     empty = np.empty(0, dtype=np.int64)
     return Note(path=image, split=split, boxes=empty, labels=empty, crowd=empty, size=size), objects
 

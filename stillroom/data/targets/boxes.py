@@ -11,15 +11,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stillroom.data.errors import (
+    BoxesOfUnknownClass,
+    BoxesOutsideImage,
+    DegenerateBoxes,
+    DuplicateBoxes,
+    ImageSizeMismatch,
+    ImagesWithoutBoxes,
+)
 from stillroom.data.finding import Finding, examples, warning
 from stillroom.data.geometry import VISIBLE, Geometry, move_boxes
 from stillroom.data.sources.source import Boxes, Source
 from stillroom.data.targets.target import Numbers, Planes, Target
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.types import Kind
 
 BEYOND = 1.0  # pixels: rounding puts boxes that far outside in most data sets, and nobody needs to hear of it
-FAULTS = {"degenerate": "SR-D123", "outside": "SR-D124", "duplicate": "SR-D125", "unknown": "SR-D126"}
+FAULTS = {
+    "degenerate": DegenerateBoxes,
+    "outside": BoxesOutsideImage,
+    "duplicate": DuplicateBoxes,
+    "unknown": BoxesOfUnknownClass,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +131,17 @@ class BoxTargets:
         for item in range(len(self._source.labels)):
             try:
                 noted, good = self._of(item)
-            except Failure:
+            except StillroomError:
                 continue  # an unreadable image, which is told as such
             counts += good.faults.sum(axis=0)
             for fault, there in zip(FAULTS, good.faults.T, strict=True):
                 names[fault] += [self._source.name(item)] if there.any() else []
             empty += [self._source.name(item)] if noted.known and not len(good.labels) else []
-        for (fault, code), count in zip(FAULTS.items(), counts.tolist(), strict=True):
+        for (fault, kind), count in zip(FAULTS.items(), counts.tolist(), strict=True):
             if count:
-                yield warning(code, count=count, images=len(names[fault]), examples=examples(names[fault]))
+                yield warning(kind(count=count, images=len(names[fault]), examples=examples(names[fault])))
         if empty:
-            yield warning("SR-D127", count=len(empty), examples=examples(empty))
+            yield warning(ImagesWithoutBoxes(count=len(empty), examples=examples(empty)))
 
     def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """Images of another size than the annotations declare."""
@@ -138,7 +151,7 @@ class BoxTargets:
             if said != (height, width):
                 wrong.append(f"{self._source.name(item)}: declared {said[1]}×{said[0]}, is {width}×{height}")
         if wrong:
-            yield warning("SR-D128", count=len(wrong), examples=examples(wrong))
+            yield warning(ImageSizeMismatch(count=len(wrong), examples=examples(wrong)))
 
     def _of(self, item: int) -> tuple[Boxes, Sound]:
         if item not in self._sound:
@@ -150,7 +163,7 @@ class BoxTargets:
         for item in items.tolist():
             try:
                 yield self._of(item)
-            except Failure:
+            except StillroomError:
                 continue
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stillroom.data.errors import LabelOutOfRange
 from stillroom.data.finding import Finding
 from stillroom.data.geometry import Geometry
 from stillroom.data.sources.source import Source
 from stillroom.data.targets.target import Numbers, Planes, Target
-from stillroom.errors import Failure
 from stillroom.types import Kind
 
 UNKNOWN = -1
@@ -65,7 +65,7 @@ class LabelTargets:
         if len(wrong):
             first = int(wrong[0])
             values = {"label": int(labels[first]), "count": len(wrong), "highest": classes - 1}
-            yield Finding(severity="error", failure=Failure("SR-D113", path=self._source.name(first), **values))
+            yield Finding(severity="error", failure=LabelOutOfRange(path=self._source.name(first), **values))
 
     def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """Nothing: a label goes with any size."""

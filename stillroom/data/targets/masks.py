@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
 from stillroom.data.decode import numbers
+from stillroom.data.errors import InvalidMask, MaskSizeMismatch, UnknownMaskValues, VoidMasks
 from stillroom.data.finding import Finding, examples, warning
 from stillroom.data.geometry import Geometry, mirrored
 from stillroom.data.sources.source import Source, content
 from stillroom.data.targets.target import Numbers, Planes, Target
 from stillroom.data.threads import on_threads
-from stillroom.errors import Failure
+from stillroom.errors import SecurityError, StillroomError
 from stillroom.types import Kind
 
 VOID, STORED_VOID = -1, 255
@@ -58,13 +59,13 @@ class MaskTargets:
         self._values = _values(source)
         stored = np.where(self._values < 0, STORED_VOID, self._values)
         self._stored: NDArray[np.uint8] = stored.astype(np.uint8)
-        self._seen: dict[int, Seen | Failure] = {}
+        self._seen: dict[int, Seen | StillroomError] = {}
 
     def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
         """The mask [1, size, size], classes as numbers and void as 255.
 
         Raises:
-            Failure: SR-D122 it has another aspect than the image or is no mask, SR-D102 .. SR-D106.
+            StillroomError: SR-D122 it has another aspect than the image or is no mask, SR-D102 .. SR-D106.
         """
         mask = self._read(item)
         if not _same_aspect(mask.shape, shape):
@@ -118,7 +119,7 @@ class MaskTargets:
             if item in looked_at:
                 try:
                     digest.update(content(self._source.mask(item)))  # type: ignore[attr-defined]
-                except Failure:
+                except StillroomError:
                     digest.update(b"none")
         return digest.digest()
 
@@ -126,8 +127,8 @@ class MaskTargets:
         """Masks that can't be used, that hold unknown numbers, or nothing but void."""
         unknown, unknown_numbers, void = [], set(), []
         for item, seen in enumerate(self._look(np.arange(len(self._source.labels)))):
-            if isinstance(seen, Failure):
-                yield Finding(severity="error" if seen.code.startswith("SR-S") else "warning", failure=seen)
+            if isinstance(seen, StillroomError):
+                yield Finding(severity="error" if isinstance(seen, SecurityError) else "warning", failure=seen)
                 continue
             values = self._values[seen.found]
             if (values < VOID).any():
@@ -137,45 +138,45 @@ class MaskTargets:
                 void.append(self._source.name(item))
         if unknown:
             listed = ", ".join(str(number) for number in sorted(unknown_numbers)[:10])
-            yield warning("SR-D130", count=len(unknown), numbers=listed, examples=examples(unknown))
+            yield warning(UnknownMaskValues(count=len(unknown), numbers=listed, examples=examples(unknown)))
         if void:
-            yield warning("SR-D131", count=len(void), examples=examples(void))
+            yield warning(VoidMasks(count=len(void), examples=examples(void)))
 
     def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """Masks of another size than their image; those of another aspect one by one, for they are left out."""
         other = []
         for item, shape in sorted(shapes.items()):
             seen = self._look_at(item)
-            if isinstance(seen, Failure) or seen.shape == shape:
+            if isinstance(seen, StillroomError) or seen.shape == shape:
                 continue
             if not _same_aspect(seen.shape, shape):
                 yield Finding(severity="warning", failure=self._mismatch(item, seen.shape, shape))
                 continue
             other.append(f"{self._source.name(item)}: {shape[1]}×{shape[0]}, mask {seen.shape[1]}×{seen.shape[0]}")
         if other:
-            yield warning("SR-D129", count=len(other), examples=examples(other))
+            yield warning(MaskSizeMismatch(count=len(other), examples=examples(other)))
 
     def _read(self, item: int) -> NDArray[np.uint8]:
         name = f"the mask of {self._source.name(item)}"
         return numbers(self._source.mask(item), name=name)  # type: ignore[attr-defined]
 
-    def _look(self, items: Numbers) -> list[Seen | Failure]:
+    def _look(self, items: Numbers) -> list[Seen | StillroomError]:
         return on_threads(self._look_at, items.tolist())
 
-    def _look_at(self, item: int) -> Seen | Failure:
+    def _look_at(self, item: int) -> Seen | StillroomError:
         if item not in self._seen:
             try:
                 mask = self._read(item)
-            except Failure as failure:
+            except StillroomError as failure:
                 self._seen[item] = failure
             else:
                 found = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
                 self._seen[item] = Seen(shape=mask.shape, found=found)
         return self._seen[item]
 
-    def _mismatch(self, item: int, mask: tuple[int, ...], image: tuple[int, ...]) -> Failure:
+    def _mismatch(self, item: int, mask: tuple[int, ...], image: tuple[int, ...]) -> StillroomError:
         why = f"it is {mask[1]}×{mask[0]} and the image {image[1]}×{image[0]}, which is not the same picture"
-        return Failure("SR-D122", path=f"the mask of {self._source.name(item)}", why=why)
+        return InvalidMask(path=f"the mask of {self._source.name(item)}", why=why)
 
 
 def _values(source: Source) -> Numbers:

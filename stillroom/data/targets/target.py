@@ -50,7 +50,7 @@ class Targets(Protocol):
             size: that it is brought to.
 
         Raises:
-            Failure: the item can't be used.
+            StillroomError: the item can't be used.
         """
         ...
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.at import AT, at_loss, attention
 
 seeds = st.integers(0, 2**31)
@@ -77,6 +77,6 @@ def test_tokens_maps_and_sizes_mix():
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"power must be at least 1, got 0\.5"):
         AT(power=0.5)
-    with pytest.raises(Failure, match="SR-M330") as caught:
+    with pytest.raises(StillroomError, match="SR-M330") as caught:
         ready(AT(), [drawn(2, 3)], [drawn(2, 5)])
     assert "a vector has none" in caught.value.why

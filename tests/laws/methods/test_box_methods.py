@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 from kit.targets import drawn_pred, known
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.box_logits import BoxLogits, box_logits_loss
 from stillroom.methods.foreground import Foreground, attention, foreground_loss, inside
 from stillroom.methods.localisation import Localisation, localisation_loss
@@ -39,7 +39,7 @@ def test_what_is_refused(kind, arguments, said):
 
 @pytest.mark.parametrize("kind", [BoxLogits, Localisation])
 def test_unlike_places_are_refused_and_the_way_out_is_named(kind):
-    with pytest.raises(Failure, match="SR-M336") as caught:
+    with pytest.raises(StillroomError, match="SR-M336") as caught:
         kind().setup(Output(pred=drawn_pred(2, 9, 3)), Output(pred=drawn_pred(2, 8, 3)))
     assert "pseudo_labels" in caught.value.fix and "9 places" in caught.value.what
     kind().setup(Output(pred=drawn_pred(2, 9, 3)), Output(pred=drawn_pred(2, 9, 3, seed=1)))
@@ -178,7 +178,7 @@ def test_foreground_counts_what_is_inside_alone_without_background():
 
 
 def test_foreground_refuses_vectors():
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(Foreground(), [drawn(2, 3)], [drawn(2, 3)])
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, confidence, members_loss
 from stillroom.methods.hinton import Hinton, hinton_loss
 from stillroom.types import Batch, Mixed, Output
@@ -181,7 +181,7 @@ def test_half_precision_stays_finite_and_near(dtype):
 
 def test_what_is_refused():
     student, teachers, _ = drawn(2, 0)
-    with pytest.raises(Failure) as refused:
+    with pytest.raises(StillroomError) as refused:
         charged(connected(2), student, teachers, torch.zeros(ROWS - 1, dtype=torch.int64))
     assert refused.value.code == "SR-M332"
     with pytest.raises(ValueError, match="temperature must be above 0"):

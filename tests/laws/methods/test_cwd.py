@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.cwd import CWD, cwd_loss, where
 from stillroom.types import Batch, Output
 
@@ -79,8 +79,8 @@ def test_what_is_refused():
         CWD(temperature=0.0)
     with pytest.raises(ValueError, match="of must be one of features, logits, got taps"):
         CWD(of="taps")
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(CWD(), [drawn(2, 3)], [drawn(2, 5)])
-    with pytest.raises(Failure, match="every class and pixel") as caught:
+    with pytest.raises(StillroomError, match="every class and pixel") as caught:
         CWD(of="logits").setup(Output(pred=drawn(2, 3)), Output(pred=drawn(2, 3)))
     assert caught.value.code == "SR-M330"

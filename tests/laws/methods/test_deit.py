@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.deit import DeiT, deit_loss
 from stillroom.types import Output
 
@@ -78,7 +78,7 @@ def test_it_keeps_its_tap_and_says_how_to_get_one():
     assert method.student_taps == ("head_dist",) and method.teacher_taps == ()
     pred = torch.zeros(2, 5)
     for taps in ({}, {"head_dist": torch.zeros(2, 4)}):
-        with pytest.raises(Failure, match=r"student\.distilled = true") as caught:
+        with pytest.raises(StillroomError, match=r"student\.distilled = true") as caught:
             method.setup(Output(pred=pred, taps=taps), Output(pred=pred))
         assert caught.value.code == "SR-M333"
     method.setup(Output(pred=pred, taps={"head_dist": pred}), Output(pred=pred))

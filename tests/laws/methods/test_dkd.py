@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.dkd import DKD, dkd_loss
 from stillroom.methods.hinton import hinton_loss
 from stillroom.types import Batch, Output
@@ -159,5 +159,5 @@ def test_bad_values_are_named():
         ((name, value),) = arguments.items()
         with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
             DKD(**arguments)
-    with pytest.raises(Failure, match="SR-M332"):
+    with pytest.raises(StillroomError, match="SR-M332"):
         charged(DKD(), torch.randn(3, 4), torch.randn(3, 4), torch.rand(3))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import charge, drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.fitnet import FitNet, hint_loss
 
 seeds = st.integers(0, 2**31)
@@ -67,15 +67,15 @@ def test_whatever_has_places_can_be_compared(kind):
 
 @pytest.mark.parametrize(("s", "t"), [((2, 3), (2, 5, 4, 4)), ((2, 17, 3), (2, 5))])
 def test_a_vector_has_no_places(s, t):
-    with pytest.raises(Failure, match="SR-M330") as caught:
+    with pytest.raises(StillroomError, match="SR-M330") as caught:
         ready(FitNet(), [drawn(*s)], [drawn(*t)])
     assert "one is a vector" in caught.value.why and str(list(s)) in caught.value.what
 
 
 def test_no_taps_or_unequal_numbers_are_refused():
-    with pytest.raises(Failure, match="SR-M334"):
+    with pytest.raises(StillroomError, match="SR-M334"):
         ready(FitNet(), [drawn(2, 3)] * 2, [drawn(2, 3)])
-    with pytest.raises(Failure, match="SR-M334"):
+    with pytest.raises(StillroomError, match="SR-M334"):
         FitNet().setup(None, None)
 
 

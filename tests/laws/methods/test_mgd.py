@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import charge, drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.mgd import MGD, keep, mgd_loss
 
 seeds = st.integers(0, 2**31)
@@ -93,5 +93,5 @@ def test_what_is_refused():
             MGD(masked=masked)
     with pytest.raises(ValueError, match="over must be 'channels' or 'places', got 'pixels'"):
         MGD(over="pixels")
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(MGD(), [drawn(2, 3)], [drawn(2, 5, 4, 4)])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.minilm import MiniLM, minilm_loss, shared_heads
 from stillroom.types import Batch, Output
 
@@ -136,7 +136,7 @@ def test_a_class_token_that_one_side_alone_has_is_left_out():
 )
 def test_refuses_what_cannot_be_compared(sizes, heads, why):
     method = MiniLM(student_taps=("qkv",), teacher_taps=("qkv",), heads=heads)
-    with pytest.raises(Failure, match="SR-M330") as caught:
+    with pytest.raises(StillroomError, match="SR-M330") as caught:
         method.setup(*told(*sizes))
     assert why in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_refuses_what_cannot_be_compared(sizes, heads, why):
 def test_refuses_maps():
     method = MiniLM(student_taps=("qkv",), teacher_taps=("qkv",))
     maps = Output(pred=torch.zeros(2, 5), taps={"qkv": torch.zeros(2, 12, 3, 3)})
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         method.setup(maps, told(9, 9)[1])
 
 

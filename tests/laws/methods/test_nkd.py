@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.nkd import NKD, nkd_loss
 from stillroom.types import Batch, Output
 
@@ -114,5 +114,5 @@ def test_bad_values_are_named():
     for name, value in {"gamma": -1.0, "temperature": 0.0}.items():
         with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
             NKD(**{name: value})
-    with pytest.raises(Failure, match="SR-M332"):
+    with pytest.raises(StillroomError, match="SR-M332"):
         charged(NKD(), torch.randn(3, 4), torch.randn(3, 4), {"boxes": torch.rand(3)})

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods._mmd import mmd, polynomial
 from stillroom.methods.nst import NST, nst_loss
 
@@ -74,6 +74,6 @@ def test_tokens_maps_and_sizes_mix():
 
 
 def test_vectors_are_refused():
-    with pytest.raises(Failure, match="SR-M330") as caught:
+    with pytest.raises(StillroomError, match="SR-M330") as caught:
         ready(NST(), [drawn(2, 3)], [drawn(2, 5)])
     assert "a vector has none" in caught.value.why

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.ofa import OFA, ofa_loss
 from stillroom.types import Batch, Output
 
@@ -156,7 +156,7 @@ def test_refuses_what_it_cannot_do():
         with pytest.raises(ValueError, match=f"{name} must be above 0, got 0"):
             OFA(**{name: 0.0})
     method, student, teacher, batch = ready()
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         method.setup(student, Output(pred=torch.randn(4, 5, 2, 2)))
-    with pytest.raises(Failure, match="SR-M332"):
+    with pytest.raises(StillroomError, match="SR-M332"):
         method.loss(student, teacher, Batch(images=batch.images, target=torch.rand(4), keys=batch.keys), 0.0)

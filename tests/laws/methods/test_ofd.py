@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import charge, drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods import ofd
 from stillroom.methods.ofd import OFD, margin, negatives, ofd_loss
 
@@ -112,5 +112,5 @@ def test_every_kind_of_feature_teaches(kind):
 
 
 def test_a_vector_has_no_places():
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(OFD(), [drawn(2, 3)], [drawn(2, 5, 4, 4)])

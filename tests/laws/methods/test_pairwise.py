@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.pairwise import Pairwise, affinity, pairwise_loss
 
 seeds = st.integers(0, 2**31)
@@ -67,5 +67,5 @@ def test_tokens_maps_and_sizes_mix():
 def test_what_is_refused():
     with pytest.raises(ValueError, match="nodes must be at least 2, got 1"):
         Pairwise(nodes=1)
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(Pairwise(), [drawn(2, 3)], [drawn(2, 5)])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import charge, drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.reviewkd import Fusion, ReviewKD, hcl_loss
 
 seeds = st.integers(0, 2**31)
@@ -86,5 +86,5 @@ def test_what_is_handed_on_is_no_wider_than_512():
 
 
 def test_a_vector_has_no_places():
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(ReviewKD(), [drawn(2, 3)], [drawn(2, 5, 4, 4)])

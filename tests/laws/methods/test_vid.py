@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import charge, drawn, ready, teaches
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.vid import LEAST, VID, vid_loss
 
 seeds = st.integers(0, 2**31)
@@ -97,5 +97,5 @@ def test_every_kind_of_feature_teaches(kind):
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"variance must be above 1e-05, got 0"):
         VID(variance=0)
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         ready(VID(), [drawn(2, 3)], [drawn(2, 5, 4, 4)])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods.vitkd import ViTKD, masked_places, vitkd_loss
 from stillroom.types import Batch, Output
 
@@ -153,5 +153,5 @@ def test_refuses_vectors():
     method = ViTKD(student_taps=("a", "b"), teacher_taps=("c", "d"))
     tokens, vector = torch.randn(2, 9, 4), torch.randn(2, 4)
     student = Output(pred=vector, taps={"a": tokens, "b": vector})
-    with pytest.raises(Failure, match="SR-M330"):
+    with pytest.raises(StillroomError, match="SR-M330"):
         method.setup(student, Output(pred=vector, taps={"c": tokens, "d": tokens}))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.errors import Failure
+from stillroom.errors import StillroomError
 from stillroom.methods._transport import marginal_error, plan, scalings
 from stillroom.methods.wkd_logits import WKDLogits, class_cost, wkd_logits_loss
 from stillroom.types import Batch, Output
@@ -195,5 +195,5 @@ def test_bad_values_are_named():
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
             WKDLogits(**{name: value})
-    with pytest.raises(Failure, match="SR-M332"):
+    with pytest.raises(StillroomError, match="SR-M332"):
         charged(ready(4), torch.randn(3, 4), torch.randn(3, 4), torch.rand(3, 4))

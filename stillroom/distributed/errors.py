@@ -1,0 +1,61 @@
+"""Several processes that train one network."""
+
+from __future__ import annotations
+
+from stillroom.errors import Exit, ResourceError
+
+
+class ProcessEnded(ResourceError):
+    code = "SR-R520"
+    what = "process {rank} of {world} ended{words}"
+    why = "{why}"
+    effect = "all processes ended with it; the last good checkpoint is intact"
+    fix = "{fix}"
+
+
+class ProcessStalled(ResourceError):
+    code = "SR-R521"
+    what = "process {rank} of {world} stands still   {place}"
+    why = "it has been in one step for {seconds} s, and the others can't go on without it"
+    effect = "all processes ended; the last good checkpoint is intact"
+    fix = (
+        "look at that line; if a step may well take so long, set STILLROOM_PATIENCE (seconds); the same command goes "
+        "on, with as many processes as there are"
+    )
+
+
+class DeviceCountMismatch(ResourceError):
+    code = "SR-R522"
+    exit = Exit.USAGE
+    what = "--devices {devices}, but {starter} has started {here} on this machine"
+    why = "each process trains on a device of its own"
+    effect = "nothing was trained"
+    fix = "leave out --devices, or have {starter} start as many"
+
+
+class BatchNotDivisible(ResourceError):
+    code = "SR-R523"
+    exit = Exit.USAGE
+    what = "{section}.batch = {batch} can't be shared equally by {parts}"
+    why = (
+        "every process takes an equal part of each batch, cut into equal micro-batches, so that two learn as one would"
+    )
+    effect = "nothing was started"
+    fix = "set {section}.batch to {near}, or take another number of processes"
+
+
+class FolderNotShared(ResourceError):
+    code = "SR-R524"
+    what = "process {rank} on {host} does not see what process {other} wrote   {folder}"
+    why = "all processes of a run read its folder, so their machines must share the disk it is on"
+    effect = "nothing was trained"
+    fix = "give a folder that every machine sees: --folder /SHARED/runs/NAME"
+
+
+class UnequalMachines(ResourceError):
+    code = "SR-R525"
+    exit = Exit.USAGE
+    what = "{starter} has started {world} processes, and {here} of them on this machine"
+    why = "devices are told apart by a process's number on its machine, and every machine must have equally many"
+    effect = "nothing was trained"
+    fix = "start as many on each machine: --nproc-per-node of torchrun, --ntasks-per-node of srun"

@@ -1,0 +1,79 @@
+"""Exports that fail, and exported files that fail their check."""
+
+from __future__ import annotations
+
+from stillroom.errors import ExportError, VerificationError
+
+
+class OutputMismatch(VerificationError):
+    code = "SR-X701"
+    what = "{problem}   {path}"
+    why = "the exported file answers otherwise than the network it was made from"
+    effect = "the file is kept under this name, and no figure of it counts as verified"
+    fix = (
+        "train the student longer (train.epochs), for answers that are close calls flip first; or choose another "
+        "student; or export only `bits = 32`; if the difference is acceptable, lower this file's gate in the recipe, "
+        "for example `[[export]] agreement = 0.97`"
+    )
+
+
+class ExportPackagesMissing(ExportError):
+    code = "SR-X702"
+    what = "the target {target} needs packages that are not installed: {packages}"
+    why = "without them the file can neither be written nor run and compared"
+    effect = "nothing was exported"
+    fix = "pip install 'stillroom[{target}]', or by themselves: pip install {packages}"
+
+
+class ExportFailed(ExportError):
+    code = "SR-X703"
+    what = "export to {target} failed   {path}"
+    why = "{problem}"
+    effect = "no file was written; a file of an earlier export was left as it was"
+    fix = "choose a student that the target supports (`stillroom list students`), or see the whole message with -v"
+
+
+class TooFewLinearWeights(ExportError):
+    code = "SR-X720"
+    what = "4 bits would not make this file smaller   {path}"
+    why = "only linear layers are stored in 4 bits, and they hold {share:.0%} of this network's weights"
+    effect = "no file was written"
+    fix = "export `bits = 8`, or choose a student that is made of linear layers, such as a vision transformer"
+
+
+class UnsupportedOperator(ExportError):
+    code = "SR-X730"
+    what = "{target} has no operator {operator}   {path}"
+    why = "the network needs it, and neither the target nor its converter has anything that computes it"
+    effect = "no file was written; a file of an earlier export was left as it was"
+    fix = "export to another target (`stillroom list targets`), or choose a student that does without the operator"
+
+
+class UnsupportedBits(ExportError):
+    code = "SR-X731"
+    what = "{target} can't hold {bits}-bit weights   {path}"
+    why = "{problem}"
+    effect = "no file was written; a file of an earlier export was left as it was"
+    fix = "export with `bits = 8` or `bits = 32`, or to another target: onnx and openvino hold 4-bit weights"
+
+
+class LiteRTConverterMissing(ExportError):
+    code = "SR-X732"
+    what = "nothing here converts to LiteRT"
+    why = "{problem}; the converter's requirements clash with this program's, so it lives in an environment of its own"
+    effect = "nothing was exported"
+    fix = (
+        "make one and say where it is: python -m venv DIR; DIR/bin/pip install {pins}; export "
+        "STILLROOM_LITERT=DIR/bin/python"
+    )
+
+
+class PreprocessingMismatch(VerificationError):
+    code = "SR-X741"
+    what = "wrong preprocessing: {problem}   {path}"
+    why = "{cause}"
+    effect = "the file is kept under this name, and no figure of it counts as verified"
+    fix = (
+        "pixels go in as they are, 0..1, and the network normalises for itself: see to it that the file does just "
+        "that once (student.mean and student.std, and what your own export code adds); then export again"
+    )
