@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.ops as ops
+from kit.boxes import assert_same_boxes
 from kit.scenes import CLASSES, scenes
 from kit.stages import Stages
 from kit.targets import drawn_pred, known
@@ -154,6 +155,16 @@ def test_a_batch_without_a_box_trains_and_is_answered():
     (metric,) = task.metrics(CLASSES)
     metric.update(task.answer(said, empty.images), empty)
     assert metric.compute() == {} and metric.value() == 0
+
+
+def test_rows_may_swap_ranks_where_scores_tie_and_nothing_else():
+    """The comparison that `test_tasks` holds files to."""
+    rows = torch.tensor([[0.0, 0, 9, 9, 0.5, 1], [20, 20, 30, 30, 0.2 + 1e-6, 0], [40, 0, 50, 9, 0.2, 1]])
+    assert_same_boxes(rows[None], rows[None, [0, 2, 1]], pixels=0.1)
+    wrong = [rows[[1, 0, 2]], rows[[0, 1, 1]], rows + torch.tensor([0.2, 0, 0, 0, 0, 0]), rows * 1.001]
+    for other in [*wrong, rows.index_fill(1, torch.tensor(5), 1)]:
+        with pytest.raises(AssertionError):
+            assert_same_boxes(other[None], rows[None], pixels=0.1)
 
 
 def exported(network, path):

@@ -128,7 +128,7 @@ def test_the_share_is_met_and_the_network_still_learns(name: str, everywhere: bo
 
 @pytest.mark.parametrize("name", MODULES)
 def test_channels_that_are_zero_go_unnoticed(name: str) -> None:
-    """In float64, where the order of a sum's terms changes its sixteenth digit: what is left must be the same network."""
+    """In float64, where the order of a sum's terms changes its sixteenth digit: the network must stay the same."""
     network = made(name)
     module, example = network.module.double(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
     channels = Channels(module, example, network.head)
