@@ -93,6 +93,11 @@ class RunDir:
         path = self.folder / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a `run.json`."""
+        return (self.folder / "run.json").exists()
+
     def note(self, **facts: Any) -> None:
         """Lay `facts` over `run.json`."""
         if self.writes:

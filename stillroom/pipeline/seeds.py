@@ -18,7 +18,7 @@ from stillroom.config.schema import Recipe
 from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
 from stillroom.io.files import write
-from stillroom.io.run_dir import differences
+from stillroom.io.run_dir import RunDir, differences
 from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
 from stillroom.pipeline.resume import RunResult, Shared, earlier_result
@@ -110,7 +110,7 @@ class MultiSeedRun:
 
 def _begin(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with all its seeds beside them, unless something else is there. More seeds may come later."""
-    if (folder / "run.json").exists():
+    if RunDir(folder).started:
         raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
