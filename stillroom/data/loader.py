@@ -5,8 +5,8 @@ stream's positions n·B to (n+1)·B. A batch may therefore be larger than the sp
 start of the next, and each epoch still shows each image once.
 
 What an image looks like follows from its key, the split and the policy, and from nothing else. With V looks at an image
-(`Augment.looks`) a key names an image and one of them, the same in every run; an image goes through its looks in turn,
-and where it begins depends on the run's seed. Else a key names seed, epoch and image, and no look comes again.
+(`Augment.distinct_views`) a key names an image and one of them, the same in every run; an image goes through its looks
+in turn, and where it begins depends on the run's seed. Else a key names seed, epoch and image, and no look comes again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Loader:
         rows, epochs = self.places(n)
         if self.augment is None:
             return _as_stored(self.split, rows)
-        looks = self.augment.looks
+        looks = self.augment.distinct_views
         if not looks:
             return look(self.split, rows, epochs, seed=self.seed, policy=self.augment)
         first = np.floor(uniform(key(self.seed, 0, rows), stream=FIRST_LOOK) * looks).astype(np.int64)

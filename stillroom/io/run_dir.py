@@ -28,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from stillroom.config.renamed import upgrade
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
 from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
@@ -67,7 +68,7 @@ class RunDir:
         run._take_lock()
         path = run.folder / "recipe.toml"
         if path.exists():
-            changes = differences(tomllib.loads(path.read_text(encoding="utf-8")), recipe)
+            changes = differences(upgrade(tomllib.loads(path.read_text(encoding="utf-8"))), recipe)
             if changes:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))

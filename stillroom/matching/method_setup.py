@@ -139,4 +139,4 @@ def _able(answers: Answers) -> str:
 
 def _weight(section: Section, method: Method) -> Weight:
     value = method.weight if section.weight is None else section.weight
-    return Weight(value, section.warmup, section.decay)
+    return Weight(value, section.warmup_fraction, section.decay_start)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.renamed import upgrade
 from stillroom.config.schema import Recipe
 from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
@@ -56,7 +57,7 @@ def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -
     if writes:
         _begin(recipe, folder)
     folders = {seed: folder / f"seed-{seed}" for seed in recipe.seeds}
-    sections = teacher_sections(recipe.teacher)
+    sections = teacher_sections(recipe.all_teachers)
     results = {seed: earlier_result(place, sections, seed=seed) for seed, place in folders.items()}
     failures: list[StillroomError] = []
     for seed, place in folders.items():
@@ -114,7 +115,7 @@ def _begin(recipe: Recipe, folder: Path) -> None:
         raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
+        known = upgrade(tomllib.loads(path.read_text(encoding="utf-8")))
         changes = differences(known | {"seeds": list(recipe.seeds)}, recipe.as_dict())
         if changes:
             raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))

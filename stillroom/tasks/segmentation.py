@@ -71,7 +71,7 @@ class Segmentation:
 
     answers: ClassVar[Answers] = "pixels"
     needs: ClassVar[Kind] = "masks"
-    fit: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave the whole decoder new
+    finetune: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave the whole decoder new
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.9}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True

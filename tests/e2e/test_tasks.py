@@ -22,7 +22,7 @@ from stillroom.tasks.predictor import Predictor
 
 QUICK = [
     "train.steps=8",
-    "train.evaluations=2",
+    "train.num_evals=2",
     "train.batch=8",
     "train.precision=float32",
     "teacher.train.precision=float32",

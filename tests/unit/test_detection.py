@@ -23,7 +23,7 @@ from stillroom.tasks.detection import Detection, best_boxes
 from stillroom.tasks.predictor import Predictor
 from stillroom.types import Batch, Output
 
-BOUNDS = {"iou": 0.6, "most": 100, "least": 0.01, "candidates": 300}
+BOUNDS = {"nms_iou": 0.6, "max_detections": 100, "score_threshold": 0.01, "pre_nms_topk": 300}
 
 
 def batch(count=8, side=64):
@@ -76,7 +76,7 @@ def naive(pred, height, width, limit, most, least):
 @pytest.mark.parametrize("limit", [0.3, 0.6, 1.0])
 def test_an_answer_against_torchvisions_suppression(limit):
     pred = drawn_pred(3, 150, 4)
-    found = best_boxes(pred, 50, 80, **BOUNDS | {"iou": limit, "most": 40, "least": 0.2})
+    found = best_boxes(pred, 50, 80, **BOUNDS | {"nms_iou": limit, "max_detections": 40, "score_threshold": 0.2})
     assert found.shape == (3, 40, 6)
     for image in range(3):
         expected = naive(pred[image], 50, 80, limit, 40, 0.2)
@@ -87,7 +87,7 @@ def test_an_answer_against_torchvisions_suppression(limit):
 
 def test_a_place_may_be_of_two_classes_and_boxes_end_at_the_border():
     pred = torch.tensor([[[-0.5, 0.2, 0.5, 1.4, 2.0, 1.0, -9.0]]])
-    found = best_boxes(pred, 100, 200, **BOUNDS | {"most": 5})
+    found = best_boxes(pred, 100, 200, **BOUNDS | {"max_detections": 5})
     assert found.shape == (1, 1, 6)  # as many as there are places
     assert found[0, 0].tolist() == pytest.approx([0, 20, 100, 100, torch.tensor(2.0).sigmoid().item(), 0])
     both = best_boxes(pred.expand(1, 2, -1), 100, 200, **BOUNDS)
@@ -124,7 +124,8 @@ def test_what_is_drawn():
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("assign", "few"), ("iou", 1.5), ("least", -0.1), ("most", 0), ("candidates", 0)]
+    ("argument", "value"),
+    [("assign", "few"), ("nms_iou", 1.5), ("score_threshold", -0.1), ("max_detections", 0), ("pre_nms_topk", 0)],
 )
 def test_arguments_out_of_range_are_named(argument, value):
     with pytest.raises(ValueError, match=f"^{argument} "):

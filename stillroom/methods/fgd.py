@@ -53,7 +53,7 @@ def attention(feature: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     return places.view(len(size), 1, *size.shape[2:]), channels[..., None, None]
 
 
-def foreground_loss(
+def fgd_loss(
     student: Tensor, teacher: Tensor, boxes: Tensor, real: Tensor, *, background: float, temperature: float
 ) -> Tensor:
     """sum((objects + background * rest) * A_places * A_channels * (student - teacher)^2) / B.
@@ -96,7 +96,7 @@ def attention_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tens
     return torch.stack([(s - t).abs().sum() for s, t in both]).sum() / len(student)
 
 
-class Foreground(Method):
+class FGD(Method):
     """The focal part of focal and global distillation: objects and background imitated apart, small objects as much as
     large ones, most where the teacher looks.
 
@@ -146,14 +146,14 @@ class Foreground(Method):
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"objects": ..., "attention": ...}`, see `foreground_loss` and `attention_loss`, summed over the taps."""
+        """`{"objects": ..., "attention": ...}`, see `fgd_loss` and `attention_loss`, summed over the taps."""
         boxes = batch.target["boxes"]
         real = (batch.target["labels"] >= 0) & batch.target["known"][:, None]
         maps = [
             (to_grid(align(s), t), t) for (s, t), align in zip(pairs(self, student, teacher), self.align, strict=True)
         ]
         how = {"background": self.background, "temperature": self.temperature}
-        objects = torch.stack([foreground_loss(s, t, boxes, real, **how) for s, t in maps]).sum()
+        objects = torch.stack([fgd_loss(s, t, boxes, real, **how) for s, t in maps]).sum()
         looks = torch.stack([attention_loss(s, t, self.temperature) for s, t in maps]).sum()
         return {"objects": objects, "attention": self.attention * looks}
 

@@ -11,7 +11,7 @@ from stillroom.ops.boxes import giou
 from stillroom.types import Batch, Output, Terms, wide
 
 
-def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:
+def ld_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:
     """sum_places c^power (1 - GIoU + sides * |student - teacher|_1) / max(1, sum_places c^power).
 
     c is the greatest score of a place, as the teacher has it; the length |.|_1 is in shares of the image, over the four
@@ -35,7 +35,7 @@ def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, side
     return shared((sure * apart).sum(), sure)
 
 
-class Localisation(Method):
+class LD(Method):
     """Localisation distillation: boxes near the teacher's, each as important as the teacher is sure of it.
 
     Differs: the authors' detectors give a distribution for each side, which is matched by KL. A box here is four
@@ -70,5 +70,5 @@ class Localisation(Method):
         alike(self, student, teacher)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"boxes": ...}`, see `localisation_loss`."""
-        return {"boxes": localisation_loss(student.pred, teacher.pred, self.power, self.sides)}
+        """`{"boxes": ...}`, see `ld_loss`."""
+        return {"boxes": ld_loss(student.pred, teacher.pred, self.power, self.sides)}
