@@ -67,9 +67,7 @@ def test_in_whatever_section_a_training_is(path):
 
 
 def test_an_old_word_on_the_command_line(tmp_path):
-    done = CliRunner().invoke(
-        cli.main, ["check", "teacher=resnet8", "student=resnet8", "data=digits", "train.clip=2"]
-    )
+    done = CliRunner().invoke(cli.main, ["check", "teacher=resnet8", "student=resnet8", "data=digits", "train.clip=2"])
     assert done.exit_code == 2 and "train.clip: was renamed to max_grad_norm" in done.stderr
     done = CliRunner().invoke(cli.main, ["export", str(tmp_path), "--target", "onnx"])
     assert done.exit_code == 2 and "--target was renamed to --runtime" in done.stderr

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 from kit.targets import drawn_pred, known
-from stillroom.methods.fgd import FGD, attention, fgd_loss, inside
-from stillroom.methods.ld import LD, ld_loss
 
 from stillroom.errors import StillroomError
 from stillroom.methods.box_logits import BoxLogits, box_logits_loss
+from stillroom.methods.fgd import FGD, attention, fgd_loss, inside
+from stillroom.methods.ld import LD, ld_loss
 from stillroom.methods.pkd import PKD, pkd_loss, standardised
 from stillroom.methods.pseudo_labels import PseudoLabels, sure_boxes
 from stillroom.types import Batch, Output

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
-from stillroom.methods.skd import SKD, affinity, skd_loss
 
 from stillroom.errors import StillroomError
+from stillroom.methods.skd import SKD, affinity, skd_loss
 
 seeds = st.integers(0, 2**31)
 
