@@ -208,8 +208,8 @@ def _other_pixels(frozen: FrozenTeacher, split: Split) -> Iterator[tuple[str, fl
     mean, std = network.mean.flatten().tolist(), network.std.flatten().tolist()
     try:
         for name, statistics in OTHER_PIXELS.items():
-            network.normalise(*statistics)
+            network.set_pixel_statistics(*statistics)
             answers, labels = _answers(frozen, split)
             yield name, float((answers == labels).mean())
     finally:
-        network.normalise(mean, std)
+        network.set_pixel_statistics(mean, std)

@@ -13,7 +13,7 @@ from stillroom.config import device_profile
 from stillroom.config.schema import Recipe, Teacher
 from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
-from stillroom.data.inspect import inspect, refuse
+from stillroom.data.inspect import inspect, raise_first_error
 from stillroom.data.loader import Loader
 from stillroom.diagnostics import distillation
 from stillroom.distributed.engine import Engine
@@ -43,7 +43,7 @@ def preflight(recipe: Recipe) -> dict[str, Any]:
     whole = build.combine_teachers(recipe.teacher, list(teachers.values()))
     student = build.build_network(recipe.student, data, task, pixels, seed=recipe.seeds[0])
     findings = inspect(data.source, data)
-    refuse(findings)
+    raise_first_error(findings)
     sizes = {name: len(split.listed) for name, split in data.splits.items()}
     shares = ", ".join(f"{count} {name}" for name, count in sizes.items())
     return {
@@ -130,7 +130,7 @@ def _distillation(
         "conventions": [
             line
             for label, method in taught.methods.items()
-            if task.answers == "classes"
+            if task.output_kind == "classes"
             and (line := distillation.conventions(label, method, student(batch.images), heard, batch))
         ],
         "knowledge": _knowledge(recipe, teachers, frozen, task, data),
@@ -156,7 +156,7 @@ def _knowledge(
 
 
 def _known(frozen: FrozenTeacher, task: Task, data: Dataset) -> list[str]:
-    if task.answers == "classes":
+    if task.output_kind == "classes":
         return distillation.knowledge(frozen, data.splits["val"], len(data.classes))
     found = validate(frozen.speak, task, data.splits["val"], data.classes, 32, Engine(1))
     return [f"{task.about.title} {found:.1%} on {len(data.splits['val'])} val images"]

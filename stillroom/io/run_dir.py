@@ -30,7 +30,7 @@ from typing import Any, TextIO
 
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
-from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
+from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
 
 log = logging.getLogger("stillroom")
 
@@ -72,8 +72,8 @@ class RunDir:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
         else:
-            write(path, toml)
-        sweep(run.folder)
+            write_file(path, toml)
+        remove_unfinished(run.folder)
         return run
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class RunDir:
             return
         if stream not in self._streams:
             self._streams[stream] = open(self.folder / stream, "a", encoding="utf-8")  # noqa: SIM115
-        self._streams[stream].write(json.dumps(finite(line)) + "\n")
+        self._streams[stream].write(json.dumps(replace_non_finite(line)) + "\n")
         self._streams[stream].flush()
 
     def rewind(self, stage: str, step: int) -> None:
@@ -134,7 +134,7 @@ class RunDir:
             if path.exists():
                 if name in self._streams:
                     self._streams.pop(name).close()
-                with temporary(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
+                with atomic_write(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
                     new.writelines(line for line in old if _kept(line, stage, step))
 
     # Files
@@ -170,10 +170,10 @@ class RunDir:
     def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         """What a stage ended with, loadable without this program."""
         if self.writes:
-            with temporary(self.weights(stage)) as temp:
+            with atomic_write(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
 
-    def adopt(self, other: Path) -> None:
+    def reuse_teacher(self, other: Path) -> None:
         """Take the trained teachers of another run as what this run's own stages left, and say in `run.json` whose.
 
         The note comes first: a run that is killed in between notes the same again. Nothing is taken by a run that has
@@ -187,12 +187,12 @@ class RunDir:
         self.note(teacher_of_seed=info.get("teacher_of_seed", origin.get("teacher_of_seed", origin["seeds"][0])))
         for file in theirs:
             if not (self.folder / file.name).exists():
-                with temporary(self.folder / file.name) as temp:
-                    same_file(file, temp)
+                with atomic_write(self.folder / file.name) as temp:
+                    link_or_copy(file, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
         """`name.safetensors`."""
-        with temporary(self.folder / f"{name}.safetensors") as temp:
+        with atomic_write(self.folder / f"{name}.safetensors") as temp:
             save_tensors(tensors, temp)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:

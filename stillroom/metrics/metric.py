@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stillroom.metrics.measurement import Measurement
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind
 
 
 class Metric:
@@ -24,10 +24,10 @@ class Metric:
         counts: name -> shape of a count; all start as zeros, int64 on the CPU.
 
     Attributes:
-        answers: what kind of answers it judges.
+        output_kind: what kind of answers it judges.
     """
 
-    answers: ClassVar[Answers] = "classes"
+    output_kind: ClassVar[OutputKind] = "classes"
 
     def __init__(self, classes: tuple[str, ...], *, rows: tuple[str, ...] = (), **counts: tuple[int, ...]):
         self.classes = classes

@@ -24,7 +24,7 @@ from stillroom.evaluation.evaluate import Evaluation
 from stillroom.export import artifact
 from stillroom.export._verify import Verification
 from stillroom.io.run_dir import RunDir
-from stillroom.models import load_into
+from stillroom.models import load_weights
 from stillroom.models.network import Network
 from stillroom.pipeline.errors import EvaluationClassesMismatch, MultiSeedFolder, RunNotFinished
 from stillroom.report import seeds
@@ -115,7 +115,7 @@ class FinishedRun:
         network = build.build_network(section, self.data, self.task, self._pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was taken as it is has left no file
-            load_into(network, path)
+            load_weights(network, path)
         return network.eval()
 
     def networks(self) -> dict[str, nn.Module]:

@@ -16,7 +16,7 @@ import torch
 from stillroom import report
 from stillroom.config.schema import Recipe, Teacher
 from stillroom.data.dataset import Dataset
-from stillroom.data.inspect import inspect, inspect_labels, refuse
+from stillroom.data.inspect import inspect, inspect_targets, raise_first_error
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.precision import precision_for
 from stillroom.distributed.signals import Signals
@@ -70,7 +70,7 @@ def run(
         with recorded(run, failures):
             run.note(students=students)
             if teacher_of is not None:
-                run.adopt(teacher_of)
+                run.reuse_teacher(teacher_of)
             engine.barrier()  # nobody looks for a teacher before it is there
             recipe, data, task = build.build_data_and_task(recipe, report=run.folder if run.writes else None)
             record_provenance(run, recipe, data, task, engine)
@@ -111,7 +111,7 @@ def record_provenance(run: RunDir, recipe: Recipe, data: Dataset, task: Task, en
         directory=str(Path.cwd()),
         versions=environment.versions(),
         hardware=hardware | {"precision": precision},
-        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
+        task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.about),
         data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},
         networks={
             "teacher": _teacher_facts(recipe.teacher, task, "here" if other is None else f"by the run of seed {other}"),
@@ -126,8 +126,8 @@ def check_labels(run: RunDir, data: Dataset) -> None:
     A set too large for memory is not read through for this: `stillroom check` does that.
     """
     small = data.splits["train"].memory
-    findings = inspect(data.source, data) if small else inspect_labels(data.source, data)
-    refuse(findings)
+    findings = inspect(data.source, data) if small else inspect_targets(data.source, data)
+    raise_first_error(findings)
     for finding in findings:
         run.warn(str(finding.failure).partition("\n")[0])
 

@@ -16,7 +16,7 @@ from stillroom.config.plugins import pick
 from stillroom.config.recipe import AUTO
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
-from stillroom.data.sampling import UNSEEN, PixelStatistics
+from stillroom.data.sampling import PLACEHOLDER_STATISTICS, PixelStatistics
 from stillroom.distributed.precision import precision_for
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
@@ -43,7 +43,7 @@ def build_data(section: schema.Data, *, report: Path | None = None, channels: in
     source = pick("data/sources", section.source)(**section.arguments)
     if channels is not None:
         source.channels = channels
-    return dataset.load(
+    return dataset.load_dataset(
         source,
         size=section.size,
         val=section.val,
@@ -113,7 +113,7 @@ def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> 
     """Data that has no classes with those of the teacher, if the task has any."""
     if data.classes or task.outputs(1) is None:
         return data
-    count = len(teacher.map or ()) or build_network(teacher, data, task, UNSEEN, seed=0).classes
+    count = len(teacher.map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
 
 
@@ -132,7 +132,7 @@ def build_network(
         "size": data.size,
         "mean": pixels.mean,
         "std": pixels.std,
-        "answers": task.answers,
+        "output_kind": task.output_kind,
     }
     fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
     outputs = task.outputs(len(data.classes)) if data.classes else None
@@ -197,7 +197,7 @@ def combine_teachers(section: schema.Teacher, networks: Sequence[Network]) -> nn
 
 def combine_mode(section: schema.Teacher, task: Task) -> str:
     """What of several teachers the mean is taken of, as a word."""
-    return "vectors" if task.answers == "vector" else section.combine
+    return "vectors" if task.output_kind == "vector" else section.combine
 
 
 def freeze(

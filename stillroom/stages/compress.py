@@ -26,8 +26,8 @@ from stillroom.data.hash_rng import evenly_spaced
 from stillroom.data.loader import in_order
 from stillroom.evaluation.validate import validate
 from stillroom.io.checkpoint import save_tensors
-from stillroom.io.files import temporary
-from stillroom.models import flops, load_into
+from stillroom.io.files import atomic_write
+from stillroom.models import flops, load_weights
 from stillroom.models.network import Network
 from stillroom.stages.train import Stages
 from stillroom.teachers.frozen import FrozenTeacher
@@ -77,7 +77,7 @@ def intermediate_networks(stages: Stages) -> dict[str, Network]:
     """The networks that the student was on its way, in order: stage -> network."""
     # Asked by the first process alone, so nobody is waited for.
     return {
-        stage: load_into(stages.untrained(), stages.run.weights(stage)) for stage in stage_names(stages.recipe)[:-1]
+        stage: load_weights(stages.untrained(), stages.run.weights(stage)) for stage in stage_names(stages.recipe)[:-1]
     }
 
 
@@ -112,10 +112,10 @@ def _begun(
         shrunk = compression.shrink(network, view(stages, teacher), round)
         log.info("%s: %s", part, _size(network, shrunk, stages))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as temp:
+        with atomic_write(path) as temp:
             save_tensors(shrunk.weights(), temp, shrunk.metadata())
     stages.engine.barrier()
-    return load_into(stages.untrained(), path)
+    return load_weights(stages.untrained(), path)
 
 
 def view(stages: Stages, teacher: FrozenTeacher | None) -> View:
@@ -168,7 +168,7 @@ def _tell(stages: Stages, stage: str, network: Network, teacher: FrozenTeacher) 
         "what": stage_descriptions(stages.recipe)[stage],
         "score": found,
         "macs": stages.macs(network),
-        "bytes": flops.stored(network),
+        "bytes": flops.stored_bytes(network),
         "latency_ms": time.p50,
         "seconds": stages.run.info.get("stages", {}).get(stage, {}).get("seconds"),
     }

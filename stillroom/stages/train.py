@@ -16,14 +16,14 @@ from torch import nn
 from stillroom.config.schema import Recipe, Training
 from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
-from stillroom.data.subset import known
+from stillroom.data.subset import labelled_subset
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.precision import threads_for
 from stillroom.distributed.signals import Signals
 from stillroom.evaluation import teacher_check
 from stillroom.io.run_dir import RunDir
 from stillroom.matching import method_setup
-from stillroom.models import flops, load_into, surgery
+from stillroom.models import flops, load_weights, surgery
 from stillroom.models.network import Network
 from stillroom.stages import build
 from stillroom.tasks.task import Task
@@ -151,14 +151,14 @@ class Stages:
         # A copy is trained: what training does to a network besides its weights (memory layout, norms that talk to
         # other processes) would make it another network than the one that a resumed run reads from the file.
         trained = copy.deepcopy(network)
-        trained.form = surgery.structural(trained.form)  # training takes weights off whatever grid they were on
+        trained.edits = surgery.structural(trained.edits)  # training takes weights off whatever grid they were on
         self._learn(stage, trained, teacher, training, kept)
         self._leave(stage, settle(trained.cpu()), time.monotonic() - started)
 
     def filled(self, stage: str, network: Network) -> Network:
         """`network`, as its family builds it, with the form and the weights that the stage has left."""
         self.engine.barrier()
-        return load_into(network, self.run.weights(stage))
+        return load_weights(network, self.run.weights(stage))
 
     def _learn(
         self, stage: str, network: Network, teacher: FrozenTeacher | None, training: Training, kept: bool
@@ -171,7 +171,7 @@ class Stages:
                 stage,
                 learner,
                 self._source(asked, learner) if asked and kept else asked,
-                train_split=splits["train"] if teacher else known(splits["train"]),
+                train_split=splits["train"] if teacher else labelled_subset(splits["train"]),
                 val_split=splits["val"],
                 classes=self.data.classes,
                 training=training,

@@ -138,7 +138,7 @@ def _save(stage: str, state: State, run: RunDir) -> None:
 def _resume(stage: str, state: State, run: RunDir, engine: Engine) -> None:
     """Take up the newest checkpoint, or make the first one, so that there is always one to go back to."""
     engine.barrier()
-    saved = checkpoint.everyone(run.checkpoints(stage))
+    saved = checkpoint.list_checkpoints(run.checkpoints(stage))
     if saved:
         state.load(*checkpoint.load(saved[-1]))
         log.info("%s: resumed at step %d", stage, state.step)
@@ -157,7 +157,7 @@ def _go_back(stage: str, state: State, trouble: Diverged, run: RunDir, engine: E
             _bundle(stage, state, trouble, run)
         raise TrainingDiverged(stage=stage, step=trouble.step.step, terms=trouble.step.terms, folder=where)
     engine.barrier()
-    state.load(*checkpoint.load(checkpoint.everyone(run.checkpoints(stage))[-1]))
+    state.load(*checkpoint.load(checkpoint.list_checkpoints(run.checkpoints(stage))[-1]))
     engine.barrier()  # everybody has read before the first process writes over it
     state.restores, state.lr_scale, state.avoid = restores, scale, sorted(set(avoid))
     run.rewind(stage, state.step)

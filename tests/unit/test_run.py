@@ -82,7 +82,7 @@ def test_an_adopted_teacher_is_the_same_file_and_its_seed_is_noted(tmp_path):
     other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors", "student.safetensors")
     run = open_run(tmp_path / "mine")
     run.note(seeds=[1])
-    run.adopt(other)
+    run.reuse_teacher(other)
     assert run.info == {"seeds": [1], "teacher_of_seed": 4}
     assert sorted(path.name for path in run.folder.glob("*.safetensors")) == [
         "teacher-2.safetensors",
@@ -90,7 +90,7 @@ def test_an_adopted_teacher_is_the_same_file_and_its_seed_is_noted(tmp_path):
     ]
     assert (run.folder / "teacher.safetensors").samefile(other / "teacher.safetensors")  # on the disk once
     third = open_run(tmp_path / "third")
-    third.adopt(run.folder)
+    third.reuse_teacher(run.folder)
     assert third.info == {"teacher_of_seed": 4}  # whose it was, not who handed it on
     run.close()
     third.close()
@@ -101,7 +101,7 @@ def test_adopting_goes_on_where_it_was_killed(tmp_path):
     run = open_run(tmp_path / "mine")
     run.note(teacher_of_seed=4)
     (run.folder / "teacher.safetensors").write_text("teacher.safetensors of other")
-    run.adopt(other)
+    run.reuse_teacher(other)
     assert (run.folder / "teacher-2.safetensors").read_text() == "teacher-2.safetensors of other"
     run.close()
 
@@ -110,9 +110,9 @@ def test_a_run_with_a_teacher_of_its_own_takes_none(tmp_path):
     other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors")
     run = open_run(tmp_path / "mine")
     (run.folder / "teacher.safetensors").write_text("mine")
-    run.adopt(other)
+    run.reuse_teacher(other)
     assert run.info == {} and not (run.folder / "teacher-2.safetensors").exists()
-    run.adopt(donor(tmp_path / "none"))
+    run.reuse_teacher(donor(tmp_path / "none"))
     assert run.info == {}
     run.close()
 
@@ -123,6 +123,6 @@ def test_a_file_system_without_second_names_gets_a_copy(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.link", refuse)
     run = open_run(tmp_path / "mine")
-    run.adopt(donor(tmp_path / "other", "teacher.safetensors"))
+    run.reuse_teacher(donor(tmp_path / "other", "teacher.safetensors"))
     assert (run.folder / "teacher.safetensors").read_text() == "teacher.safetensors of other"
     run.close()
