@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from stillroom.config.schema import Augment
-from stillroom.data.geometry import Geometry, between, geometry, mirrored
-from stillroom.data.hash_rng import key, uniform
-from stillroom.data.threads import on_threads
+from stillroom.data.geometry import Geometry, geometry, reflect_index, symmetric_uniform
+from stillroom.data.hash_rng import make_key, uniform
+from stillroom.data.threads import thread_map
 
-__all__ = ["augment", "key", "to_float"]
+__all__ = ["augment", "make_key", "to_float"]
 
 BRIGHTNESS, CONTRAST, SATURATION, ERASE, ERASE_SIDE, ERASE_X, ERASE_Y = range(5, 12)  # 0 to 4 are the geometry's
 GREY = 0.5
@@ -41,7 +41,7 @@ def augment(
     keys: Tensor | NDArray[np.int64],
     policy: Augment,
     *,
-    outside: Literal["mirror", "grey"] = "mirror",
+    padding: Literal["mirror", "grey"] = "mirror",
 ) -> Tensor:
     """The images as seen under their keys, float32 [B, C, H, W] in 0..1.
 
@@ -65,10 +65,10 @@ def augment(
 
     def see(start: int) -> None:
         piece = slice(start, start + length)
-        _see(stored[piece], numbers[piece], policy, grey=outside == "grey", out=result[piece])
+        _see(stored[piece], numbers[piece], policy, grey=padding == "grey", out=result[piece])
 
     starts = range(0, len(stored), length)
-    on_threads(see, starts, least=4 if stored.size >= THREADED else len(starts) or 1)
+    thread_map(see, starts, min_chunk=4 if stored.size >= THREADED else len(starts) or 1)
     return torch.from_numpy(result)
 
 
@@ -95,8 +95,8 @@ def _shifted(images: NDArray[np.uint8], how: Geometry, grey: bool) -> NDArray[np
         return images
     rows, columns = how.rows(), how.columns()
     result = np.empty_like(images)
-    from_rows = mirrored(rows, how.height)
-    from_columns = how.unflipped(mirrored(columns, how.width))
+    from_rows = reflect_index(rows, how.height)
+    from_columns = how.unflipped(reflect_index(columns, how.width))
     for i, image in enumerate(images):
         # `clip` because numpy copies the output once more under `raise`; the indices are right already
         np.take(image.take(from_rows[i], axis=1), from_columns[i], axis=2, out=result[i], mode="clip")
@@ -124,9 +124,9 @@ def _resample(images: Floats, how: Geometry, grey: bool) -> None:
 def _colour(images: Floats, stored: NDArray[np.uint8], keys: NDArray[np.int64], policy: Augment) -> None:
     """In place: brightness, contrast, saturation."""
     if policy.brightness:
-        images += between(keys, policy.brightness, stream=BRIGHTNESS)[:, None, None, None]
+        images += symmetric_uniform(keys, policy.brightness, stream=BRIGHTNESS)[:, None, None, None]
     if policy.contrast:
-        factor = (1 + between(keys, policy.contrast, stream=CONTRAST))[:, None, None, None]
+        factor = (1 + symmetric_uniform(keys, policy.contrast, stream=CONTRAST))[:, None, None, None]
         # the sum of whole numbers is exact in any order; one of floats would depend on how it is cut up
         total = stored.reshape(len(stored), -1).sum(axis=1, dtype=np.int64)
         middle = (total / (255 * math.prod(stored.shape[1:]))).astype(np.float32)[:, None, None, None]
@@ -134,7 +134,7 @@ def _colour(images: Floats, stored: NDArray[np.uint8], keys: NDArray[np.int64], 
         images *= factor
         images += middle
     if policy.saturation and images.shape[1] == 3:
-        factor = (1 + between(keys, policy.saturation, stream=SATURATION))[:, None, None, None]
+        factor = (1 + symmetric_uniform(keys, policy.saturation, stream=SATURATION))[:, None, None, None]
         red, green, blue = (images[:, i : i + 1] * np.float32(weight) for i, weight in enumerate(LUMINANCE))
         grey = red + green + blue
         images -= grey

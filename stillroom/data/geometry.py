@@ -80,8 +80,8 @@ def geometry(keys: Numbers, policy: Augment, *, height: int, width: int) -> Geom
         height: of the images, in pixels.
         width: likewise.
     """
-    zoom = 1 + between(keys, policy.zoom, stream=ZOOM)
-    angles = np.radians(between(keys, policy.rotate, stream=ROTATE).astype(np.float64)).tolist()
+    zoom = 1 + symmetric_uniform(keys, policy.zoom, stream=ZOOM)
+    angles = np.radians(symmetric_uniform(keys, policy.rotate, stream=ROTATE).astype(np.float64)).tolist()
     # one by one through libm: numpy's vectorised sine may give another last bit at the end of an array
     cosine = np.array([math.cos(angle) for angle in angles], dtype=np.float32) / zoom
     sine = np.array([math.sin(angle) for angle in angles], dtype=np.float32) / zoom
@@ -98,18 +98,18 @@ def geometry(keys: Numbers, policy: Augment, *, height: int, width: int) -> Geom
     )
 
 
-def between(keys: Numbers, amount: float, *, stream: int) -> Floats:
+def symmetric_uniform(keys: Numbers, amount: float, *, stream: int) -> Floats:
     """A number in [-amount, amount) for each key."""
     return ((2 * uniform(keys, stream=stream) - 1) * amount).astype(np.float32)
 
 
-def mirrored(index: Numbers, side: int) -> Numbers:
+def reflect_index(index: Numbers, side: int) -> Numbers:
     """Indices beyond 0..side-1 mirrored at the edge: -1 is 0, -2 is 1, as often as needed."""
     around = index % (2 * side)
     return np.minimum(around, 2 * side - 1 - around)
 
 
-def move_boxes(boxes: Tensor, how: Geometry) -> tuple[Tensor, Tensor]:
+def transform_boxes(boxes: Tensor, how: Geometry) -> tuple[Tensor, Tensor]:
     """Boxes that follow the pixels: the smallest upright box around the four moved corners, cut at the image's edge.
 
     Args:

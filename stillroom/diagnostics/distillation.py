@@ -217,8 +217,8 @@ def _other_pixels(teacher: FrozenTeacher, split: Split) -> Iterator[tuple[str, f
     mean, std = network.mean.flatten().tolist(), network.std.flatten().tolist()
     try:
         for name, statistics in OTHER_PIXELS.items():
-            network.normalise(*statistics)
+            network.set_pixel_statistics(*statistics)
             answers, labels = _answers(teacher, split)
             yield name, float((answers == labels).mean())
     finally:
-        network.normalise(mean, std)
+        network.set_pixel_statistics(mean, std)

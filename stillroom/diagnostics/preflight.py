@@ -10,7 +10,7 @@ import torch
 from stillroom.benchmark.target import describe_device, describe_limits
 from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Recipe, Student, Teacher
-from stillroom.data.inspect import Finding, inspect, refuse
+from stillroom.data.inspect import Finding, inspect, raise_first_error
 from stillroom.data.loader import Loader
 from stillroom.diagnostics import distillation
 from stillroom.distributed.processes import OneProcess
@@ -39,7 +39,7 @@ def preflight(recipe: Recipe) -> dict[str, Any]:
     teachers, student = experiment.initial_teachers(), experiment.initial_student()
     whole = build.combine_teachers(experiment.teachers, list(teachers.values()))
     findings = inspect(experiment.data.source, experiment.data)
-    refuse(findings)
+    raise_first_error(findings)
     share = experiment.macs(student) / experiment.macs(whole)
     found: dict[str, Any] = {"recipe": f"{recipe.name}: every key and every value is known"}
     found["data"] = _data(experiment, findings)
@@ -123,7 +123,7 @@ def _distillation(experiment: Experiment, teachers: dict[str, Network], student:
         "conventions": [
             line
             for label, method in setup.methods.items()
-            if experiment.task.answers == "classes"
+            if experiment.task.output_kind == "classes"
             and (line := distillation.conventions(label, method, student(batch.images), output, batch))
         ],
         "teacher accuracy": _teacher_accuracy(experiment, accuracy_of, teacher),
@@ -157,7 +157,7 @@ def _teacher_accuracy(experiment: Experiment, finished: dict[str, Network], whol
 
 def _accuracy(experiment: Experiment, teacher: FrozenTeacher) -> list[str]:
     data, task = experiment.data, experiment.task
-    if task.answers == "classes":
+    if task.output_kind == "classes":
         return distillation.teacher_accuracy(teacher, data.splits["val"], len(data.classes))
     value = validate(teacher.predict, task, data.splits["val"], data.classes)
     return [f"{task.about.title} {value:.1%} on {len(data.splits['val'])} val images"]

@@ -30,7 +30,7 @@ from typing import Any, TextIO
 
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
-from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
+from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
 
 log = logging.getLogger("stillroom")
 
@@ -72,8 +72,8 @@ class RunDir:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
         else:
-            write(path, toml)
-        sweep(run.folder)
+            write_file(path, toml)
+        remove_unfinished(run.folder)
         return run
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class RunDir:
             return
         if stream not in self._streams:
             self._streams[stream] = open(self.folder / stream, "a", encoding="utf-8")  # noqa: SIM115
-        self._streams[stream].write(json.dumps(finite(line)) + "\n")
+        self._streams[stream].write(json.dumps(replace_non_finite(line)) + "\n")
         self._streams[stream].flush()
 
     def rewind(self, stage: str, step: int) -> None:
@@ -134,7 +134,7 @@ class RunDir:
             if path.exists():
                 if name in self._streams:
                     self._streams.pop(name).close()
-                with temporary(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
+                with atomic_write(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
                     new.writelines(line for line in old if _kept(line, stage, step))
 
     # Files
@@ -170,18 +170,18 @@ class RunDir:
     def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         """What a stage ended with, loadable without this program."""
         if self.writes:
-            with temporary(self.weights(stage)) as temp:
+            with atomic_write(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
 
     def copy_weights(self, stage: str, source: Path) -> None:
         """Take the weights file of another run as this one's, where it has none: a hard link on the same disk."""
         if self.writes and not self.weights(stage).exists():
-            with temporary(self.weights(stage)) as temp:
-                same_file(source, temp)
+            with atomic_write(self.weights(stage)) as temp:
+                link_or_copy(source, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
         """`name.safetensors`."""
-        with temporary(self.folder / f"{name}.safetensors") as temp:
+        with atomic_write(self.folder / f"{name}.safetensors") as temp:
             save_tensors(tensors, temp)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from stillroom.methods._checks import at_least
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Tensor:
@@ -26,7 +26,7 @@ def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Ten
     Returns:
         Scalar in nats, at least 0; 0 where all scores are equal, and for an empty batch.
     """
-    s, t = wide(student)[..., 4:], wide(teacher)
+    s, t = at_least_float32(student)[..., 4:], at_least_float32(teacher)
     p = t[..., 4:].sigmoid()
     entropy = F.binary_cross_entropy_with_logits(t[..., 4:], p, reduction="none")
     apart = F.binary_cross_entropy_with_logits(s, p, reduction="none") - entropy
@@ -55,7 +55,7 @@ class BoxLogits(Method):
     """
 
     weight = 1.0
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(self, *, focus: float = 1.0):
         super().__init__()

@@ -9,7 +9,7 @@ from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_grid
 from stillroom.methods._maps import comparable, pairs
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def inside(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def attention(feature: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     Returns:
         [B, 1, h, w] and [B, C, 1, 1], with mean 1.
     """
-    size = wide(feature).abs()
+    size = at_least_float32(feature).abs()
     places = (size.mean(1).flatten(1) / temperature).softmax(1) * size[0, 0].numel()
     channels = (size.mean((2, 3)) / temperature).softmax(1) * size.shape[1]
     return places.view(len(size), 1, *size.shape[2:]), channels[..., None, None]
@@ -75,7 +75,7 @@ def foreground_loss(
         return student.sum()
     objects, rest = inside(boxes, real, student.shape[2], student.shape[3])
     places, channels = attention(teacher, temperature)
-    apart = (wide(student) - wide(teacher)).square()
+    apart = (at_least_float32(student) - at_least_float32(teacher)).square()
     return ((objects + background * rest) * places * channels * apart).sum() / len(student)
 
 
@@ -122,7 +122,7 @@ class Foreground(Method):
 
     weight = 1e-3
     reads = "stages"
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from stillroom.methods._checks import at_least
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
 from stillroom.ops.boxes import giou
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:
@@ -27,7 +27,7 @@ def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, side
         Scalar in 0..2, with `sides` above; 0 where all boxes that the teacher believes in are equal, and for an empty
         batch. What a box of width 0 is worth see `boxes.giou`.
     """
-    s, t = wide(student)[..., :4], wide(teacher)
+    s, t = at_least_float32(student)[..., :4], at_least_float32(teacher)
     sure = confidence(t).pow(power)
     apart = 1 - giou(s, t[..., :4])
     if sides:
@@ -58,7 +58,7 @@ class Localisation(Method):
     """
 
     weight = 2.0
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(self, *, power: float = 1.0, sides: float = 0.0):
         super().__init__()

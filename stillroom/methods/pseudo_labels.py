@@ -12,7 +12,7 @@ from stillroom.methods.method import Method
 from stillroom.ops.assignment import Assign, detection_loss
 from stillroom.ops.boxes import clip
 from stillroom.ops.nms import nms
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 Of = Literal["unlabelled", "all"]
 
@@ -33,7 +33,7 @@ def sure_boxes(teacher: Tensor, *, threshold: float, iou: float, most: int) -> d
     Returns:
         `boxes` [B, M, 4], `labels` [B, M] with -1 where there is none, `crowd` [B, M], all False.
     """
-    said = wide(teacher)
+    said = at_least_float32(teacher)
     score, label = said[..., 4:].sigmoid().max(2)
     score, at = score.topk(min(most, score.shape[1]), dim=1)
     label = label.gather(1, at)
@@ -97,7 +97,7 @@ class PseudoLabels(Method):
     """
 
     weight = 1.0
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(
         self,

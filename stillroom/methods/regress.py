@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def regress_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tensor:
@@ -25,7 +25,7 @@ def regress_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tens
         Scalar, at least 0, with `unit` at most 4; 0 where the vectors, or their directions, are equal. An empty batch
         costs 0.
     """
-    s, t = wide(student), wide(teacher)
+    s, t = at_least_float32(student), at_least_float32(teacher)
     if s.numel() == 0:
         return s.sum()
     if unit:

@@ -45,7 +45,7 @@ class InvalidOnnxInput(ModelError):
 
 class NoOnnxOutput(ModelError):
     code = "SR-M364"
-    what = "{path} has no output that can be taken for {answers}{own}"
+    what = "{path} has no output that can be taken for {output_kind}{own}"
     why = "its outputs are {outputs}"
     effect = "nothing was started"
     fix = (

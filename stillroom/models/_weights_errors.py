@@ -23,7 +23,7 @@ class WeightsMismatch(ModelError):
 
 class BackboneOnlyWeights(ModelError):
     code = "SR-M316"
-    what = "{file} holds a backbone and no head for {answers}"
+    what = "{file} holds a backbone and no head for {output_kind}"
     why = "what turns its features into answers would be noise"
     effect = "nothing was trained"
     fix = (

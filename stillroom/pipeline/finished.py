@@ -19,7 +19,7 @@ from stillroom.data.sampling import sample_images
 from stillroom.distributed.processes import OneProcess
 from stillroom.export.artifact import ExportedFile
 from stillroom.io.run_dir import RunDir
-from stillroom.models import load_into
+from stillroom.models import load_weights
 from stillroom.models.network import Network
 from stillroom.pipeline import after
 from stillroom.pipeline.errors import MultiSeedFolder, RunNotFinished
@@ -117,7 +117,7 @@ class FinishedRun:
         network = build.build_network(section, one.data, one.task, one.pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was not trained here has left none
-            load_into(network, path)
+            load_weights(network, path)
         return network.eval()
 
     def networks(self) -> dict[str, nn.Module]:

@@ -42,7 +42,7 @@ def record_provenance(
         directory=str(Path.cwd()),
         versions=environment.versions(),
         hardware=hardware | {"precision": precision},
-        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
+        task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.about),
         data=_data_facts(recipe, experiment),
         networks={
             "teacher": _teacher_facts(experiment.teachers, task, by),

@@ -15,7 +15,7 @@ import torch
 from stillroom import report
 from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Recipe
-from stillroom.data.inspect import inspect, inspect_labels, refuse
+from stillroom.data.inspect import inspect, inspect_targets, raise_first_error
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, StillroomError, Stopped
@@ -109,8 +109,8 @@ def check_labels(run: RunDir, experiment: Experiment) -> None:
     """
     data = experiment.data
     small = data.splits["train"].memory
-    findings = inspect(data.source, data) if small else inspect_labels(data.source, data)
-    refuse(findings)
+    findings = inspect(data.source, data) if small else inspect_targets(data.source, data)
+    raise_first_error(findings)
     for finding in findings:
         run.warn(str(finding.failure).partition("\n")[0])
 
@@ -188,7 +188,7 @@ def _recorder(run: RunDir) -> Callable[[CacheDecision, str | None], None]:
     """Writes the decision between a live and a cached teacher to run.json."""
 
     def record(decision: CacheDecision, folder: str | None) -> None:
-        run.note(answers=asdict(decision) | ({"cache": folder} if folder else {}))
+        run.note(output_kind=asdict(decision) | ({"cache": folder} if folder else {}))
 
     return record
 

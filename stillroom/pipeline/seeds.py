@@ -17,7 +17,7 @@ from typing import Any
 from stillroom.config.schema import Recipe
 from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
-from stillroom.io.files import write
+from stillroom.io.files import write_file
 from stillroom.io.run_dir import differences
 from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
@@ -119,4 +119,4 @@ def _begin(recipe: Recipe, folder: Path) -> None:
         if changes:
             raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
     folder.mkdir(parents=True, exist_ok=True)
-    write(path, recipe.toml())
+    write_file(path, recipe.toml())

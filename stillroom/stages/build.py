@@ -15,7 +15,7 @@ from stillroom.config import schema
 from stillroom.config.plugins import pick
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
-from stillroom.data.sampling import UNSEEN, PixelStatistics
+from stillroom.data.sampling import PLACEHOLDER_STATISTICS, PixelStatistics
 from stillroom.distributed.precision import precision_for
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
@@ -43,7 +43,7 @@ def build_data(section: schema.Data, *, report: Path | None = None, channels: in
     source = pick("data/sources", section.source)(**section.arguments)
     if channels is not None:
         source.channels = channels
-    return dataset.load(
+    return dataset.load_dataset(
         source,
         size=section.size,
         val=section.val,
@@ -73,7 +73,7 @@ def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> 
     """Data without class names with as many as the teacher has, called by their numbers, if the task has classes."""
     if data.classes or task.outputs(1) is None:
         return data
-    count = len(teacher.map or ()) or build_network(teacher, data, task, UNSEEN, seed=0).classes
+    count = len(teacher.map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
 
 
@@ -95,7 +95,7 @@ def build_network(
         "size": data.size,
         "mean": pixels.mean,
         "std": pixels.std,
-        "answers": task.answers,
+        "output_kind": task.output_kind,
     }
     fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
     outputs = task.outputs(len(data.classes)) if data.classes else None
@@ -158,7 +158,7 @@ def combine_teachers(sections: Mapping[str, schema.Teacher], networks: Sequence[
 
 def combine_mode(sections: Mapping[str, schema.Teacher], task: Task) -> str:
     """What is averaged over several teachers: "logits", "probabilities" or "vectors"."""
-    return "vectors" if task.answers == "vector" else sections["teacher"].combine
+    return "vectors" if task.output_kind == "vector" else sections["teacher"].combine
 
 
 def freeze(

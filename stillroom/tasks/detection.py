@@ -15,7 +15,7 @@ from stillroom.ops.assignment import Assign, detection_loss
 from stillroom.ops.boxes import clip, in_pixels
 from stillroom.ops.nms import nms
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 SEEN = 0.1
 """Least score that counts when single images are compared; what a detector says below it is hardly an answer."""
@@ -73,8 +73,8 @@ class Detection:
             square.
     """
 
-    answers: ClassVar[Answers] = "boxes"
-    needs: ClassVar[Kind] = "boxes"
+    output_kind: ClassVar[OutputKind] = "boxes"
+    needs: ClassVar[TargetKind] = "boxes"
     fit: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave neck and head new
     gates: ClassVar[Mapping[int, float]] = GATES
     tolerance: ClassVar[float] = 0.02

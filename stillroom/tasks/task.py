@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,8 @@ class Task(Protocol):
         any_size: whether an exported file takes images of any height and width.
     """
 
-    answers: ClassVar[Answers]
-    needs: ClassVar[Kind]
+    output_kind: ClassVar[OutputKind]
+    needs: ClassVar[TargetKind]
     about: ClassVar[TaskInfo]
     fit: ClassVar[Literal["none", "head", "all"]]
     gates: ClassVar[Mapping[int, float]]

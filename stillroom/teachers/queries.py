@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from stillroom.config.schema import Augment
 from stillroom.config.schema import Cache as Section
 from stillroom.data.dataset import Dataset, Split
-from stillroom.data.hash_rng import LOOKS, evenly_spaced
-from stillroom.data.loader import ahead, look
+from stillroom.data.hash_rng import VIEW_SEED, evenly_spaced
+from stillroom.data.loader import augmented_view, prefetch
 from stillroom.models.network import Network
 from stillroom.teachers._form import WHOLE, Form, form_of
 from stillroom.teachers.frozen import FrozenTeacher, join
@@ -91,7 +91,7 @@ class TeacherQueries:
         """How the answers are kept, from a few of them."""
         numbers = evenly_spaced(self.entries, SAMPLE)
         said = join([said for _, said in self.answers(numbers)])
-        answers = self.network.answers
+        answers = self.network.output_kind
         return form_of(said, answers, bits=self.section.bits, mass=self.section.mass, temperatures=self.temperatures)
 
     def facts(self) -> dict[str, Any]:
@@ -117,9 +117,9 @@ class TeacherQueries:
 
         def at(start: int) -> Batch:
             views, places = np.divmod(np.resize(numbers[start : start + self.batch], self.batch), size)
-            return look(self.split, order[places], views, seed=LOOKS, policy=self.augment)
+            return augmented_view(self.split, order[places], views, seed=VIEW_SEED, policy=self.augment)
 
-        return ahead(at, range(0, len(numbers), self.batch))
+        return prefetch(at, range(0, len(numbers), self.batch))
 
     def answers(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Output]]:
         """The same, as the teacher sees them: which numbers, and what it says of each. A process asks when it likes."""

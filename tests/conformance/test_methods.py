@@ -32,7 +32,7 @@ def tried(name, pair):
     """Methods of features are tried on classifiers, and a few of them elsewhere too."""
     kind = pick("methods", name)
     return kind.teaches(answers(pair)) and (
-        answers(pair) == "classes" or kind.reads == "pred" or kind.answers or name in FOR_MAPS
+        answers(pair) == "classes" or kind.reads == "pred" or kind.output_kind or name in FOR_MAPS
     )
 
 

@@ -44,7 +44,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, optimizer, precision):
     checkpoint.save(tmp_path, state.step, state.parts(), state.scalars())
     again = training.learner(METHODS, seed=3)  # other weights: all must come from the checkpoint
     resumed = State.fresh(again, config, scaled=False)
-    resumed.load(*checkpoint.load(checkpoint.everyone(tmp_path)[-1]))
+    resumed.load(*checkpoint.load(checkpoint.list_checkpoints(tmp_path)[-1]))
     resumed, second = training.steps(again, config, state=resumed)
 
     assert same(whole.state_dict(), again.state_dict())
@@ -66,7 +66,7 @@ def test_what_methods_remember_is_resumed_too(tmp_path):
     state, first = training.steps(part, until=5)
     checkpoint.save(tmp_path, state.step, state.parts(), state.scalars())
     resumed = State.fresh(again, TRAINING, scaled=False)
-    resumed.load(*checkpoint.load(checkpoint.everyone(tmp_path)[-1]))
+    resumed.load(*checkpoint.load(checkpoint.list_checkpoints(tmp_path)[-1]))
     _, second = training.steps(again, state=resumed)
     assert same(whole.state_dict(), again.state_dict())
     assert [(step.terms, step.weights) for step in told] == [(step.terms, step.weights) for step in first + second]

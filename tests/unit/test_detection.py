@@ -16,8 +16,8 @@ from torch.export import Dim
 from stillroom.export.file import ExportWrapper
 from stillroom.export.onnx import load
 from stillroom.models import create_model
-from stillroom.models._boxes import detector
-from stillroom.models.network import Facts, Network
+from stillroom.models._detector import detector
+from stillroom.models.network import Network, NetworkSpec
 from stillroom.tasks.detection import Detection, best_boxes
 from stillroom.tasks.predictor import Predictor
 from stillroom.types import Batch, Output
@@ -39,7 +39,7 @@ def learned():
     """A detector that has seen eight scenes, a third of them empty, until it knew them."""
     torch.manual_seed(0)
     seen, task = batch(), Detection()
-    network = create_model("timm/test_resnet", classes=3, channels=3, size=64, answers="boxes", decoder="fcos")
+    network = create_model("timm/test_resnet", classes=3, channels=3, size=64, output_kind="boxes", decoder="fcos")
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for _ in range(60):
         optimiser.zero_grad()
@@ -162,10 +162,10 @@ def exported(network, path):
 def compared(network, file, seen, height, width):
     """What network and file say to the same images, brought to another size."""
     images = torch.nn.functional.interpolate(seen.images, (height, width), mode="bilinear", antialias=True)
-    network.exact = True
+    network.always_resize = True
     with torch.no_grad():
         expected = Detection().answer(network(images), images).pred
-    network.exact = False
+    network.always_resize = False
     return expected, file(images).pred
 
 
@@ -193,12 +193,12 @@ def test_the_file_gives_boxes_in_the_pixels_of_images_of_any_size(tmp_path):
 @pytest.mark.parametrize("decoder", ["retinanet", "ssdlite"])
 def test_files_of_the_other_heads(decoder, tmp_path):
     torch.manual_seed(0)
-    facts = Facts(classes=3, channels=3, size=64, answers="boxes")
+    facts = NetworkSpec(classes=3, channels=3, size=64, output_kind="boxes")
     module = detector(Stages((16, 32)), decoder, facts, width=16, coarser=0)
     for part in module.modules():  # scores far apart, so that their order is certain
         if isinstance(part, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(part.weight)
-    network = Network(module, classes=3, size=64, answers="boxes").eval()
+    network = Network(module, classes=3, size=64, output_kind="boxes").eval()
     file = exported(network, tmp_path / "detector.onnx")
     for height, width in SIZES:
         expected, said = compared(network, file, batch(), height, width)

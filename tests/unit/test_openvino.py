@@ -121,7 +121,7 @@ def test_four_bits_are_those_of_the_onnx_file(tmp_path: Path) -> None:
 def test_images_of_any_size(tmp_path: Path) -> None:
     from stillroom.tasks.segmentation import Segmentation
 
-    network = Network(nn.Conv2d(1, 10, 3, padding=1), classes=10, channels=1, answers="pixels").eval()
+    network = Network(nn.Conv2d(1, 10, 3, padding=1), classes=10, channels=1, output_kind="pixels").eval()
     task = Segmentation()
     found = load(openvino(network, tmp_path / "m.xml", example=digits(0, 1), classes=CLASSES, task=task))
     images = torch.rand(2, 1, 11, 23)
