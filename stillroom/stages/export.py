@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from stillroom.compress._errors import CompressionPackageMissing
 from stillroom.config.plugins import module, pick
-from stillroom.config.schema import Export, Recipe
-from stillroom.data import sampling
+from stillroom.config.schema import Compress, Export
 from stillroom.data.dataset import Dataset
-from stillroom.export import artifact
+from stillroom.data.sampling import sample_images
+from stillroom.export.artifact import ExportedFile
 from stillroom.io.run_dir import RunDir
 from stillroom.models.network import Network
 from stillroom.tasks.predictor import Predictor
@@ -20,20 +20,18 @@ from stillroom.tasks.task import Task
 
 log = logging.getLogger("stillroom")
 
+NUM_CALIBRATION = 256  # training images that set the ranges of an int8 file
 
-CALIBRATION = 256  # training images that set the ranges of an int8 file
 
-
-def check_available(recipe: Recipe) -> None:
-    """Say before anything is trained what would be missing in the end: a runtime, a converter, a library that prunes.
+def check_available(runtimes: Iterable[str], compressions: Iterable[Compress]) -> None:
+    """Report before anything is trained what would be missing in the end: a runtime, a converter, a pruning library.
 
     Raises:
-        StillroomError: SR-X702, SR-X732, SR-M380.
+        ExportPackagesMissing, LiteRTConverterMissing, CompressionPackageMissing: SR-X702, SR-X732, SR-M380.
     """
-    asked = {section.target for section in recipe.export} | ({recipe.target.runtime} if recipe.target else set())
-    for target in sorted(asked):
-        module("export", target).ready()
-    for section in recipe.compress:
+    for runtime in sorted(set(runtimes)):
+        module("export", runtime).ready()
+    for section in compressions:
         for name in pick("compress", section.name).needs:
             if find_spec(name) is None:
                 raise CompressionPackageMissing(name=section.name, package=name, extra=section.name)
@@ -41,9 +39,9 @@ def check_available(recipe: Recipe) -> None:
 
 def export_files(
     sections: Sequence[Export], student: Network, data: Dataset, task: Task, run: RunDir
-) -> list[artifact.ExportedFile]:
+) -> list[ExportedFile]:
     """The files of `[[export]]`, not yet verified."""
-    images = sampling.sample_images(data.splits["train"], CALIBRATION)
+    images = sample_images(data.splits["train"], NUM_CALIBRATION)
     made, floats = [], dict[str, Path]()
     for section in sections:
         path = run.export_path(module("export", section.target).SUFFIXES, section.bits)
@@ -63,5 +61,5 @@ def export_files(
             floats[section.target] = path
         usual = task.gates[32 if section.bits == 32 else 8]
         gate = usual if section.agreement is None else section.agreement
-        made.append(artifact.ExportedFile(target=section.target, bits=section.bits, path=path, gate=gate))
+        made.append(ExportedFile(target=section.target, bits=section.bits, path=path, gate=gate))
     return made
