@@ -24,7 +24,7 @@ class Metric:
         counts: name -> shape of a count; all start as zeros, int64 on the CPU.
 
     Attributes:
-        answers: what kind of answers it judges.
+        output_kind: what kind of answers it judges.
     """
 
     output_kind: ClassVar[OutputKind] = "classes"
