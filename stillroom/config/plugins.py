@@ -21,7 +21,7 @@ CONTRACTS = {
     "methods": "method",
     "metrics": "metric",
     "compress": "compression",
-    "export": "file",
+    "export": "runtime",
 }
 """Plug-in folder -> the file in it that holds the contract, and so is no plug-in itself."""
 

@@ -17,10 +17,10 @@ from typing import Any
 from stillroom.benchmark.target import MEGABYTE, describe_device, describe_limits, measure_on_device, number, within
 from stillroom.config import device_profile
 from stillroom.config import recipe as recipes
-from stillroom.config.plugins import module, pick
+from stillroom.config.plugins import pick
 from stillroom.config.schema import Recipe, Target
 from stillroom.data import sampling
-from stillroom.export import artifact
+from stillroom.export import artifact, runtime
 from stillroom.io.run_dir import RunDir
 from stillroom.models.network import Network
 from stillroom.search.errors import NoCompressionWithinLimits
@@ -56,8 +56,9 @@ class Candidate:
 
 
 def candidates(target: Target) -> list[Candidate]:
-    """The mildest first: pruning costs more than rounding does."""
-    return [Candidate(share, bits) for share in SHARES for bits in sorted(target.bits, reverse=True)]
+    """The mildest first: pruning costs more than rounding does. Bits that the runtime's files can't hold are none."""
+    able = set(target.bits) & set(runtime.find(target.runtime).bits)
+    return [Candidate(share, bits) for share in SHARES for bits in sorted(able, reverse=True)]
 
 
 def resolve_target(stages: Stages) -> Recipe:
@@ -133,9 +134,10 @@ def measure_candidate(stages: Stages, target: Target, candidate: Candidate) -> d
     network = _formed(stages, student, candidate)
     images = sampling.sample_images(stages.data.splits["train"], CALIBRATION)
     with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
-        path = pick("export", target.runtime)(
+        kind = runtime.find(target.runtime)
+        path = kind.write(
             Predictor(network, stages.task),
-            Path(folder, f"candidate{module('export', target.runtime).SUFFIXES[0]}"),
+            Path(folder, f"candidate{kind.suffixes[0]}"),
             example=images[:1],
             classes=stages.data.classes,
             bits=candidate.bits,

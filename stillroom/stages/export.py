@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stillroom.compress._errors import CompressionPackageMissing
-from stillroom.config.plugins import module, pick
+from stillroom.config.plugins import pick
 from stillroom.config.schema import Export, Recipe
 from stillroom.data import sampling
 from stillroom.data.dataset import Dataset
-from stillroom.export import artifact
+from stillroom.export import artifact, runtime
 from stillroom.io.run_dir import RunDir
 from stillroom.models.network import Network
 from stillroom.tasks.predictor import Predictor
@@ -28,11 +28,12 @@ def check_available(recipe: Recipe) -> None:
     """Say before anything is trained what would be missing in the end: a runtime, a converter, a library that prunes.
 
     Raises:
-        StillroomError: SR-X702, SR-X732, SR-M380.
+        StillroomError: SR-X702, SR-X731, SR-X732, SR-X733, SR-M380.
     """
-    asked = {section.target for section in recipe.export} | ({recipe.target.runtime} if recipe.target else set())
-    for target in sorted(asked):
-        module("export", target).ready()
+    for file in recipe.export:
+        runtime.find(file.target).ready(file.bits)
+    if recipe.target:
+        runtime.find(recipe.target.runtime).ready()
     for section in recipe.compress:
         for name in pick("compress", section.name).needs:
             if find_spec(name) is None:
@@ -46,17 +47,17 @@ def export_files(
     images = sampling.sample_images(data.splits["train"], CALIBRATION)
     made, floats = [], dict[str, Path]()
     for section in sections:
-        path = run.export_path(module("export", section.target).SUFFIXES, section.bits)
+        kind = runtime.find(section.target)
+        path = run.export_path(kind.suffixes, section.bits, own=section.target.partition(":")[2])
         log.info("export: %s", path.name)
-        write = pick("export", section.target)
-        write(
+        kind.write(
             Predictor(student, task),
             path,
             example=images[:1],
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(getattr(module("export", section.target), "BASE", section.target)),
+            base=floats.get(kind.base or section.target),
             task=task,
         )
         if section.bits == 32:

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stillroom.benchmark import device, remote, target, tradeoff
+from stillroom.benchmark import remote, target, tradeoff
 from stillroom.benchmark.networks import cost as cost_of
 from stillroom.benchmark.networks import time_all
 from stillroom.config.schema import Target
 from stillroom.data import sampling
 from stillroom.errors import StillroomError
-from stillroom.export import artifact
+from stillroom.export import artifact, runtime
 from stillroom.metrics.measurement import Measurement
 from stillroom.models.network import Network
 from stillroom.stages import build, compress, verify
@@ -82,7 +82,7 @@ def run_final_test(
 
 def measure_alone(made: artifact.ExportedFile, example: Tensor, target: Target | None) -> dict[str, Measurement]:
     """What only a process of its own can tell of a file: the memory it takes, how long it loads, its energy."""
-    if made.target not in device.RUNTIMES:  # a target of one's own
+    if not runtime.find(made.target).measurable:
         return {}
     watts = target.watts if target else None
     measured = remote.measure(made.path, runtime=made.target, images=example, threads=1, seconds=ALONE, watts=watts)
