@@ -10,7 +10,7 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -18,6 +18,10 @@ from rich.table import Table
 
 from stillroom.cli import tables
 from stillroom.errors import Exit, StillroomError, Stopped
+from stillroom.io.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from stillroom.pipeline.resume import RunResult
 
 QUIET_SECONDS = 10.0  # between two lines where nobody watches
 LATELY = 50  # steps over which waiting for data is told
@@ -141,6 +145,29 @@ def end(problem: BaseException, *, as_json: bool, verbose: bool, resume: str = "
         soft_wrap=True,
     )
     return int(Exit.FAILED)
+
+
+def result(found: RunResult, *, as_json: bool, quiet: bool, alone: bool) -> None:
+    """The figures of a run: to stdout, or to stderr where the run fell short and its failure follows.
+
+    Args:
+        found: its outcome.
+        as_json: JSON instead of a table, where there is one run.
+        quiet: whether a run that fell short shows no figures.
+        alone: whether it is the only seed.
+    """
+    run = RunDir(found.folder)
+    metrics, task = run.metrics, run.info.get("task")
+    if found.failures:
+        if metrics and not quiet:
+            err.print(tables.results(metrics, task))
+    elif not as_json:
+        out.print(tables.results(metrics, task))
+        if line := tables.target(metrics):
+            out.print(line, markup=False)
+        out.print(f"{found.folder}/report.html", markup=False)
+    elif alone:
+        out.print_json(json.dumps({"folder": str(found.folder), "metrics": metrics}))
 
 
 def several(folder: Path, *, as_json: bool, failed: bool) -> None:

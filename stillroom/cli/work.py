@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stillroom.config.schema import Recipe
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
-    from stillroom.io.run_dir import RunDir
+    from stillroom.pipeline.resume import RunResult, Shared
 
 
 @main.command()
@@ -62,7 +62,7 @@ def _run(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    from stillroom.cli import console, tables
+    from stillroom.cli import console
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
     from stillroom.pipeline import seeds as seed_runs
@@ -73,17 +73,13 @@ def _run(
         end = partial(console.end, as_json=as_json, verbose=verbose)
         engine = Engine(int(devices) if devices.isdigit() else "auto", end=end)
 
-        def do(one: Recipe, place: Path, **shared: Any) -> None:
-            finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
-            if engine.first and not as_json:
-                console.out.print(tables.results(finished.metrics, finished.info.get("task")))
-                if said := tables.target(finished.metrics):
-                    console.out.print(said, markup=False)
-                console.out.print(f"{place}/report.html", markup=False)
-            elif engine.first and alone:
-                console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
+        def run_one(one: Recipe, place: Path, shared: Shared) -> RunResult:
+            result = _run_one(one, place, engine, signals, shared, verbose=verbose, quiet=quiet)
+            if engine.first:
+                console.result(result, as_json=as_json, quiet=quiet, alone=alone)
+            return result
 
-        failures = seed_runs.run(recipe, place, do, writes=engine.first)
+        failures = seed_runs.run(recipe, place, run_one, writes=engine.first)
     if engine.first and not alone:
         console.several(place, as_json=as_json, failed=bool(failures))
     for failure in failures:
@@ -92,23 +88,16 @@ def _run(
 
 
 def _run_one(
-    recipe: Recipe, folder: Path, engine: Engine, signals: Signals, *, verbose: bool, quiet: bool, **shared: Any
-) -> RunDir:
-    from stillroom.cli import console, tables
-    from stillroom.errors import Exit
-    from stillroom.io.run_dir import RunDir
+    recipe: Recipe, folder: Path, engine: Engine, signals: Signals, shared: Shared, *, verbose: bool, quiet: bool
+) -> RunResult:
+    from stillroom.cli import console
     from stillroom.pipeline import run
 
     first = engine.first
     watch = console.Watch(quiet=quiet or not first)
     console.listen(folder, verbose=verbose, quiet=quiet, first=first)
     try:
-        return run.run(recipe, folder, engine=engine, signals=signals, progress=watch, **shared)
-    except Exception as problem:
-        failed = RunDir(folder)
-        if getattr(problem, "exit", None) in (Exit.UNVERIFIED, Exit.TARGET_MISSED) and failed.metrics and not quiet:
-            console.err.print(tables.results(failed.metrics, failed.info.get("task")))
-        raise
+        return run.run(recipe, folder, shared, engine=engine, signals=signals, progress=watch)
     finally:
         watch.close()
 
@@ -174,9 +163,9 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
     from stillroom.distributed.signals import Signals
 
     recipe = _read(words)
-    with Signals().listen() as signals:
+    with Signals().listen():
         engine = Engine(int(devices) if devices.isdigit() else "auto")
-        found = look(recipe, engine=engine, signals=signals, compile=compile)
+        found = look(recipe, engine=engine, compile=compile)
     console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
     return 0
 
@@ -198,12 +187,15 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     from stillroom.cli import console
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
-    from stillroom.stages.fill_cache import fill_cache as fill
+    from stillroom.io.run_dir import RunDir
+    from stillroom.pipeline.prepare import prepare
+    from stillroom.stages.fill_cache import fill_cache
 
     recipe = _read(words)
     with Signals().listen() as signals:
         engine = Engine(int(devices) if devices.isdigit() else "auto")
-        found = fill(recipe, folder or Path("runs") / recipe.name, engine=engine, signals=signals, share=audit)
+        run = RunDir(folder or Path("runs") / recipe.name, writes=False)
+        found = fill_cache(prepare(recipe, engine), run, signals=signals, share=audit)
     if as_json:
         console.out.print_json(json.dumps(found))
     else:

@@ -150,6 +150,14 @@ class Engine:
         dist.all_reduce(said, group=cast(dist.ProcessGroup, self._words))
         return bool(said > 0)
 
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value, in all of them; all must call it."""
+        if self._words is None:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=cast(dist.ProcessGroup, self._words))
+        return values[0]
+
     def barrier(self) -> None:
         """Wait for all processes, however long they take."""
         self.any(False)

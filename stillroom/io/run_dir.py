@@ -174,22 +174,11 @@ class RunDir:
             with temporary(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
 
-    def adopt(self, other: Path) -> None:
-        """Take the trained teachers of another run as what this run's own stages left, and say in `run.json` whose.
-
-        The note comes first: a run that is killed in between notes the same again. Nothing is taken by a run that has
-        trained a teacher of its own, or from one that has none.
-        """
-        theirs, info = sorted(other.glob("teacher*.safetensors")), self.info
-        mine = any(self.folder.glob("teacher*.safetensors"))
-        if not (self.writes and theirs) or (mine and "teacher_of_seed" not in info):
-            return
-        origin = RunDir(other).info
-        self.note(teacher_of_seed=info.get("teacher_of_seed", origin.get("teacher_of_seed", origin["seeds"][0])))
-        for file in theirs:
-            if not (self.folder / file.name).exists():
-                with temporary(self.folder / file.name) as temp:
-                    same_file(file, temp)
+    def copy_weights(self, stage: str, source: Path) -> None:
+        """Take the weights file of another run as this one's, where it has none: a hard link on the same disk."""
+        if self.writes and not self.weights(stage).exists():
+            with temporary(self.weights(stage)) as temp:
+                same_file(source, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
         """`name.safetensors`."""

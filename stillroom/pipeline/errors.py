@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillroom.errors import ModelError, RecipeError, ResourceError
+from stillroom.errors import DataError, ModelError, RecipeError, ResourceError
 
 
 class ImagesChanged(RecipeError):
@@ -27,6 +27,22 @@ class MultiSeedFolder(RecipeError):
     why = "this command works on one run"
     effect = "nothing was done"
     fix = "name one of them: {first}"
+
+
+class NoLabelsForTeacher(DataError):
+    code = "SR-D140"
+    what = "no image has a label, and {section}.fit is {fit!r}"
+    why = "without labels a teacher can't be trained on these classes"
+    effect = "nothing was trained"
+    fix = "set {section}.fit = 'none' and give it trained weights with their classes; or lay images out as CLASS/*.jpg"
+
+
+class NoLabelsForStudent(DataError):
+    code = "SR-D142"
+    what = "no image has a label, and {methods}"
+    why = "without labels a student learns from its teacher alone"
+    effect = "nothing would be trained, so nothing was"
+    fix = "name a method that needs no labels: hinton, dist or hard for answers, fitnet or rkd for features"
 
 
 class RunNotFinished(RecipeError):

@@ -1,4 +1,4 @@
-"""Data, task and teacher that don't fit together."""
+"""Data, task and cache that don't fit together."""
 
 from __future__ import annotations
 
@@ -11,22 +11,6 @@ class TaskDataMismatch(DataError):
     why = "a loss can't be computed from annotations that are not there"
     effect = "nothing was trained"
     fix = "take another source (`stillroom list sources`) or another task (`stillroom list tasks`)"
-
-
-class NoLabelsForTeacher(DataError):
-    code = "SR-D140"
-    what = "no image has a label, and {section}.fit is {fit!r}"
-    why = "without labels a teacher can't be trained on these classes"
-    effect = "nothing was trained"
-    fix = "set {section}.fit = 'none' and give it trained weights with their classes; or lay images out as CLASS/*.jpg"
-
-
-class NoLabelsForStudent(DataError):
-    code = "SR-D142"
-    what = "no image has a label, and {methods}"
-    why = "without labels a student learns from its teacher alone"
-    effect = "nothing would be trained, so nothing was"
-    fix = "name a method that needs no labels: hinton, dist or hard for answers, fitnet or rkd for features"
 
 
 class TeacherNotTrained(TeacherError):

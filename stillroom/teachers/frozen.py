@@ -59,9 +59,9 @@ class FrozenTeacher:
             taps={name: wide(value).to(there) for name, value in said.taps.items()},
         )
 
-    def speak(self, images: Tensor) -> Output:
-        """What it says of [B, C, H, W] images, for those who judge it as they judge any network."""
-        return self((images,), torch.empty(0, dtype=torch.int64), ())
+    def predict(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        """The output for [B, C, H, W] images, called as any network is."""
+        return self((images,), torch.empty(0, dtype=torch.int64), taps)
 
     def update(self, learner: nn.Module, step: int) -> None:
         """Nothing: it is frozen."""

@@ -20,8 +20,7 @@ from stillroom.cli import main
 from stillroom.export import file
 from stillroom.export import onnx as target
 from stillroom.models.resnet import CifarResNet
-from stillroom.pipeline import finished as module
-from stillroom.stages import verify
+from stillroom.pipeline import after
 
 WRITE = target.onnx
 
@@ -48,8 +47,8 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch):
     """A copy of it to change; how fast and how big files are is not the matter here, and takes its time."""
-    monkeypatch.setattr(verify, "time_all", partial(networks.time_all, seconds=0.05))
-    monkeypatch.setattr(module, "measure_alone", lambda *_: {})
+    monkeypatch.setattr(after, "time_all", partial(networks.time_all, seconds=0.05))
+    monkeypatch.setattr(after, "measure_alone", lambda *_: {})
     return shutil.copytree(finished, tmp_path / "small")
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import onnx
 import pytest
+import torch
 from kit.command import stillroom
 from kit.images import digit_folders
 
@@ -59,7 +60,9 @@ def test_a_changed_weight_in_a_file_is_caught(finished):
     weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.raw_data = bytes(reversed(weight.raw_data))
     onnx.save(model, made.path)
-    _, verdicts = run.judged({"student": run.student}, [made])
+    _, verdicts = verify.evaluate_all(
+        {"student": run.student}, [made], run.data, run.task, device=torch.device("cpu"), samples=None
+    )
     (settled,) = verify.rename_unverified([made], verdicts)
     assert not verdicts[made.name].passed and settled.path.name == "student.unverified.onnx"
     assert verdicts[made.name].failure(settled.path).exit == 7

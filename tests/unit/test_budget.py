@@ -27,9 +27,16 @@ def test_the_mildest_comes_first():
 
 
 def test_a_candidate_is_a_compression_that_a_recipe_takes():
-    for candidate in compression.candidates(Target(bits=(32, 8, 4))):
-        named = [one.name for one in recipe.check(LEAST | {"compress": candidate.compress}).compress]
-        assert named == ["prune"] * (candidate.share < 1) + ["quantize"] * (candidate.bits < 32)
+    """Its sections are those that a recipe would be read as, with the training that they inherit."""
+    for training in ({"epochs": 12}, {"steps": 100, "lr": 0.03}):
+        for candidate in compression.candidates(Target(bits=(32, 8, 4))):
+            one = recipe.check(LEAST | {"train": training})
+            sections = candidate.sections(one.train)
+            written = [{"name": section.name} | section.arguments for section in sections]
+            assert sections == recipe.check(LEAST | {"train": training, "compress": written}).compress
+            assert [s.name for s in sections] == ["prune"] * (candidate.share < 1) + ["quantize"] * (
+                candidate.bits < 32
+            )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +64,7 @@ def timed(monkeypatch):
     def on_device(path, runtime, target, example, seconds=1.0):
         return {"latency_ms": Measurement(value=float(path.stem), how="made up")}
 
-    monkeypatch.setattr(compression, "on_device", on_device)
+    monkeypatch.setattr(target, "measure_on_device", on_device)
 
 
 def files(*times, target="onnx"):
@@ -92,13 +99,10 @@ def test_an_unverified_file_meets_nothing(timed):
 
 
 def test_stages_have_names_of_their_own():
-    made = recipe.check(LEAST | {"compress": "prune, quantize, prune, prune, quantize"})
+    made = recipe.check(LEAST | {"compress": "prune, quantize, prune, prune, quantize"}).compress
     assert compress.stage_names(made) == ["distilled", "prune", "quantize", "prune-2", "prune-3", "student"]
-    assert (
-        compress.stage_names(recipe.check(LEAST)) == ["student"]
-        and compress.stage_descriptions(recipe.check(LEAST))["student"] == "distilled"
-    )
+    assert compress.stage_names(()) == ["student"] and compress.stage_descriptions(())["student"] == "distilled"
     said = compress.stage_descriptions(
-        recipe.check(LEAST | {"compress": [{"name": "prune", "macs": 0.4, "taught": False}]})
+        recipe.check(LEAST | {"compress": [{"name": "prune", "macs": 0.4, "taught": False}]}).compress
     )
     assert said == {"distilled": "distilled", "student": "prune, macs=0.4, without the teacher"}

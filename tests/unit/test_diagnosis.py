@@ -227,7 +227,7 @@ def test_a_fault_in_a_weight_is_no_matter_of_preprocessing(proved: Any, tmp_path
 
 
 def test_the_bytes_of_a_file_are_those_of_its_companions_too(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(verify, "module", lambda folder, name: SimpleNamespace(SUFFIXES=(".xml", ".bin")))
+    monkeypatch.setattr(artifact, "module", lambda folder, name: SimpleNamespace(SUFFIXES=(".xml", ".bin")))
     for name, size in (("m.xml", 3), ("m.bin", 40), ("other.bin", 500)):
         (tmp_path / name).write_bytes(bytes(size))
     made = artifact.ExportedFile(target="two", bits=32, path=tmp_path / "m.xml", gate=1.0)

@@ -76,7 +76,7 @@ def test_check_takes_a_mixed_batch_through_every_measurement():
     found = preflight(
         recipe.check(LEAST | {"augment": {"mixup": 0.4, "cutmix": 1.0}, "methods": ["hinton", "dkd", "hard"]})
     )
-    assert found["batch"][0].startswith("task/ce = ") and len(found["conventions"]) == 3
+    assert found["losses"][0].startswith("task/ce = ") and len(found["conventions"]) == 3
 
 
 def test_training_on_mixed_images_is_its_own_and_comes_again():

@@ -20,7 +20,6 @@ from torch import nn
 
 from stillroom.config import recipe
 from stillroom.config.schema import Augment
-from stillroom.data import sampling
 from stillroom.data.dataset import load
 from stillroom.data.guess import guess
 from stillroom.data.inspect import inspect
@@ -30,12 +29,12 @@ from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.images import Images
 from stillroom.data.sources.parquet import Parquet
 from stillroom.data.subset import known
-from stillroom.distributed.engine import Engine
+from stillroom.distributed.processes import OneProcess
 from stillroom.errors import StillroomError
 from stillroom.evaluation.evaluate import evaluate
 from stillroom.evaluation.validate import validate
 from stillroom.models import create_model
-from stillroom.stages import build
+from stillroom.pipeline.prepare import prepare
 from stillroom.tasks._agreeing import agreeing
 from stillroom.tasks.classification import Classification
 from stillroom.tasks.embedding import Embedding
@@ -281,7 +280,7 @@ def test_the_teacher_knows_and_is_not_judged_by_itself():
         agreeing(Classification()),
         CLASSES,
         against={"student": "teacher", "file": "student"},
-        judge="teacher",
+        reference="teacher",
         keep=lambda name, batch, answer, right: kept.update({name: right.tolist()}),
     )
     assert "teacher_agreement" not in found.figures["teacher"]
@@ -297,13 +296,13 @@ def test_selection_asks_the_teacher_too():
     torch.manual_seed(0)
     one, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
     first, second = (lambda images, net=net: Output(pred=net(images)) for net in (one, other))
-    task, split, engine = agreeing(Classification()), data.splits["val"], Engine(1)
-    assert validate(first, task, split, data.classes, 50, engine, first) == 1
+    task, split = agreeing(Classification()), data.splits["val"]
+    assert validate(first, task, split, data.classes, batch=50, reference=first) == 1
     images = split.images(np.arange(len(split))).float() / 255
     with torch.no_grad():
         alike = (one(images).argmax(1) == other(images).argmax(1)).float().mean().item()
-    assert validate(first, task, split, data.classes, 50, engine, second) == pytest.approx(alike)
-    assert validate(first, task, split, data.classes, 50, engine) == 0, "nobody knows"
+    assert validate(first, task, split, data.classes, batch=50, reference=second) == pytest.approx(alike)
+    assert validate(first, task, split, data.classes, batch=50) == 0, "nobody knows"
 
 
 # from a recipe ------------------------------------------------------------------------------------------------------
@@ -324,22 +323,24 @@ def asked(flat, **more):
     return recipe.read(None, words | {key.replace("__", "."): value for key, value in more.items()})
 
 
+def prepared(flat, **more):
+    return prepare(asked(flat, **more), OneProcess())
+
+
 def test_the_classes_are_the_teachers(flat):
-    taught, data, task = build.build_data_and_task(asked(flat))
-    assert data.classes == tuple("0123456789") and task.about.truth == "teacher"
-    assert taught.task.weight == 0, "so that methods are chosen as where there are no labels"
-    assert build.build_data_and_task(asked(flat, teacher__map=[4, 2, 7]))[1].classes == ("0", "1", "2")
-    named = build.build_data_and_task(asked(flat, data__classes=[f"digit {k}" for k in range(10)]))[1]
-    assert named.classes[3] == "digit 3" and named.fingerprint != data.fingerprint
-    vectors = build.build_data_and_task(asked(flat, task="embedding", methods="cosine"))
-    assert vectors[1].classes == () and vectors[2].about.headline == "teacher_agreement"
-    student = build.build_network(taught.student, data, task, sampling.UNSEEN, seed=0)
-    assert student.classes == 10
+    one = prepared(flat)
+    assert one.data.classes == tuple("0123456789") and one.task.about.truth == "teacher"
+    assert one.label_weight == 0, "so that methods are chosen as where there are no labels"
+    assert prepared(flat, teacher__map=[4, 2, 7]).data.classes == ("0", "1", "2")
+    named = prepared(flat, data__classes=[f"digit {k}" for k in range(10)]).data
+    assert named.classes[3] == "digit 3" and named.fingerprint != one.data.fingerprint
+    vectors = prepared(flat, task="embedding", methods="cosine")
+    assert vectors.data.classes == () and vectors.task.about.headline == "teacher_agreement"
+    assert one.initial_student().classes == 10
 
 
 def test_classes_that_do_not_fit_the_teacher_are_refused(flat):
-    taught, data, task = build.build_data_and_task(asked(flat, data__classes=["a", "b"]))
-    assert code(lambda: build.build_network(taught.teacher, data, task, sampling.UNSEEN, seed=0)) == "SR-M301"
+    assert code(prepared(flat, data__classes=["a", "b"]).initial_teachers) == "SR-M301"
 
 
 def test_what_would_teach_nothing_is_refused(flat):
@@ -352,7 +353,7 @@ def test_what_would_teach_nothing_is_refused(flat):
         {"teacher__others": [{"network": "resnet8", "weights": "none"}]},
     ):
         with pytest.raises(StillroomError) as caught:
-            build.build_data_and_task(asked(flat, **more))
+            prepared(flat, **more)
         found.append((caught.value.code, caught.value.what))
     assert found == [
         ("SR-D140", "no image has a label, and teacher.fit is 'head'"),
@@ -361,4 +362,4 @@ def test_what_would_teach_nothing_is_refused(flat):
         ("SR-D142", "no image has a label, and dkd set the true class apart"),
         ("SR-D140", "no image has a label, and teacher.others[0].fit is 'all'"),
     ]
-    assert build.build_data_and_task(asked(flat, methods="auto"))[0].methods[0].name == "auto"
+    assert prepared(flat, methods="auto").methods[0].name == "auto"
