@@ -16,7 +16,6 @@ Importing such a file imports neither torch nor the runtime, so that pages and s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -25,55 +24,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from stillroom.config.plugins import choices, pick
 from stillroom.export._errors import ExportPackagesMissing, UnknownRuntime, UnsupportedBits
+from stillroom.export._model import RuntimeModel as RuntimeModel
 from stillroom.export._standalone import standalone
-from stillroom.export._tools import cores
 from stillroom.export._usage import RuntimeInfo, Snippet
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
 
     from stillroom.tasks.task import Task
-    from stillroom.types import Output
 
 Predict = Callable[[Any], Any]
 """Images float32 [B, C, H, W] as a numpy array to the answer as one."""
-
-
-class RuntimeModel:
-    """A file on its own runtime: images [B, C, H, W] in 0..1 to an `Output`, as of a network.
-
-    Args:
-        path: the file.
-        threads: how many it computes with; None: every core this process may use.
-
-    Attributes:
-        facts: what the file says about itself, see `_facts.facts`; empty for a file of other origin.
-    """
-
-    facts: dict[str, str]
-
-    def __init__(self, path: Path, threads: int | None = None):
-        self.path, self.threads = Path(path), threads or cores()
-        self.facts = {}
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order; empty when the file does not list them."""
-        return tuple(json.loads(self.facts.get("classes", "[]")))
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Images float32 [B, C, H, W] in 0..1 to the answer [B, ...], in memory of its own. Needs no torch."""
-        raise NotImplementedError
-
-    def __call__(self, images: Tensor) -> Output:
-        """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU in float32."""
-        import torch
-
-        from stillroom.types import Output
-
-        pixels = images.detach().to("cpu", torch.float32).contiguous().numpy()
-        return Output(pred=torch.from_numpy(self.run(pixels)))
 
 
 class Runtime:
@@ -242,6 +203,12 @@ def find(name: str) -> Runtime:
 def built_in() -> dict[str, Runtime]:
     """Every runtime that comes with the program, by name."""
     return {name: find(name) for name in choices("export")}
+
+
+def packages(names: Iterable[str] = ()) -> list[str]:
+    """The packages of all runtimes that come with the program, and of those named."""
+    runtimes = {**built_in(), **{name: find(name) for name in names}}
+    return list(dict.fromkeys(package for runtime in runtimes.values() for package in runtime.packages.values()))
 
 
 def others_with(bits: int) -> str:
