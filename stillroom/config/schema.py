@@ -197,6 +197,7 @@ class Recipe:
     baseline: bool = True  # train the same student untaught beside it
     task: Task = field(default_factory=Task)
     augment: Augment = field(default_factory=Augment)
+    metrics: tuple[str, ...] = ()  # further figures: names of `stillroom list metrics`, or package.module:Name
     methods: tuple[Method, ...] = (Method(name="hinton"),)
     balance: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
     train: Training = field(default_factory=Training)

@@ -47,7 +47,14 @@ def facts(
         "output": f"{name}: {output.format(classes=len(classes))}",
         "answers": answers,
         "bits": str(bits),
-    } | ({"task": type(task).__name__.lower()} if task else {})
+    } | ({"task": _name(task)} if task else {})
+
+
+def _name(task: Task) -> str:
+    """Of the task itself, whatever it is wrapped in."""
+    while inner := getattr(task, "__dict__", {}).get("task"):
+        task = inner
+    return type(task).__name__.lower()
 
 
 def one_image(found: dict[str, str]) -> dict[str, str]:

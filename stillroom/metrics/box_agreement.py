@@ -12,7 +12,7 @@ from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.ops.boxes import area, iou
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Answers, Batch, Kind, Output
 
 LEAST = 0.5
 
@@ -80,6 +80,7 @@ class BoxAgreement(Metric):
     """
 
     answers: ClassVar[Answers] = "boxes"
+    target_kind: ClassVar[Kind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("images",))

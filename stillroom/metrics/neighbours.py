@@ -12,7 +12,7 @@ from torch import Tensor
 from stillroom.metrics._search import Places, nearest, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Answers, Batch, Kind, Output
 
 SLACK = 1e-6
 """Cosines that differ by less are equally near: single precision, summed in another order, differs by that much."""
@@ -39,6 +39,7 @@ class Neighbours(Metric):
     """
 
     answers: ClassVar[Answers] = "vector"
+    target_kind: ClassVar[Kind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = ()):
         super().__init__(classes, rows=("said", "expected", "keys"))

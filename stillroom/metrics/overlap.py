@@ -11,7 +11,7 @@ from torch import Tensor
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, decide
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Answers, Batch, Kind, Output
 
 
 def tally(said: Tensor, true: Tensor, classes: int) -> Tensor:
@@ -71,6 +71,7 @@ class Overlap(Metric):
     """
 
     answers: ClassVar[Answers] = "pixels"
+    target_kind: ClassVar[Kind | None] = "masks"
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("pixels",))

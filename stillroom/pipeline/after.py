@@ -109,7 +109,8 @@ def _evaluate(
     splits: Sequence[str] = ("test",),
 ) -> tuple[Evaluation, dict[str, Verification]]:
     data = data or finished.data
-    task = build.build_task(finished.recipe.task, data)
+    comparable = data.labelled or not finished.data.labelled
+    task = build.build_task(finished.recipe.task, data, finished.recipe.metrics if comparable else ())
     return evaluate_all(networks, files, data, task, device=torch.device("cpu"), samples=None, splits=splits)
 
 
