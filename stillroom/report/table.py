@@ -62,7 +62,7 @@ def rows(folder: Folder) -> list[Row]:
 
 
 def further(folder: Folder) -> list[list[Row]]:
-    """The other numbers that were measured, as tables of at most `WIDE` columns: a row for each that has one of them."""
+    """The other numbers that were measured, as tables of at most `WIDE` columns; who has none of them has no row."""
     skipped = ELSEWHERE | CHECKED | {folder.about.headline, folder.about.by_class}
     names = dict.fromkeys(name for speaker in folder.speakers for name in speaker.figures if name not in skipped)
     shown = [name for name in names if all(_number(speaker, name) for speaker in folder.speakers)]
