@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillroom.benchmark import remote
 from stillroom.benchmark.errors import DeviceLimitsMissed, UnsupportedRuntime
-from stillroom.config.schema import Target
+from stillroom.config.schema import Deploy
 from stillroom.errors import StillroomError
 from stillroom.export.artifact import ExportedFile
 from stillroom.export.runtime import find
@@ -21,7 +21,7 @@ MEGABYTE = 1_000_000
 
 
 def measure_on_device(
-    path: Path, runtime: str, target: Target, example: Tensor, seconds: float = SECONDS
+    path: Path, runtime: str, target: Deploy, example: Tensor, seconds: float = SECONDS
 ) -> dict[str, Measurement]:
     """The figures of a file on the target's device, this machine or another, with its number of threads."""
     return remote.measure(
@@ -36,7 +36,7 @@ def measure_on_device(
     ).figures()
 
 
-def check_device(target: Target) -> None:
+def check_device(target: Deploy) -> None:
     """Refuse a target whose files could not be made or measured, before anything is trained.
 
     Raises:
@@ -49,13 +49,13 @@ def check_device(target: Target) -> None:
         raise UnsupportedRuntime(runtime=target.runtime)
 
 
-def usable_bits(target: Target) -> list[Literal[32, 8, 4]]:
+def usable_bits(target: Deploy) -> list[Literal[32, 8, 4]]:
     """The bits of the target that its runtime's files can hold."""
     able = find(target.runtime).bits
     return [bits for bits in target.bits if bits in able]
 
 
-def within(target: Target, *, latency_ms: float, size_mb: float) -> bool:
+def within(target: Deploy, *, latency_ms: float, size_mb: float) -> bool:
     """Whether a file keeps the limits; None is no limit."""
     slow = target.latency_ms is not None and latency_ms > target.latency_ms
     large = target.size_mb is not None and size_mb > target.size_mb
@@ -63,7 +63,7 @@ def within(target: Target, *, latency_ms: float, size_mb: float) -> bool:
 
 
 def check_files(
-    target: Target,
+    target: Deploy,
     files: Sequence[ExportedFile],
     rows: Sequence[dict[str, Any]],
     example: Tensor,
@@ -75,8 +75,8 @@ def check_files(
     """
     able = []
     for made, row in zip(files, rows, strict=True):
-        if made.target == target.runtime and made.bits in target.bits and row["verified"]:
-            time = measure_on_device(made.path, made.target, target, example)["latency_ms"]
+        if made.runtime == target.runtime and made.bits in target.bits and row["verified"]:
+            time = measure_on_device(made.path, made.runtime, target, example)["latency_ms"]
             size = row["bytes"]["value"] / MEGABYTE
             met = within(target, latency_ms=number(time), size_mb=size)
             able.append((met, row[headline]["value"] if met else -number(time), made.name, time, size))
@@ -104,12 +104,12 @@ def number(figure: Measurement) -> float:
     return float(figure.value)  # type: ignore[arg-type]
 
 
-def describe_device(target: Target) -> str:
+def describe_device(target: Deploy) -> str:
     """The device in words."""
     return target.host or "this machine"
 
 
-def describe_limits(target: Target) -> str:
+def describe_limits(target: Deploy) -> str:
     """The limits in words."""
     parts = [f"{target.latency_ms:g} ms"] if target.latency_ms is not None else []
     parts += [f"{target.size_mb:g} MB"] if target.size_mb is not None else []

@@ -154,7 +154,7 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
 
     \b
     stillroom plan photos.toml
-    stillroom plan fashion data.path=fashion_mnist/ augment.views=8
+    stillroom plan fashion data.path=fashion_mnist/ augment.num_views=8
     stillroom plan photos.toml --compile --json
     """
     from stillroom.cli import console
@@ -180,7 +180,7 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     """Fill the teacher's cache. Any number of processes and machines may do it at once; the same command resumes.
 
     \b
-    stillroom label photos.toml augment.views=8
+    stillroom label photos.toml augment.num_views=8
     stillroom label photos.toml & stillroom label photos.toml
     stillroom label photos.toml --audit 0.05 --json
     """

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stillroom.tasks.task import Task
-    from stillroom.types import Answers
+    from stillroom.types import OutputKind
 
-OUTPUTS: dict[Answers, tuple[str, str]] = {
+OUTPUTS: dict[OutputKind, tuple[str, str]] = {
     "classes": ("logits", "float32 [B, {classes}]"),
     "pixels": ("logits", "float32 [B, {classes}, H, W]"),
     "boxes": (
@@ -39,7 +39,7 @@ def facts(
     order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     any_size = bool(task and task.any_size) if any_size is None else any_size
     sides = "H, W" if any_size else f"{height}, {width}"
-    answers: Answers = task.answers if task else "classes"
+    answers: OutputKind = task.output_kind if task else "classes"
     name, output = OUTPUTS[answers]
     return {
         "classes": json.dumps(list(classes), ensure_ascii=False),

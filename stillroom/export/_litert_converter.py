@@ -79,7 +79,7 @@ def floats(network: nn.Module) -> list[str]:
 
     found = []
     for part in network.modules():
-        kept: Sequence[str] = (grid.of(part.form) or {}).get("float", ()) if isinstance(part, Network) else ()
+        kept: Sequence[str] = (grid.find_grid(part.edits) or {}).get("float", ()) if isinstance(part, Network) else ()
         for layer in kept:
             found.append("_module/" + "/".join(rf"[^/;]*_{re.escape(name)}" for name in layer.split(".")) + "[;/]")
             if isinstance(part, Network) and layer in part.head:

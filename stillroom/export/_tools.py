@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stillroom.errors import StillroomError
 from stillroom.export._errors import ExportFailed, UnsupportedOperator
-from stillroom.io.files import disk_errors
+from stillroom.io.files import disk_full_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ def writing(file: str, path: Path, missing_operator: Sequence[str] = ()) -> Iter
         ExportFailed: SR-X703 whatever else goes wrong.
     """
     try:
-        with quiet(), disk_errors(path):
+        with quiet(), disk_full_errors(path):
             yield
     except StillroomError:
         raise

@@ -33,7 +33,7 @@ class ExportWrapper(nn.Module):
         self.network = deepcopy(network).cpu().float().eval().requires_grad_(False)
         for part in self.network.modules():
             if isinstance(part, Network):
-                part.exact = any_size
+                part.always_resize = any_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in 0..1 to the answer."""

@@ -13,13 +13,13 @@ class ExportedFile:
     """A file that was exported.
 
     Attributes:
-        target: its runtime, as the recipe names it.
+        runtime: as the recipe names it.
         bits: of its weights.
         path: where it is.
         gate: least agreement with the student, for it to count as verified.
     """
 
-    target: str
+    runtime: str
     bits: int
     path: Path
     gate: float
@@ -27,12 +27,12 @@ class ExportedFile:
     @property
     def name(self) -> str:
         """What it is called beside the networks."""
-        return f"{self.target}-{self.bits}"
+        return f"{self.runtime}-{self.bits}"
 
     @property
     def companions(self) -> tuple[str, ...]:
         """Endings of the files beside it that it needs."""
-        return tuple(suffix for suffix in find(self.target).suffixes if suffix != self.path.suffix)
+        return tuple(suffix for suffix in find(self.runtime).suffixes if suffix != self.path.suffix)
 
     @property
     def bytes(self) -> int:
@@ -42,4 +42,4 @@ class ExportedFile:
 
     def load(self, threads: int | None = None) -> RuntimeModel:
         """The file on its own runtime."""
-        return find(self.target).open(self.path, threads)
+        return find(self.runtime).open(self.path, threads)

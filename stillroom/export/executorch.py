@@ -19,7 +19,7 @@ from stillroom.export._facts import facts, one_image
 from stillroom.export._tools import calibration_batches, opening, quiet, writing
 from stillroom.export._usage import Snippet
 from stillroom.export.runtime import Runtime, RuntimeModel
-from stillroom.io.files import temporary
+from stillroom.io.files import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,7 +157,7 @@ class ExecuTorch(Runtime):
         found |= {"calibration": "histogram"} if bits == 8 else {}
         rng = torch.random.fork_rng(devices=[])  # tracing draws random numbers
         name = f"{self.name}, {bits} bits"
-        with temporary(path) as draft, writing(name, path, self.missing_operator), rng:
+        with atomic_write(path) as draft, writing(name, path, self.missing_operator), rng:
             wrapper = ExportWrapper(network, plain_resize=True)
             draft.write_bytes(_program(wrapper, example, batches, found, path))
         return path

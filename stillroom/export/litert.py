@@ -22,14 +22,14 @@ from stillroom.export._litert_converter import convert, converter, floats, trace
 from stillroom.export._tools import calibration_batches, opening, writing
 from stillroom.export._usage import Snippet
 from stillroom.export.runtime import Runtime, RuntimeModel
-from stillroom.io.files import scratch, temporary
+from stillroom.io.files import scratch_folder, atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
     from stillroom.tasks.task import Task
-    from stillroom.types import Answers
+    from stillroom.types import OutputKind
 
 
 class Interpreter(RuntimeModel):
@@ -116,10 +116,10 @@ class LiteRT(Runtime):
         self.check_bits(bits)
         batches = calibration_batches(bits, calibration)
         python = converter()
-        answers: Answers = task.answers if task else "classes"
+        answers: OutputKind = task.output_kind if task else "classes"
         found = one_image(facts(classes=classes, example=example, task=task, bits=bits, any_size=False))
         name = f"{self.name}, {bits} bits"
-        with temporary(path) as draft, scratch(path) as folder, writing(name, path, self.missing_operator):
+        with atomic_write(path) as draft, scratch_folder(path) as folder, writing(name, path, self.missing_operator):
             if base and bits == 8:
                 copyfile(base, folder / "float.tflite")
             else:

@@ -11,7 +11,7 @@ from stillroom.export._facts import OUTPUTS, facts
 from stillroom.export._tools import calibration_batches, opening, writing
 from stillroom.export._usage import Snippet
 from stillroom.export.runtime import Runtime, RuntimeModel
-from stillroom.io.files import scratch, temporary
+from stillroom.io.files import scratch_folder, atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stillroom.metrics.metric import Metric
     from stillroom.tasks.task import Task
-    from stillroom.types import Answers
+    from stillroom.types import OutputKind
 
 
 class Session(RuntimeModel):
@@ -109,11 +109,11 @@ class ONNX(Runtime):
         methods = _methods(method) if bits == 8 else []
         path = Path(path)
         with (
-            temporary(path) as draft,
-            scratch(path) as folder,
+            atomic_write(path) as draft,
+            scratch_folder(path) as folder,
             writing(f"{self.name}, {bits} bits", path, self.missing_operator),
         ):
-            answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
+            answers, any_size = (task.output_kind, task.any_size) if task else ("classes", False)
             known = _grid(network) if bits != 32 else {}
             named = bool(known.get("float") or known.get("group"))
             source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
@@ -152,7 +152,7 @@ class ONNX(Runtime):
         return open_file
 
 
-def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, any_size: bool) -> Path:
+def _float(network: nn.Module, path: Path, example: Tensor, answers: OutputKind, any_size: bool) -> Path:
     import torch
     from onnx import load_model, save_model
 
@@ -187,7 +187,7 @@ def _grid(network: nn.Module) -> Mapping[str, Any]:
     from stillroom.models.surgery import grid
 
     found = next((part for part in network.modules() if isinstance(part, Network)), None)
-    return (grid.of(found.form) if found else None) or {}
+    return (grid.find_grid(found.edits) if found else None) or {}
 
 
 def _methods(method: str) -> list[str]:

@@ -13,7 +13,7 @@ from stillroom.export._tools import opening, quiet, writing
 from stillroom.export._usage import Snippet
 from stillroom.export.onnx import ONNX
 from stillroom.export.runtime import Runtime, RuntimeModel
-from stillroom.io.files import scratch, temporary
+from stillroom.io.files import scratch_folder, atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ class OpenVINO(Runtime):
         self.require()
         name = f"{self.name}, {bits} bits"
         source = base if base and base.suffix == ".onnx" else None
-        with scratch(path) as folder:
+        with scratch_folder(path) as folder:
             given: dict[str, Any] = {"example": example, "classes": classes, "bits": bits, "task": task}
             try:
                 found = ONNX().write(network, folder / "network.onnx", calibration=calibration, base=source, **given)
@@ -115,8 +115,8 @@ class OpenVINO(Runtime):
                 raise type(failure)(**failure.values | {"runtime": name, "path": path}) from failure.__cause__
             # The graph takes its place last, so that whoever sees it finds the weights.
             with (
-                temporary(path) as draft,
-                temporary(path.with_suffix(self.suffixes[1])),
+                atomic_write(path) as draft,
+                atomic_write(path.with_suffix(self.suffixes[1])),
                 writing(name, path, self.missing_operator),
             ):
                 _convert(found, draft)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, apart, decide
-from stillroom.types import Batch, Kind, Output
+from stillroom.types import Batch, Output, TargetKind
 
 
 class Agreement(Metric):
@@ -18,7 +18,7 @@ class Agreement(Metric):
     classes, and the mean one.
     """
 
-    target_kind: ClassVar[Kind | None] = None
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("largest", "mean"), same=(), seen=())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stillroom.metrics.measurement import Measurement
-from stillroom.types import Answers, Batch, Kind, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 RESERVED = frozenset(
     (
@@ -33,12 +33,12 @@ class Metric:
         counts: name -> shape of a count; all start as zeros, int64 on the CPU.
 
     Attributes:
-        answers: the kind of predictions that it measures.
+        output_kind: the kind of predictions that it measures.
         target_kind: the kind of labels that it reads; None: none, for it compares with a reference.
     """
 
-    answers: ClassVar[Answers] = "classes"
-    target_kind: ClassVar[Kind | None] = "labels"
+    output_kind: ClassVar[OutputKind] = "classes"
+    target_kind: ClassVar[TargetKind | None] = "labels"
 
     def __init__(self, classes: tuple[str, ...], *, rows: tuple[str, ...] = (), **counts: tuple[int, ...]):
         self.classes = classes

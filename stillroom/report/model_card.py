@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillroom.io.files import write
+from stillroom.io.files import write_file
 from stillroom.report import budget, costs, folder, snippets, table, trail, words
 from stillroom.report.folder import Folder
 from stillroom.report.format import duration, whole
@@ -35,7 +35,7 @@ def card(path: Path) -> Path:
     Raises:
         StillroomError: SR-C460 `path` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
     """
-    return write(Path(path) / "README.md", render(Path(path)))
+    return write_file(Path(path) / "README.md", render(Path(path)))
 
 
 def render(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillroom.io.files import write as write_file
+from stillroom.io.files import write_file as write_file
 from stillroom.report import budget, charts, costs, folder, format, gallery, history, scatter, svg, table, trail, words
 from stillroom.report.charts import Chart
 from stillroom.report.folder import ROLES, Folder, Speaker

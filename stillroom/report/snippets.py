@@ -40,7 +40,7 @@ def student(folder: Folder) -> str:
 def _restored(folder: Folder, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
     answers = folder.about.answers
     classes = None if answers == "vector" else len(folder.classes)  # a vector is as wide as its network makes it
-    said = f", answers={answers!r}" if answers != "classes" else ""
+    said = f", output_kind={answers!r}" if answers != "classes" else ""
     facts = f"classes={classes}, channels={shape[1]}, size={shape[2]}{said}{extra}"
     form = ["# The file says how it was pruned or factorised; the library alone would build another network."]
     return [

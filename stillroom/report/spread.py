@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stillroom.io.files import write as write_file
+from stillroom.io.files import write_file as write_file
 from stillroom.io.files import write_json
 from stillroom.report import budget, format, model_card, page, seeds, svg, table
 from stillroom.report.about import titled

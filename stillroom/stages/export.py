@@ -10,7 +10,7 @@ from pathlib import Path
 from stillroom.benchmark.target import check_device
 from stillroom.compress._errors import CompressionPackageMissing
 from stillroom.config.plugins import pick
-from stillroom.config.schema import Compress, Export, Target
+from stillroom.config.schema import Compress, Deploy, Export
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import sample_images
 from stillroom.export.artifact import ExportedFile
@@ -25,7 +25,7 @@ log = logging.getLogger("stillroom")
 NUM_CALIBRATION = 256  # training images that set the ranges of an int8 file
 
 
-def check_available(files: Iterable[Export], compressions: Iterable[Compress], target: Target | None = None) -> None:
+def check_available(files: Iterable[Export], compressions: Iterable[Compress], target: Deploy | None = None) -> None:
     """Report before anything is trained what would be missing in the end: a runtime, a converter, a pruning library.
 
     Raises:
@@ -33,7 +33,7 @@ def check_available(files: Iterable[Export], compressions: Iterable[Compress], t
         CompressionPackageMissing, UnsupportedRuntime: SR-M380, SR-B915.
     """
     for file in files:
-        find(file.target).ready(file.bits)
+        find(file.runtime).ready(file.bits)
     if target:
         check_device(target)
     for section in compressions:
@@ -49,9 +49,9 @@ def export_files(
     images = sample_images(data.splits["train"], NUM_CALIBRATION)
     made, floats = [], dict[str, Path]()
     for section in sections:
-        runtime = find(section.target)
+        runtime = find(section.runtime)
         runtime.ready(section.bits)
-        path = run.export_path(runtime.suffixes, section.bits, own=section.target.partition(":")[2])
+        path = run.export_path(runtime.suffixes, section.bits, own=section.runtime.partition(":")[2])
         log.info("export: %s", path.name)
         runtime.write(
             Predictor(student, task),
@@ -60,12 +60,12 @@ def export_files(
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(runtime.base or section.target),
+            base=floats.get(runtime.base or section.runtime),
             task=task,
         )
         if section.bits == 32:
-            floats[section.target] = path
+            floats[section.runtime] = path
         usual = task.gates[32 if section.bits == 32 else 8]
         gate = usual if section.agreement is None else section.agreement
-        made.append(ExportedFile(target=section.target, bits=section.bits, path=path, gate=gate))
+        made.append(ExportedFile(runtime=section.runtime, bits=section.bits, path=path, gate=gate))
     return made

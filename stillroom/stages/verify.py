@@ -133,12 +133,12 @@ def export_row(
     figures = dict(found) | verdict.figures() | {"bytes": size} | dict(times)
     return (
         {
-            "target": made.target,
+            "target": made.runtime,
             "bits": made.bits,
             "path": str(made.path.relative_to(folder)),
             "verified": verdict.passed,
             "gate": verdict.gate,
         }
         | as_dicts(figures)
-        | kept_info(made.target)
+        | kept_info(made.runtime)
     )
