@@ -31,17 +31,31 @@ def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -
         lead = next(iter(student))
         title = about.spoken(about.titled(lead))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", title, "95 %", "agrees", "MACs", "size", "p50", "verified"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     rows = [(called, metrics[name]) for name, called in TITLES.items() if name in metrics]
     rows += [(row["stage"], row) for row in metrics.get("stages", [])]
     rows += [("student", student)] if student else []
+    further = _further([*(row for _, row in rows), *metrics.get("exports", [])])
+    for column in ("", title, "95 %", "agrees", "MACs", "size", "p50", *map(about.titled, further), "verified"):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for called, row in rows:
-        table.add_row(called, *_cells(row, lead), "")
+        table.add_row(called, *_cells(row, lead), *_values(row, further), "")
     for row in metrics.get("exports", []):
         called = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
-        table.add_row(called, *_cells(row, lead), "yes" if row["verified"] else "NO")
+        table.add_row(called, *_cells(row, lead), *_values(row, further), "yes" if row["verified"] else "NO")
     return table
+
+
+def _further(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The numbers of the metrics that the recipe adds to the task's own."""
+    figures = [(name, found) for row in rows for name, found in row.items() if isinstance(found, dict)]
+    return list(dict.fromkeys(n for n, found in figures if found.get("metric") and isinstance(found["value"], float)))
+
+
+def _values(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    from stillroom.report.format import percent, plain
+
+    values = [row.get(name, {}).get("value") for name in names]
+    return ["" if one is None else percent(one) if 0 <= one <= 1 else plain(one) for one in values]
 
 
 def spread(found: Seeds) -> Table:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stillroom.export import runtime
+from stillroom.export.runtime import RuntimeInfo
 from stillroom.report import about
 from stillroom.report.errors import NotARunFolder, UnreadableRunFile
 from stillroom.report.format import number
 
 ROLES = ("teacher", "baseline", "student")
-RUNTIMES = {"onnx": "ONNX", "openvino": "OpenVINO", "executorch": "ExecuTorch", "litert": "LiteRT"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Speaker:
         verified: None for what is not a file.
         what: what made it, where a compression did: "prune, macs=0.5".
         front: whether it is on the Pareto front; None where that was not asked.
+        runtime: of a file whose runtime the program has, or whose words were kept beside its figures.
     """
 
     key: str
@@ -56,6 +58,7 @@ class Speaker:
     path: str = ""
     what: str = ""
     front: bool | None = None
+    runtime: RuntimeInfo | None = None
 
     def value(self, name: str) -> float | None:
         """A figure's finite value, or None."""
@@ -155,14 +158,20 @@ def figure(found: Any) -> Measured | None:
 def digests(folder: Folder) -> list[tuple[str, int, str]]:
     """(path, bytes, sha256) of the student's weights and of every exported file that is there."""
     found = []
-    files = [speaker.path for speaker in folder.files]
-    weights = [f"{path.removesuffix('.xml')}.bin" for path in files if path.endswith(".xml")]  # OpenVINO's
-    for name in ["student.safetensors", *files, *weights]:
+    files = [name for file in folder.files for name in (file.path, *companions(file))]
+    for name in ["student.safetensors", *files]:
         file = inside(folder.path, name)
         if file is not None:
             with file.open("rb") as stream:
                 found.append((name, file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()))
     return found
+
+
+def companions(file: Speaker) -> list[str]:
+    """The paths of the files that an exported file needs beside it."""
+    suffixes = file.runtime.suffixes if file.runtime else ()
+    path = file.path
+    return [path.removesuffix(suffixes[0]) + more for more in suffixes[1:] if path.endswith(suffixes[0])]
 
 
 def inside(folder: Path, name: str) -> Path | None:
@@ -209,10 +218,12 @@ def _dicts(found: Any) -> list[dict[str, Any]]:
 
 def _file(export: dict[str, Any]) -> Speaker:
     target, bits = str(export.get("target") or "file"), _whole(export.get("bits")) or 32
+    words = runtime.info(target, export.get("runtime"))
     return Speaker(
         key=f"{target}-{bits}",
         role="file",
-        label=f"{kind(bits)} {RUNTIMES.get(target, target)}",
+        label=f"{kind(bits)} {words.title if words else target}",
+        runtime=words,
         figures=_figures(export),
         verified=export.get("verified") is True,
         bits=bits,

@@ -1,12 +1,12 @@
 """Code for the model card that loads what a run made: plain torch for the student, its runtime for each exported file.
 
-Names from the folder enter the code as Python literals only, so that none of them can become code.
+Names from the folder enter the code as Python literals only, so that none of them can become code. What runs a file is
+the snippet of its runtime; of a runtime that is one's own it was kept beside the figures when the file was made.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from stillroom.report.folder import Folder, Speaker, inside
@@ -93,94 +93,30 @@ def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, 
     ]
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """How a kind of file is opened and asked.
-
-    Attributes:
-        imports: whole lines.
-        opens: lines in which `{path}` is the file.
-        asks: lines that give it `images`.
-        answer: what is then the answer, [B, ...] as numpy holds it.
-        named: lines in which the file's own words become `classes`; none: the card writes the names out.
-        single: it takes one image, of the size that the data have.
-    """
-
-    imports: tuple[str, ...]
-    opens: tuple[str, ...]
-    asks: tuple[str, ...]
-    answer: str
-    named: tuple[str, ...] = ()
-    single: bool = False
-
-
-RUNTIMES = {
-    "onnx": Runtime(
-        ("import numpy as np", "import onnxruntime"),
-        ("session = onnxruntime.InferenceSession({path})",),
-        (),
-        "session.run(None, {session.get_inputs()[0].name: images})[0]",
-    ),
-    "openvino": Runtime(
-        ("import numpy as np", "import openvino"),
-        (
-            "graph = openvino.Core().read_model({path})",
-            "# Without the hint it computes floats in bfloat16 wherever the processor can.",
-            'model = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
-        ),
-        (),
-        "model(images)[0]",
-        named=('classes = json.loads(graph.get_rt_info(["stillroom", "classes"]).value)',),
-    ),
-    "executorch": Runtime(
-        ("import numpy as np", "import torch", "from executorch.runtime import Runtime"),
-        ("program = Runtime.get().load_program({path})", 'method = program.load_method("forward")'),
-        (),
-        "method.execute([torch.from_numpy(images)])[0].numpy()",
-        named=(
-            'facts = json.loads(program.load_method("facts").execute([])[0])',
-            'classes = json.loads(facts["classes"])',
-        ),
-        single=True,
-    ),
-    "litert": Runtime(
-        ("import numpy as np", "from ai_edge_litert.interpreter import Interpreter"),
-        ("model = Interpreter({path})", "model.allocate_tensors()"),
-        ('model.set_tensor(model.get_input_details()[0]["index"], images)', "model.invoke()"),
-        'model.get_tensor(model.get_output_details()[0]["index"])',
-        named=(
-            'facts = json.loads(zipfile.ZipFile({path}).read("facts.json"))',
-            'classes = json.loads(facts["classes"])',
-        ),
-        single=True,
-    ),
-}
-"""Kind of file -> how it is run."""
-
-
 def file(folder: Folder, export: Speaker) -> str:
-    """Code that runs one exported file; "" for a kind of file that is not known here."""
-    runtime = RUNTIMES.get(export.target)
-    if runtime is None or not export.path:
+    """Code that runs one exported file; "" where its runtime has none for the card."""
+    parts = export.runtime.snippet if export.runtime else None
+    if parts is None or not export.path:
         return ""
     answers = folder.about.answers
-    asked, *lines = ANSWERS.get(f"one {answers}" if runtime.single else answers) or ANSWERS.get(answers, ANSWERS[""])
+    output, *lines = ANSWERS.get(f"one {answers}" if parts.one_image else answers) or ANSWERS.get(answers, ANSWERS[""])
     batch, channels, *size = _shape(folder)
-    free = answers == "boxes" and not runtime.single  # boxes are in pixels of the image as it is
-    pair = answers == "vector" and not runtime.single
-    shape = (2 if pair else batch, channels, *((480, 640) if free else size))
-    own = [] if answers == "vector" else [line.replace("{path}", repr(export.path)) for line in runtime.named]
+    free = answers == "boxes" and not parts.one_image  # boxes are in pixels of the image as it is
+    two = answers == "vector" and not parts.one_image
+    shape = (2 if two else batch, channels, *((480, 640) if free else size))
+    path = repr(export.path)
+    own = [] if answers == "vector" else [line.replace("{path}", path) for line in parts.classes]
     return "\n".join(
         [
             *(_standard(own) if own else _json(folder)),
-            *runtime.imports,
+            *parts.imports,
             "",
             *([] if own else _named(folder)),
-            *(line.replace("{path}", repr(export.path)) for line in runtime.opens),
+            *(line.replace("{path}", path) for line in parts.opens),
             *own,
             f"images = np.zeros({shape!r}, dtype=np.float32)  # yours{', of any size' if free else ''}, 0..1",
-            *runtime.asks,
-            asked.format(runtime.answer),
+            *parts.runs,
+            output.format(parts.output),
             *lines,
         ]
     )
@@ -200,7 +136,7 @@ ANSWERS = {
     "one vector": ["vector = {}[0]", "print(vector.shape, float(vector @ vector))  # its length is 1"],
     "": ["print({}.shape)"],
 }
-"""Kind of answers -> what is done with them; "one vector" is that of a file that takes one image."""
+"""Kind of answers -> what is done with them; "one vector" is that of a file that takes one image a call."""
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from stillroom.report.about import titled
 from stillroom.report.folder import Folder, Measured, Speaker
-from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, rate, share, size
+from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, plain, rate, share, size
 
 ELSEWHERE = {"agreement", "parameters", "macs", "bytes", "latency_ms", "latency_p95_ms", "throughput"}
 ELSEWHERE |= {"peak_mb", "load_ms", "energy_j", "pcr"}
@@ -62,11 +62,11 @@ def rows(folder: Folder) -> list[Row]:
 
 
 def further(folder: Folder) -> list[list[Row]]:
-    """The other shares that were measured, as tables of at most `WIDE` columns: a row for whoever has one of them."""
+    """The other numbers that were measured, as tables of at most `WIDE` columns; who has none of them has no row."""
     skipped = ELSEWHERE | CHECKED | {folder.about.headline, folder.about.by_class}
     names = dict.fromkeys(name for speaker in folder.speakers for name in speaker.figures if name not in skipped)
-    shares = [name for name in names if all(_share(speaker, name) for speaker in folder.speakers)]
-    parts = [shares[start : start + WIDE] for start in range(0, len(shares), WIDE)]
+    shown = [name for name in names if all(_number(speaker, name) for speaker in folder.speakers)]
+    parts = [shown[start : start + WIDE] for start in range(0, len(shown), WIDE)]
     tables = [[_further(speaker, part, folder) for speaker in folder.speakers] for part in parts]
     return [[row for row in rows if any(cell.text != EMPTY for cell in row.cells)] for rows in tables]
 
@@ -80,15 +80,16 @@ def agreement(folder: Folder) -> str:
     return f"Agreement: {how}." if how else "Agreement: how alike two answers to the same images are."
 
 
-def _share(speaker: Speaker, name: str) -> bool:
-    """Whether a speaker's figure, if it has one, is a share; one without a value is."""
+def _number(speaker: Speaker, name: str) -> bool:
+    """Whether a speaker's figure, if it has one, is a number; one without a value is."""
     found = speaker.figures.get(name)
     value = found.value if found else None
-    return value is None or (isinstance(value, float) and 0 <= value <= 1)
+    return value is None or isinstance(value, float)
 
 
 def _further(speaker: Speaker, names: list[str], folder: Folder) -> Row:
-    cells = [_figure(titled(name, folder.about), speaker.figures.get(name)) for name in names]
+    shares = {name for name in names if all(_share(one.value(name)) for one in folder.speakers)}
+    cells = [_figure(titled(name, folder.about), speaker.figures.get(name), as_share=name in shares) for name in names]
     return Row(speaker, speaker.label, "", tuple(cells), "")
 
 
@@ -133,8 +134,15 @@ def _titled(about: Any) -> str:
     return f"{name} ({extra})" if name and extra else name
 
 
-def _figure(title: str, found: Measured | None) -> Cell:
-    return Cell(title, percent(found.value), _interval(found), hover(found)) if found else Cell(title, EMPTY)
+def _share(value: float | None) -> bool:
+    return value is None or 0 <= value <= 1
+
+
+def _figure(title: str, found: Measured | None, *, as_share: bool = True) -> Cell:
+    if found is None:
+        return Cell(title, EMPTY)
+    text = percent(found.value) if as_share else plain(found.value)
+    return Cell(title, text, _interval(found, as_share=as_share), hover(found))
 
 
 def _agreement(speaker: Speaker) -> Cell:
@@ -165,8 +173,9 @@ def _cell(title: str, speaker: Speaker, name: str, teacher: Speaker | None) -> C
     return Cell(title, text, "" if part == EMPTY else part, hover(found))
 
 
-def _interval(found: Measured) -> str:
-    return ", ".join(part for part in (interval(found.ci95), f"n {found.n:,}" if found.n else "") if part)
+def _interval(found: Measured, *, as_share: bool) -> str:
+    ends = interval(found.ci95) if as_share else " to ".join(map(plain, found.ci95 or ()))
+    return ", ".join(part for part in (ends, f"n {found.n:,}" if found.n else "") if part)
 
 
 def hover(found: Measured | None, *more: str) -> str:
