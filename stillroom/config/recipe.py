@@ -349,7 +349,8 @@ def _unfit_metrics(recipe: Recipe) -> list[str]:
         kind = None if problem else pick("metrics", name)
         output_kind, target_kind = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
         if kind and output_kind != task.output_kind:
-            problem = f"{name!r} measures {output_kind}, but the predictions of {recipe.task.name} are {task.output_kind}"
+            theirs = f"the predictions of {recipe.task.name} are {task.output_kind}"
+            problem = f"{name!r} measures {output_kind}, but {theirs}"
         elif target_kind not in (None, task.needs):
             problem = f"{name!r} compares with {target_kind}, but {recipe.task.name} has {task.needs}"
         found += [f"metrics[{i}]: {problem}"] if problem else []
