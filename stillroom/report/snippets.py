@@ -9,37 +9,38 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillroom.report.folder import Folder, Speaker, inside
+from stillroom.report.run_data import ModelResult, RunData
+from stillroom.report.run_files import file_inside
 
 INLINE = 50  # classes written out; more are read from run.json
 
 
-def student(folder: Folder) -> str:
+def student(run: RunData) -> str:
     """Code that loads `student.safetensors`: plain timm or torchvision classifiers, or `restore` for other networks."""
-    about, arguments = folder.part("networks", "student"), folder.part("networks", "student", "arguments")
-    name, answers = about.get("network"), folder.about.answers
-    if not isinstance(name, str) or not name or (not folder.classes and answers != "vector"):
+    about, arguments = run.section("networks", "student"), run.section("networks", "student", "arguments")
+    name, answers = about.get("network"), run.task.answers
+    if not isinstance(name, str) or not name or (not run.classes and answers != "vector"):
         return ""
-    header = metadata(folder.path / "student.safetensors")
-    shape = _shape(folder)
+    header = metadata(run.path / "student.safetensors")
+    shape = _shape(run)
     extra = "".join(f", {key}={value!r}" for key, value in arguments.items() if key.isidentifier())
     kind, _, rest = name.partition("/")
     channels = int(header.get("channels") or shape[1])
-    plain = rest and answers == "classes" and not reformed(folder)  # another form than the library builds
+    plain = rest and answers == "classes" and not reformed(run)  # another form than the library builds
     if plain and kind == "timm" and not arguments.get("distilled"):  # timm has no such argument
-        made = f"timm.create_model({rest!r}, num_classes={len(folder.classes)}, in_chans={channels}{extra})"
-        lines = ["import timm", *_plain(folder, made, shape, header)]
+        made = f"timm.create_model({rest!r}, num_classes={len(run.classes)}, in_chans={channels}{extra})"
+        lines = ["import timm", *_plain(run, made, shape, header)]
     elif plain and kind == "torchvision":
-        made = f"torchvision.models.get_model({rest!r}, num_classes={len(folder.classes)}{extra})"
-        lines = ["import torchvision", *_plain(folder, made, shape, header)]
+        made = f"torchvision.models.get_model({rest!r}, num_classes={len(run.classes)}{extra})"
+        lines = ["import torchvision", *_plain(run, made, shape, header)]
     else:
-        lines = _restored(folder, name, shape, extra)
-    return "\n".join([*_json(folder), *lines])
+        lines = _restored(run, name, shape, extra)
+    return "\n".join([*_json(run), *lines])
 
 
-def _restored(folder: Folder, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
-    answers = folder.about.answers
-    classes = None if answers == "vector" else len(folder.classes)  # a vector is as wide as its network makes it
+def _restored(run: RunData, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
+    answers = run.task.answers
+    classes = None if answers == "vector" else len(run.classes)  # a vector is as wide as its network makes it
     said = f", answers={answers!r}" if answers != "classes" else ""
     facts = f"classes={classes}, channels={shape[1]}, size={shape[2]}{said}{extra}"
     form = ["# The file says how it was pruned or factorised; the library alone would build another network."]
@@ -47,8 +48,8 @@ def _restored(folder: Folder, name: str, shape: tuple[int, ...], extra: str) -> 
         "import torch",
         "from stillroom.models import restore",
         "",
-        *(form if reformed(folder) else []),
-        *_named(folder),
+        *(form if reformed(run) else []),
+        *_named(run),
         f'network = restore({name!r}, "student.safetensors", {facts}).eval()',
         f"images = torch.zeros{shape}  # yours, 0..1",
         "with torch.inference_mode():",
@@ -70,14 +71,14 @@ TORCH = {
 """Kind of answers -> what is done with `pred`."""
 
 
-def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, str]) -> list[str]:
+def _plain(run: RunData, made: str, shape: tuple[int, ...], header: dict[str, str]) -> list[str]:
     side = header.get("size", "")
     call = f'torch.nn.functional.interpolate(images, ({side}, {side}), mode="bilinear", antialias=True)'
     return [
         "import torch",
         "from safetensors import safe_open",
         "",
-        f"classes = {_classes(folder)}",
+        f"classes = {_classes(run)}",
         'with safe_open("student.safetensors", framework="pt") as file:',
         "    about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}",
         f"module = {made}",
@@ -158,24 +159,24 @@ RUNTIMES = {
 """Kind of file -> how it is run."""
 
 
-def file(folder: Folder, export: Speaker) -> str:
+def file(run: RunData, export: ModelResult) -> str:
     """Code that runs one exported file; "" for a kind of file that is not known here."""
     runtime = RUNTIMES.get(export.target)
     if runtime is None or not export.path:
         return ""
-    answers = folder.about.answers
+    answers = run.task.answers
     asked, *lines = ANSWERS.get(f"one {answers}" if runtime.single else answers) or ANSWERS.get(answers, ANSWERS[""])
-    batch, channels, *size = _shape(folder)
+    batch, channels, *size = _shape(run)
     free = answers == "boxes" and not runtime.single  # boxes are in pixels of the image as it is
     pair = answers == "vector" and not runtime.single
     shape = (2 if pair else batch, channels, *((480, 640) if free else size))
     own = [] if answers == "vector" else [line.replace("{path}", repr(export.path)) for line in runtime.named]
     return "\n".join(
         [
-            *(_standard(own) if own else _json(folder)),
+            *(_standard(own) if own else _json(run)),
             *runtime.imports,
             "",
-            *([] if own else _named(folder)),
+            *([] if own else _named(run)),
             *(line.replace("{path}", repr(export.path)) for line in runtime.opens),
             *own,
             f"images = np.zeros({shape!r}, dtype=np.float32)  # yours{', of any size' if free else ''}, 0..1",
@@ -215,18 +216,18 @@ def metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def reformed(folder: Folder) -> bool:
+def reformed(run: RunData) -> bool:
     """Whether the student has another form than its family builds, as a pruned one has: its file tells which."""
-    return metadata(folder.path / "student.safetensors").get("form", "[]") != "[]"
+    return metadata(run.path / "student.safetensors").get("form", "[]") != "[]"
 
 
-def there(folder: Folder) -> bool:
+def there(run: RunData) -> bool:
     """Whether the student's weights lie in the folder."""
-    return inside(folder.path, "student.safetensors") is not None
+    return file_inside(run.path, "student.safetensors") is not None
 
 
-def _json(folder: Folder) -> list[str]:
-    return ["import json", ""] if len(folder.classes) > INLINE and folder.about.answers != "vector" else []
+def _json(run: RunData) -> list[str]:
+    return ["import json", ""] if len(run.classes) > INLINE and run.task.answers != "vector" else []
 
 
 def _standard(lines: list[str]) -> list[str]:
@@ -234,16 +235,16 @@ def _standard(lines: list[str]) -> list[str]:
     return [*(f"import {name}" for name in ("json", "zipfile") if any(f"{name}." in line for line in lines)), ""]
 
 
-def _named(folder: Folder) -> list[str]:
-    return [] if folder.about.answers == "vector" else [f"classes = {_classes(folder)}"]
+def _named(run: RunData) -> list[str]:
+    return [] if run.task.answers == "vector" else [f"classes = {_classes(run)}"]
 
 
-def _shape(folder: Folder) -> tuple[int, int, int, int]:
-    data = folder.part("data")
+def _shape(run: RunData) -> tuple[int, int, int, int]:
+    data = run.section("data")
     return (1, data.get("channels") or 3, data.get("size") or 224, data.get("size") or 224)
 
 
-def _classes(folder: Folder) -> str:
-    if len(folder.classes) > INLINE:
+def _classes(run: RunData) -> str:
+    if len(run.classes) > INLINE:
         return 'json.load(open("run.json", encoding="utf-8"))["data"]["classes"]'
-    return repr(folder.classes)
+    return repr(run.classes)
