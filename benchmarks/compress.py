@@ -37,7 +37,7 @@ ENDS: dict[str, list[dict[str, Any]] | None] = {
     "float": None,
     "ptq": [],
     "ptq-longer": [{"name": "same:Same"}],
-    "qat": [{"name": "quantize", "taught": False}],
+    "qat": [{"name": "quantize", "distill": False}],
     "chain": [{"name": "quantize"}],
 }
 SHARED = ("baseline", "distilled", "prune")
@@ -106,7 +106,7 @@ def recipe(
     edge = stillroom.read_recipe("edge", **overrides).as_dict()
     prune, quantize = edge["compress"]
     more = [] if steps is None else [prune, *({"train": quantize["train"]} | one for one in steps)]
-    files = [{"target": target, "bits": bits} for target in ("onnx", *runtimes) for bits in (32, 8)]
+    files = [{"runtime": runtime, "bits": bits} for runtime in ("onnx", *runtimes) for bits in (32, 8)]
     return recipes.check(edge | {"compress": more, "export": files})
 
 

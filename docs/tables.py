@@ -10,6 +10,7 @@ from typing import Any
 from stillroom.report.multi_seed import ci_half_width
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+MEASURED_AS = {"localisation": "ld", "pairwise": "skd", "regress": "simreg"}
 TITLES = {"cnn": "A ResNet teaches a ResNet", "vit": "A ViT teaches a ViT"}
 COMMAND = "python benchmarks/methods.py {what} --cifar DIR --weights cifar10_resnet20.safetensors"
 
@@ -146,9 +147,14 @@ def _ratio(cost: dict[str, Any], setting: str, name: str) -> str:
     return f"{median(values):.2f} ({values[quarter]:.2f} to {values[-1 - quarter]:.2f})"
 
 
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return found
+def _read(name: str) -> Any:
+    """A file of results, with today's names of methods that were measured under another one."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"), object_hook=_with_todays_names)
+
+
+def _with_todays_names(table: dict[str, Any]) -> dict[str, Any]:
+    found = {MEASURED_AS.get(key, key): value for key, value in table.items()}
+    return found | {"methods": [MEASURED_AS.get(one, one) for one in found["methods"]]} if "methods" in found else found
 
 
 TASKS = """\

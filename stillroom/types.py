@@ -17,7 +17,7 @@ Terms = dict[str, Tensor]
 """Named scalar losses, raw: weights are kept apart, so that runs with other weights can be compared."""
 
 
-Answers = Literal["classes", "pixels", "boxes", "vector"]
+OutputKind = Literal["classes", "pixels", "boxes", "vector"]
 """What a network says of an image, and so what its `pred` is:
 
 classes: logits [B, K].
@@ -27,7 +27,7 @@ boxes: [B, A, 4 + K]. Each of A places offers a box (left, top, right, bottom, i
 vector: [B, D].
 """
 
-Kind = Literal["labels", "masks", "boxes"]
+TargetKind = Literal["labels", "masks", "boxes"]
 """What is known of an image beside its pixels, and so what a batch's `target` is:
 
 labels: [B] int64, a class; -1 where it is not known.
@@ -128,7 +128,7 @@ PredictFn = Callable[[Tensor], Output]
 """Images [B, C, H, W] in 0..1 to an `Output`: a network, a `Predictor`, or an exported file that was loaded."""
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Half precision as float32; float32 and float64 as they are. Exponentials and sums need the range."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

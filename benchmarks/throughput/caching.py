@@ -14,7 +14,7 @@ from by_stillroom import asked
 from images import arrays
 from job import MEAN, STD, Job
 
-from stillroom.data.hash_rng import LOOKS, key
+from stillroom.data.hash_rng import VIEW_SEED, make_key
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, Stopped
@@ -73,7 +73,7 @@ def read(cached: CachedTeacher, job: Job) -> float:
     """Answers a second when all are read in a random order, a batch at a time, as training does."""
     order = np.random.default_rng(job.seed).permutation(len(cached.cache))
     views, places = np.divmod(order, cached.cache.images)
-    keys, images = torch.from_numpy(key(LOOKS, views, places)), torch.empty(0, device=job.device)
+    keys, images = torch.from_numpy(make_key(VIEW_SEED, views, places)), torch.empty(0, device=job.device)
     started = time.perf_counter()
     for start in range(0, len(keys), job.batch):
         cached((images,), keys[start : start + job.batch], ())

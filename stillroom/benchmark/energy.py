@@ -133,7 +133,7 @@ def known(
         return measured(total, idle_watts=idle_watts, seconds=seconds, calls=calls)
     if watts is not None:
         return estimated(cpu_seconds, watts=watts, cpus=cpus, calls=calls)
-    how = "no counter can be read there, and no target.watts is stated"
+    how = "no counter can be read there, and no deploy.watts is stated"
     return Energy(joules=None, source="none", how=how, n=calls)
 
 

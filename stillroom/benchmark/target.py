@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillroom.benchmark import remote
 from stillroom.benchmark.errors import DeviceLimitsMissed
-from stillroom.config.schema import Target
+from stillroom.config.schema import Deploy
 from stillroom.errors import StillroomError
 from stillroom.export import artifact
 from stillroom.metrics.measurement import Measurement
@@ -22,7 +22,7 @@ MEGABYTE = 1_000_000
 
 
 def measure_on_device(
-    path: Path, runtime: str, target: Target, example: Tensor, seconds: float = SECONDS
+    path: Path, runtime: str, target: Deploy, example: Tensor, seconds: float = SECONDS
 ) -> dict[str, Measurement]:
     """The figures of a file where the target says: this machine or another, with its number of threads."""
     return remote.measure(
@@ -37,7 +37,7 @@ def measure_on_device(
     ).figures()
 
 
-def within(target: Target, *, latency_ms: float, size_mb: float) -> bool:
+def within(target: Deploy, *, latency_ms: float, size_mb: float) -> bool:
     """Whether a file keeps within the budget; what the budget does not name is free."""
     slow = target.latency_ms is not None and latency_ms > target.latency_ms
     large = target.size_mb is not None and size_mb > target.size_mb
@@ -45,7 +45,7 @@ def within(target: Target, *, latency_ms: float, size_mb: float) -> bool:
 
 
 def check_files(
-    target: Target,
+    target: Deploy,
     files: Sequence[artifact.ExportedFile],
     rows: Sequence[dict[str, Any]],
     example: Tensor,
@@ -86,12 +86,12 @@ def number(figure: Measurement) -> float:
     return float(figure.value)  # type: ignore[arg-type]
 
 
-def describe_device(target: Target) -> str:
+def describe_device(target: Deploy) -> str:
     """The device in words."""
     return target.host or "this machine"
 
 
-def describe_limits(target: Target) -> str:
+def describe_limits(target: Deploy) -> str:
     """The budget in words."""
     parts = [f"{target.latency_ms:g} ms"] if target.latency_ms is not None else []
     parts += [f"{target.size_mb:g} MB"] if target.size_mb is not None else []

@@ -18,7 +18,7 @@ KINDS = {
     "teachers": "models",
     "tasks": "tasks",
     "methods": "methods",
-    "targets": "export",
+    "runtimes": "export",
     "compress": "compress",
     "metrics": "metrics",
     "recipes": "",

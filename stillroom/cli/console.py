@@ -224,8 +224,8 @@ def print_plan(found: Mapping[str, Any]) -> None:
     if compiled := found["compile"]:
         verdict = "saves" if compiled["saves"] > 0 else "loses"
         out.print(
-            f"torch.compile makes a step {compiled['speedup']:g} times as fast after {compiled['start']:.0f} s to compile, "
-            f"and so {verdict} {abs(compiled['saves']):.0f} s per training (train.compile)",
+            f"torch.compile makes a step {compiled['speedup']:g} times as fast after {compiled['start']:.0f} s to "
+            f"compile, and so {verdict} {abs(compiled['saves']):.0f} s per training (train.compile)",
             markup=False,
         )
     out.print(

@@ -11,6 +11,11 @@ import click
 from stillroom.cli._group import common, main
 
 
+def _renamed(_context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(f"--{option.name} was renamed to --runtime")
+
+
 @main.command("eval")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("data", default="")
@@ -35,24 +40,25 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--target", default="onnx", help="One of `stillroom list targets`.")
+@click.option("--runtime", default="onnx", help="One of `stillroom list runtimes`.")
+@click.option("--target", default=None, hidden=True, callback=_renamed, expose_value=False)
 @click.option(
     "--bits", type=click.Choice(["32", "8", "4"]), default="32", help="Bits per weight; with 4, activations stay float."
 )
 @click.option("--agreement", type=float, default=None, help="Minimum agreement with the student, 0 to 1.")
 @common
-def export(folder: Path, target: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
+def export(folder: Path, runtime: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
     """Export the student of a run to another file, verified with its runtime.
 
     \b
     stillroom export runs/digits --bits 8
-    stillroom export runs/digits --target openvino --bits 8
+    stillroom export runs/digits --runtime openvino --bits 8
     stillroom export runs/digits --bits 8 --agreement 0.99
     """
     from stillroom.cli import console
     from stillroom.pipeline.finished import FinishedRun
 
-    path = FinishedRun(folder).export(target, bits=int(bits), agreement=agreement)
+    path = FinishedRun(folder).export(runtime, bits=int(bits), agreement=agreement)
     console.out.print_json(json.dumps({"path": str(path)})) if as_json else console.out.print(str(path), markup=False)
     return 0
 
@@ -74,10 +80,10 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
     """
     from stillroom.cli import console, tables
     from stillroom.config.device_profile import with_profile
-    from stillroom.config.schema import Target
+    from stillroom.config.schema import Deploy
     from stillroom.pipeline.finished import FinishedRun
 
-    device = with_profile(Target(profile=profile, host=host)) if profile or host else None
+    device = with_profile(Deploy(profile=profile, host=host)) if profile or host else None
     found = FinishedRun(folder).bench(seconds, device)
     if as_json:
         console.out.print_json(json.dumps(found))

@@ -156,7 +156,7 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
 
     \b
     stillroom plan photos.toml
-    stillroom plan fashion data.path=fashion_mnist/ augment.views=8
+    stillroom plan fashion data.path=fashion_mnist/ augment.num_views=8
     stillroom plan photos.toml --compile --json
     """
     from stillroom.cli import console
@@ -186,7 +186,7 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     """Fill the cache of teacher outputs. Several processes and machines may do so at once; the same command resumes.
 
     \b
-    stillroom label photos.toml augment.views=8
+    stillroom label photos.toml augment.num_views=8
     stillroom label photos.toml & stillroom label photos.toml
     stillroom label photos.toml --audit 0.05 --json
     """

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.data.decode import MAX_PIXELS, header
+from stillroom.data.decode import MAX_PIXELS, read_header
 from stillroom.data.errors import NoImages
 from stillroom.data.hash_rng import evenly_spaced
-from stillroom.data.sources.source import Numbers, Source, content
-from stillroom.data.splits import complete
-from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
-from stillroom.data.targets.of import targets_of
+from stillroom.data.sources.source import Numbers, Source, content_hash
+from stillroom.data.splits import complete_splits
+from stillroom.data.store import BadImage, BadImageLog, Split, raise_if_unsafe
+from stillroom.data.targets.build import build_targets
 from stillroom.data.targets.target import Targets
-from stillroom.data.threads import on_threads
+from stillroom.data.threads import thread_map
 from stillroom.errors import StillroomError
-from stillroom.types import Kind
+from stillroom.types import TargetKind
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "load_dataset"]
 
 LARGEST_OWN_SIZE = 224
 SURVEYED = 2000
@@ -52,11 +52,11 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: str
     source: Source = field(repr=False)
-    ledger: Ledger = field(repr=False)
+    bad_image_log: BadImageLog = field(repr=False)
     targets: Targets = field(repr=False)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TargetKind:
         """What is known of the images: labels, boxes or masks."""
         return self.targets.kind
 
@@ -66,9 +66,9 @@ class Dataset:
         return not self._unknown().all()
 
     @property
-    def bad(self) -> list[Bad]:
+    def bad(self) -> list[BadImage]:
         """Images that can't be used, as far as anybody has looked."""
-        return [self.ledger.bad[item] for item in sorted(self.ledger.bad)]
+        return [self.bad_image_log.bad[item] for item in sorted(self.bad_image_log.bad)]
 
     def summary(self) -> dict[str, Any]:
         """What a report prints; opens no split."""
@@ -80,17 +80,17 @@ class Dataset:
             "images": {name: len(split.listed) for name, split in self.splits.items()},
             "per_class": counts,
             "unlabelled": int(self._unknown().sum()),
-            "bad": len(self.ledger.bad),
+            "bad": len(self.bad_image_log.bad),
             "in_memory": all(split.memory for split in self.splits.values()),
             "fingerprint": self.fingerprint,
         }
 
     def _unknown(self) -> NDArray[np.bool_]:
         """For each image of all splits whether nothing is known of it."""
-        return self.targets.unknown(np.concatenate([split.listed for split in self.splits.values()]))
+        return self.targets.unlabelled(np.concatenate([split.listed for split in self.splits.values()]))
 
 
-def load(
+def load_dataset(
     source: Source,
     *,
     size: int | None = None,
@@ -123,10 +123,10 @@ def load(
     Raises:
         StillroomError: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
     """
-    targets = targets_of(source)
+    targets = build_targets(source)
     splits = _splits(source, targets, val=val, test=test, seed=seed)
     total = sum(len(items) for items in splits.values())
-    ledger = Ledger(total=total, max_bad=max_bad, report=report)
+    ledger = BadImageLog(total=total, max_bad=max_bad, report=report)
     survey = _Survey(source, max_pixels=max_pixels)
     visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
     survey.look(visible[evenly_spaced(len(visible), SURVEYED)])
@@ -147,7 +147,7 @@ def load(
             size=side,
             max_pixels=max_pixels,
             memory=memory,
-            ledger=ledger,
+            bad_image_log=ledger,
             targets=targets,
         )
         for name, items in splits.items()
@@ -160,7 +160,7 @@ def load(
         splits=made,
         fingerprint=fingerprint,
         source=source,
-        ledger=ledger,
+        bad_image_log=ledger,
         targets=targets,
     )
 
@@ -173,10 +173,10 @@ def _splits(source: Source, targets: Targets, *, val: float, test: float, seed: 
     """
     every = np.arange(len(source.labels))
     placed = np.concatenate([items for name, items in source.splits.items() if name != "train"] or [every[:0]])
-    unknown = targets.unknown(every)
+    unknown = targets.unlabelled(every)
     further = every[:0] if unknown.all() else np.setdiff1d(every[unknown], placed)
     train = np.setdiff1d(source.splits.get("train", np.setdiff1d(every, placed)), further)
-    splits = complete(source.labels, source.splits | {"train": train}, val=val, test=test, seed=seed)
+    splits = complete_splits(source.labels, source.splits | {"train": train}, val=val, test=test, seed=seed)
     return splits | {"train": np.union1d(splits["train"], further)}
 
 
@@ -190,7 +190,7 @@ class _Survey:
         self.failures: dict[int, StillroomError] = {}
 
     def look(self, items: Numbers) -> None:
-        on_threads(self._one, [item for item in items.tolist() if item not in self.contents])
+        thread_map(self._one, [item for item in items.tolist() if item not in self.contents])
 
     def size(self) -> int:
         """The side for all: their own where they are squares of one size, else the median shorter side, 224 at most."""
@@ -207,8 +207,8 @@ class _Survey:
         name = self.source.name(item)
         try:
             raw = self.source.read(item)
-            self.contents[item] = content(raw)
-            self.sides[item] = header(raw, max_pixels=self.max_pixels, name=name)[:2]
+            self.contents[item] = content_hash(raw)
+            self.sides[item] = read_header(raw, max_pixels=self.max_pixels, name=name)[:2]
         except StillroomError as failure:
             raise_if_unsafe(failure)
             self.failures[item] = failure
@@ -222,7 +222,7 @@ def _fingerprint(
         digest.update(name.encode() + items.tobytes() + source.labels[items].tobytes())
         digest.update("\0".join(_last_parts(source, items)).encode("utf-8", "surrogateescape"))
         digest.update(b"".join(contents.get(item, b"") for item in items.tolist()))
-        digest.update(targets.digest(items, looked_at=contents))
+        digest.update(targets.digest(items, sampled=contents))
     return digest.hexdigest()
 
 

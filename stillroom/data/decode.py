@@ -63,7 +63,7 @@ def decode(blob: bytes, *, channels: int, max_pixels: int = MAX_PIXELS, name: st
         raise UnreadableImage(path=name, why=f"Pillow: {problem}") from problem
 
 
-def header(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "image") -> tuple[int, int, int]:
+def read_header(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "image") -> tuple[int, int, int]:
     """Height, width and channels (1 grey, 3 colour) of an encoded image or of pixels, without decoding anything.
 
     Height and width are as stored: an EXIF turn may still exchange them.
@@ -79,14 +79,14 @@ def header(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "im
     return image.height, image.width, 1 if image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L") else 3
 
 
-def upright_size(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "image") -> tuple[int, int]:
+def oriented_size(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "image") -> tuple[int, int]:
     """Height and width that the decoded image will have, an EXIF turn taken into account; decodes nothing.
 
     Raises:
         StillroomError: as `header`.
     """
     if isinstance(raw, np.ndarray):
-        return header(raw, max_pixels=max_pixels, name=name)[:2]
+        return read_header(raw, max_pixels=max_pixels, name=name)[:2]
     image = _open(raw, max_pixels=max_pixels, name=name)
     try:
         on_its_side = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
@@ -95,7 +95,7 @@ def upright_size(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str
     return (image.width, image.height) if on_its_side else (image.height, image.width)
 
 
-def pixels(raw: bytes | Pixels, *, channels: int, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pixels:
+def to_pixels(raw: bytes | Pixels, *, channels: int, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pixels:
     """What a source's `read` gave, as [H, W, C] uint8: decoded if it is a file.
 
     Raises:
@@ -103,7 +103,7 @@ def pixels(raw: bytes | Pixels, *, channels: int, max_pixels: int = MAX_PIXELS, 
     """
     if isinstance(raw, bytes):
         return decode(raw, channels=channels, max_pixels=max_pixels, name=name)
-    header(raw, max_pixels=max_pixels, name=name)
+    read_header(raw, max_pixels=max_pixels, name=name)
     if raw.dtype != np.uint8 or raw.ndim not in (2, 3) or (raw.ndim == 3 and raw.shape[2] not in (1, 3)):
         raise UnreadableImage(path=name, why=f"expected uint8 [H, W] or [H, W, 1|3], got {raw.dtype} {raw.shape}")
     planes = raw[:, :, None] if raw.ndim == 2 else raw
@@ -112,7 +112,7 @@ def pixels(raw: bytes | Pixels, *, channels: int, max_pixels: int = MAX_PIXELS, 
     return _as_channels(Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else planes), channels)
 
 
-def fit(image: Pixels, *, size: int) -> Pixels:
+def resize_and_crop(image: Pixels, *, size: int) -> Pixels:
     """The image [H, W, C] with its shorter side brought to `size` and its centre kept: [size, size, C]."""
     height, width, channels = image.shape
     if height == width == size:
@@ -126,7 +126,7 @@ def fit(image: Pixels, *, size: int) -> Pixels:
     return result.reshape(size, size, channels)
 
 
-def stretch(image: Pixels, *, size: int) -> Pixels:
+def resize_square(image: Pixels, *, size: int) -> Pixels:
     """The whole image [H, W, C] as a square, its aspect given up: [size, size, C].
 
     A share of its width or height stays the same share, so boxes in shares need no change.
@@ -138,14 +138,14 @@ def stretch(image: Pixels, *, size: int) -> Pixels:
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)).reshape(size, size, channels)
 
 
-def numbers(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "mask") -> Pixels:
+def decode_mask(raw: bytes | Pixels, *, max_pixels: int = MAX_PIXELS, name: str = "mask") -> Pixels:
     """A mask [H, W] uint8, the stored numbers themselves: a palette's colours mean nothing here.
 
     Raises:
         InvalidMask: SR-D122 colours instead of numbers, or more than 8 bits; else as `decode`.
     """
     if isinstance(raw, np.ndarray):
-        header(raw, max_pixels=max_pixels, name=name)
+        read_header(raw, max_pixels=max_pixels, name=name)
         if raw.ndim != 2 or raw.dtype != np.uint8:
             raise InvalidMask(path=name, why=f"expected uint8 [H, W], got {raw.dtype} {raw.shape}")
         return raw

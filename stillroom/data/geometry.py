@@ -18,7 +18,7 @@ from stillroom.config.schema import Augment
 from stillroom.data.hash_rng import uniform
 
 FLIP, SHIFT_X, SHIFT_Y, ZOOM, ROTATE = range(5)
-VISIBLE = 0.25
+MIN_VISIBLE = 0.25
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Geometry:
         """[B, W], likewise."""
         return np.arange(self.width) - self.right[:, None]
 
-    def unflipped(self, columns: Numbers) -> Numbers:
+    def unflip_columns(self, columns: Numbers) -> Numbers:
         """Columns of the flipped image as those of the image."""
         return np.where(self.flip[:, None], self.width - 1 - columns, columns)
 
@@ -80,8 +80,8 @@ def geometry(keys: Numbers, policy: Augment, *, height: int, width: int) -> Geom
         height: of the images, in pixels.
         width: likewise.
     """
-    zoom = 1 + between(keys, policy.zoom, stream=ZOOM)
-    angles = np.radians(between(keys, policy.rotate, stream=ROTATE).astype(np.float64)).tolist()
+    zoom = 1 + symmetric_uniform(keys, policy.zoom, stream=ZOOM)
+    angles = np.radians(symmetric_uniform(keys, policy.rotate, stream=ROTATE).astype(np.float64)).tolist()
     # one by one through libm: numpy's vectorised sine may give another last bit at the end of an array
     cosine = np.array([math.cos(angle) for angle in angles], dtype=np.float32) / zoom
     sine = np.array([math.sin(angle) for angle in angles], dtype=np.float32) / zoom
@@ -94,22 +94,22 @@ def geometry(keys: Numbers, policy: Augment, *, height: int, width: int) -> Geom
         cosine=cosine,
         sine=sine,
         shifts=bool(policy.flip or policy.shift),
-        turns=bool(policy.zoom or policy.rotate),
+        resamples=bool(policy.zoom or policy.rotate),
     )
 
 
-def between(keys: Numbers, amount: float, *, stream: int) -> Floats:
+def symmetric_uniform(keys: Numbers, amount: float, *, stream: int) -> Floats:
     """A number in [-amount, amount) for each key."""
     return ((2 * uniform(keys, stream=stream) - 1) * amount).astype(np.float32)
 
 
-def mirrored(index: Numbers, side: int) -> Numbers:
+def reflect_index(index: Numbers, side: int) -> Numbers:
     """Indices beyond 0..side-1 mirrored at the edge: -1 is 0, -2 is 1, as often as needed."""
     around = index % (2 * side)
     return np.minimum(around, 2 * side - 1 - around)
 
 
-def move_boxes(boxes: Tensor, how: Geometry) -> tuple[Tensor, Tensor]:
+def transform_boxes(boxes: Tensor, how: Geometry) -> tuple[Tensor, Tensor]:
     """Boxes that follow the pixels: the smallest upright box around the four moved corners, cut at the image's edge.
 
     Args:
@@ -127,7 +127,7 @@ def move_boxes(boxes: Tensor, how: Geometry) -> tuple[Tensor, Tensor]:
     placed[..., 0], placed[..., 2] = np.where(flip, how.width - right, left), np.where(flip, how.width - left, right)
     placed += np.stack([how.right, how.down, how.right, how.down], axis=-1)[:, None]
     placed, visible = _cut(placed, size)  # what is shifted out does not come back when the image is zoomed out
-    if how.turns:
+    if how.resamples:
         placed, still = _cut(_turned(placed, how), size)
         visible = visible * still
     return torch.from_numpy((placed / size).astype(np.float32)), torch.from_numpy(visible)

@@ -14,7 +14,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 MAX_ITEMS, MAX_EPOCHS = 2**40, 2**23
 ITEM_BITS, ITEMS = np.uint64(40), np.uint64(MAX_ITEMS - 1)
 
-LOOKS = 0
+VIEW_SEED = 0
 """The seed of all keys where an image has V looks that come again: the same for every run, recipe and student, so that
 what a teacher said of a look once holds for all of them. A look's epoch is then its number, 0..V - 1."""
 
@@ -22,7 +22,7 @@ FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 INVERSES = tuple(np.uint64(pow(int(factor), -1, 2**63)) for factor in FACTORS)
 
 
-def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """splitmix64's finaliser, number by number."""
     values = (values ^ (values >> np.uint64(30))) * FACTORS[0]
     values = (values ^ (values >> np.uint64(27))) * FACTORS[1]
@@ -37,11 +37,11 @@ def uniform(keys: ArrayLike, *, stream: int) -> NDArray[np.float64]:
         stream: what the number is for.
     """
     offset = np.uint64((stream + 1) * GOLDEN % 2**64)
-    bits = mix(mix(np.atleast_1d(np.asarray(keys, dtype=np.int64)).view(np.uint64) + offset) ^ offset)
+    bits = splitmix64(splitmix64(np.atleast_1d(np.asarray(keys, dtype=np.int64)).view(np.uint64) + offset) ^ offset)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def key(seed: int, epoch: ArrayLike, item: ArrayLike) -> NDArray[np.int64]:
+def make_key(seed: int, epoch: ArrayLike, item: ArrayLike) -> NDArray[np.int64]:
     """The key of an item's look in an epoch: equal keys mean equal pixels.
 
     One-to-one in (epoch, item) for a seed, so two looks never share a key. Not negative.
@@ -60,7 +60,7 @@ def key(seed: int, epoch: ArrayLike, item: ArrayLike) -> NDArray[np.int64]:
     return _mix63(packed ^ _turn(seed)).view(np.int64)
 
 
-def unkey(seed: int, keys: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def decode_key(seed: int, keys: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The inverse of `key`: the epochs [B] and items [B] whose keys these are.
 
     Every number that is not negative is the key of exactly one pair, whatever the seed.
@@ -81,7 +81,7 @@ def unkey(seed: int, keys: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int
 
 def _turn(seed: int) -> NDArray[np.uint64]:
     """[1] what a seed's keys are turned by."""
-    return mix(np.array([seed % 2**64], dtype=np.uint64)) & BITS
+    return splitmix64(np.array([seed % 2**64], dtype=np.uint64)) & BITS
 
 
 def _mix63(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -102,7 +102,7 @@ def _unmix63(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def permutation(length: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order [length] of an epoch: a pure function of its arguments."""
-    return np.argsort(mix(key(seed, epoch, np.arange(length)).view(np.uint64)), kind="stable")
+    return np.argsort(splitmix64(make_key(seed, epoch, np.arange(length)).view(np.uint64)), kind="stable")
 
 
 def evenly_spaced(length: int, count: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.dataset import Dataset
-from stillroom.data.decode import header, pixels, upright_size
+from stillroom.data.decode import oriented_size, read_header, to_pixels
 from stillroom.data.errors import (
     ClassMissingInSplit,
     DuplicatesAcrossSplits,
@@ -19,8 +19,8 @@ from stillroom.data.errors import (
     UnreadableImage,
 )
 from stillroom.data.finding import Finding, examples, warning
-from stillroom.data.sources.source import Source, content
-from stillroom.data.threads import on_threads
+from stillroom.data.sources.source import Source, content_hash
+from stillroom.data.threads import thread_map
 from stillroom.errors import SecurityError, StillroomError
 
 
@@ -37,32 +37,32 @@ def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Fin
     """
     contents: dict[int, bytes] = {}
     shapes: dict[int, tuple[int, int]] = {}
-    found = [*inspect_labels(source, dataset), *_unreadable(source, dataset, contents, shapes, deep=deep)]
-    found += [*_copies(source, dataset, contents), *dataset.targets.sizes_wrong(shapes)]
+    found = [*inspect_targets(source, dataset), *_unreadable(source, dataset, contents, shapes, deep=deep)]
+    found += [*_copies(source, dataset, contents), *dataset.targets.size_findings(shapes)]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def inspect_labels(source: Source, dataset: Dataset) -> list[Finding]:
+def inspect_targets(source: Source, dataset: Dataset) -> list[Finding]:
     """What is wrong with labels, boxes or masks, and with classes; reads no image, but masks."""
-    found = [*dataset.targets.labels_wrong(), *_partners(source, dataset)]
+    found = [*dataset.targets.target_findings(), *_partners(source, dataset)]
     return found + ([*_unjudged(source, dataset), *_classes(dataset)] if dataset.labelled else [])
 
 
-def refuse(findings: Iterable[Finding]) -> None:
+def raise_first_error(findings: Iterable[Finding]) -> None:
     """Raises the first error among the findings, if there is one."""
     for finding in findings:
         if finding.severity == "error":
             raise finding.failure
 
 
-def summarise(dataset: Dataset, findings: Iterable[Finding]) -> dict[str, Any]:
+def summary(dataset: Dataset, findings: Iterable[Finding]) -> dict[str, Any]:
     """`Dataset.summary` with the findings, for `--json`."""
     told = [{"severity": finding.severity} | finding.failure.as_dict() for finding in findings]
     return dataset.summary() | {"findings": told}
 
 
 def _partners(source: Source, dataset: Dataset) -> Iterator[Finding]:
-    names = getattr(source, "without", [])
+    names = getattr(source, "skipped", [])
     if names:
         yield warning(MissingAnnotationFiles(count=len(names), kind=dataset.kind, examples=examples(names)))
 
@@ -71,7 +71,7 @@ def _unjudged(source: Source, dataset: Dataset) -> Iterator[Finding]:
     """Images of val and test of which nothing is known, while something is known of others."""
     for name in ("val", "test"):
         items = dataset.splits[name].listed
-        blind = items[dataset.targets.unknown(items)]
+        blind = items[dataset.targets.unlabelled(items)]
         if len(blind):
             values = {"count": len(blind), "split": name, "path": source.name(int(blind[0]))}
             yield Finding(severity="error", failure=UnlabelledEvaluationImages(**values))
@@ -80,7 +80,7 @@ def _unjudged(source: Source, dataset: Dataset) -> Iterator[Finding]:
 def _classes(dataset: Dataset) -> Iterator[Finding]:
     counts = dataset.summary()["per_class"]
     whole = np.sum(list(counts.values()), axis=0)
-    if np.count_nonzero(whole) < dataset.targets.least:
+    if np.count_nonzero(whole) < dataset.targets.min_classes:
         names = "".join(f": only {dataset.classes[k]!r} has images" for k in np.flatnonzero(whole))
         failure = TooFewClasses(count=int(np.count_nonzero(whole)), names=names)
         yield Finding(severity="error" if not whole.any() else "warning", failure=failure)
@@ -106,20 +106,20 @@ def _unreadable(
         name = source.name(item)
         try:
             raw = source.read(item)
-            contents[item] = content(raw)
+            contents[item] = content_hash(raw)
             if deep:
-                pixels(raw, channels=source.channels, max_pixels=limit, name=name)
+                to_pixels(raw, channels=source.channels, max_pixels=limit, name=name)
             else:
-                header(raw, max_pixels=limit, name=name)
-            shapes[item] = upright_size(raw, max_pixels=limit, name=name)
+                read_header(raw, max_pixels=limit, name=name)
+            shapes[item] = oriented_size(raw, max_pixels=limit, name=name)
         except StillroomError as failure:
             return failure
         return None
 
     items = np.sort(np.concatenate([split.listed for split in dataset.splits.values()])).tolist()
-    failures = dict(zip(items, on_threads(one, items), strict=True))
+    failures = dict(zip(items, thread_map(one, items), strict=True))
     for item in items:
-        bad, failure = dataset.ledger.bad.get(item), failures[item]
+        bad, failure = dataset.bad_image_log.bad.get(item), failures[item]
         if failure is None and bad is not None:
             failure = UnreadableImage(path=bad.path, why=bad.why)
         if failure is not None:

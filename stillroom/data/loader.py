@@ -5,8 +5,8 @@ stream's positions n·B to (n+1)·B. A batch may therefore be larger than the sp
 start of the next, and each epoch still shows each image once.
 
 What an image looks like follows from its key, the split and the policy, and from nothing else. With V looks at an image
-(`Augment.looks`) a key names an image and one of them, the same in every run; an image goes through its looks in turn,
-and where it begins depends on the run's seed. Else a key names seed, epoch and image, and no look comes again.
+(`Augment.distinct_views`) a key names an image and one of them, the same in every run; an image goes through its looks
+in turn, and where it begins depends on the run's seed. Else a key names seed, epoch and image, and no look comes again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import torch
 from numpy.typing import NDArray
 
 from stillroom.config.schema import Augment
-from stillroom.data.augment import augment, key, to_float
+from stillroom.data.augment import augment, make_key, to_float
 from stillroom.data.dataset import Split
 from stillroom.data.geometry import geometry
-from stillroom.data.hash_rng import LOOKS, permutation, uniform
-from stillroom.data.mixing import mix_in, partners
+from stillroom.data.hash_rng import VIEW_SEED, permutation, uniform
+from stillroom.data.mixing import mix_images, mixing_partners
 from stillroom.types import Batch, Mixed
 
-AHEAD = 2
-FIRST_LOOK = 12  # 0 to 11 are what `augment` draws
+PREFETCHED = 2
+FIRST_VIEW = 12  # 0 to 11 are what `augment` draws
 
 _permutation = lru_cache(maxsize=4)(permutation)
 
@@ -64,20 +64,20 @@ class Loader:
 
     def __call__(self, n: int = 0) -> Generator[Batch]:
         """Batches n, n + 1, ... without end; the next two are prepared while one is used."""
-        return ahead(self.at, count(n))
+        return prefetch(self.at, count(n))
 
     def at(self, n: int) -> Batch:
         """Batch n, the part of this process."""
-        rows, epochs = self.places(n)
+        rows, epochs = self.rows_and_epochs(n)
         if self.augment is None:
             return _as_stored(self.split, rows)
-        looks = self.augment.looks
+        looks = self.augment.distinct_views
         if not looks:
-            return look(self.split, rows, epochs, seed=self.seed, policy=self.augment)
-        first = np.floor(uniform(key(self.seed, 0, rows), stream=FIRST_LOOK) * looks).astype(np.int64)
-        return look(self.split, rows, (epochs + first) % looks, seed=LOOKS, policy=self.augment)
+            return augmented_view(self.split, rows, epochs, seed=self.seed, policy=self.augment)
+        first = np.floor(uniform(make_key(self.seed, 0, rows), stream=FIRST_VIEW) * looks).astype(np.int64)
+        return augmented_view(self.split, rows, (epochs + first) % looks, seed=VIEW_SEED, policy=self.augment)
 
-    def places(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def rows_and_epochs(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the split and their epochs, [B / world] each, in this process's part of batch n."""
         share = self.batch // self.world
         start = n * self.batch + self.rank * share
@@ -89,7 +89,9 @@ class Loader:
         return rows, epochs
 
 
-def look(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], *, seed: int, policy: Augment) -> Batch:
+def augmented_view(
+    split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], *, seed: int, policy: Augment
+) -> Batch:
     """Images of a split as they look in some epoch: a pure function, each row of the others.
 
     Args:
@@ -102,19 +104,19 @@ def look(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], *, se
     batch = _alone(split, rows, epochs, seed, policy)
     if not (policy.mixup or policy.cutmix):
         return batch
-    others = _alone(split, partners(batch.keys.numpy(), len(split)), epochs, seed, policy)
-    share = mix_in(others.images, batch.images, batch.keys.numpy(), policy)
+    others = _alone(split, mixing_partners(batch.keys.numpy(), len(split)), epochs, seed, policy)
+    share = mix_images(others.images, batch.images, batch.keys.numpy(), policy)
     return replace(batch, mixed=Mixed(target=others.target, share=share))
 
 
 def _alone(split: Split, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int, policy: Augment) -> Batch:
     """`look` before anything is mixed."""
     images, target, items = split.take(rows)
-    keys = key(seed, epochs, items)
+    keys = make_key(seed, epochs, items)
     how = geometry(keys, policy, height=images.shape[2], width=images.shape[3])
     return Batch(
-        images=augment(images, keys, policy, outside=split.targets.outside),
-        target=split.targets.moved(target, how),
+        images=augment(images, keys, policy, padding=split.targets.padding),
+        target=split.targets.transform(target, how),
         keys=torch.from_numpy(keys),
     )
 
@@ -134,16 +136,16 @@ def in_order(split: Split, batch: int, *, rows: NDArray[np.int64] | None = None)
         rows: those of the split that are wanted; None: all.
     """
     wanted = np.arange(len(split)) if rows is None else rows
-    return ahead(lambda start: _as_stored(split, wanted[start : start + batch]), range(0, len(wanted), batch))
+    return prefetch(lambda start: _as_stored(split, wanted[start : start + batch]), range(0, len(wanted), batch))
 
 
-def ahead(make: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[Batch]:
+def prefetch(make: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[Batch]:
     """make(number) for each, made in one background thread, `AHEAD` of them before they are asked for.
 
     A thread and not processes: numpy and Pillow let go of the interpreter lock where the work is, and nothing is
     copied, forked or left behind. What `make` raises is raised here.
     """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(PREFETCHED)
     closed = threading.Event()
 
     def put(what: Batch | BaseException | None) -> bool:

@@ -32,7 +32,7 @@ PARTNER, KIND, SHARE, BOX_Y, BOX_X = range(13, 18)  # 0 to 12 are `augment`'s an
 Numbers = NDArray[np.int64]
 
 
-def partners(keys: Numbers, length: int) -> Numbers:
+def mixing_partners(keys: Numbers, length: int) -> Numbers:
     """The row of the split that each image is mixed with, [B]; each of `length` equally likely, its own too.
 
     Args:
@@ -42,7 +42,7 @@ def partners(keys: Numbers, length: int) -> Numbers:
     return np.floor(uniform(keys, stream=PARTNER) * length).astype(np.int64)
 
 
-def mix_in(others: Tensor, images: Tensor, keys: Numbers, policy: Augment) -> Tensor:
+def mix_images(others: Tensor, images: Tensor, keys: Numbers, policy: Augment) -> Tensor:
     """Mixes partners into images, in place.
 
     With both kinds on, a hash of the key decides which of the two it is, each half of the time.

@@ -20,7 +20,7 @@ class PixelStatistics:
     std: tuple[float, ...]
 
 
-UNSEEN = PixelStatistics((0.5,), (0.25,))
+PLACEHOLDER_STATISTICS = PixelStatistics((0.5,), (0.25,))
 """For networks that are not asked about images."""
 
 

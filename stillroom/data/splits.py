@@ -12,7 +12,7 @@ Numbers = NDArray[np.int64]
 Splits = dict[str, Numbers]
 
 
-def complete(labels: Numbers, given: Splits, *, val: float = 0.15, test: float = 0.2, seed: int = 0) -> Splits:
+def complete_splits(labels: Numbers, given: Splits, *, val: float = 0.15, test: float = 0.2, seed: int = 0) -> Splits:
     """Train, val and test item numbers, ascending, each item in one of them at most.
 
     What is given stays; what is missing is carved from train, the same share of every class:

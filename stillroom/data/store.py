@@ -19,18 +19,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.data.decode import fit, pixels, stretch
+from stillroom.data.decode import resize_and_crop, resize_square, to_pixels
 from stillroom.data.errors import NoImages, TooManyBadImages
 from stillroom.data.sources.source import Numbers, Source
-from stillroom.data.targets.of import targets_of
+from stillroom.data.targets.build import build_targets
 from stillroom.data.targets.target import Target, Targets
-from stillroom.data.threads import on_threads
+from stillroom.data.threads import thread_map
 from stillroom.errors import SecurityError, StillroomError
-from stillroom.io.files import write
+from stillroom.io.files import write_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bad:
+class BadImage:
     """An image that can't be used: where it is and why."""
 
     split: str
@@ -40,7 +40,7 @@ class Bad:
     why: str
 
 
-class Ledger:
+class BadImageLog:
     """The bad images of a data set, and the limit on them.
 
     Args:
@@ -52,7 +52,7 @@ class Ledger:
     def __init__(self, *, total: int, max_bad: float, report: Path | None):
         self.total, self.max_bad = total, max_bad
         self.path = None if report is None else Path(report) / "bad_files.csv"
-        self.bad: dict[int, Bad] = {}
+        self.bad: dict[int, BadImage] = {}
         self._lock = threading.Lock()
 
     def add(self, split: str, failures: Iterable[tuple[int, StillroomError]]) -> None:
@@ -66,7 +66,7 @@ class Ledger:
             for item, failure in failures:
                 path = str(failure.values.get("path", item))
                 why = f"{failure.what.split('   ')[0]}: {failure.why}"
-                self.bad.setdefault(item, Bad(split=split, item=item, path=path, code=failure.code, why=why))
+                self.bad.setdefault(item, BadImage(split=split, item=item, path=path, code=failure.code, why=why))
             if len(self.bad) == before:
                 return
             self._write()
@@ -80,9 +80,9 @@ class Ledger:
             return
         text = StringIO(newline="")
         table = csv.writer(text)
-        table.writerow(field.name for field in fields(Bad))
+        table.writerow(field.name for field in fields(BadImage))
         table.writerows(astuple(self.bad[item]) for item in sorted(self.bad))
-        write(self.path, text.getvalue())
+        write_file(self.path, text.getvalue())
 
 
 def raise_if_unsafe(failure: StillroomError) -> None:
@@ -114,12 +114,12 @@ class Split:
         size: int,
         max_pixels: int,
         memory: bool,
-        ledger: Ledger,
+        bad_image_log: BadImageLog,
         targets: Targets | None = None,
     ):
         self.name, self.listed, self.memory, self.max_pixels = name, listed, memory, max_pixels
-        self.targets = targets_of(source) if targets is None else targets
-        self._source, self._size, self._ledger = source, size, ledger
+        self.targets = build_targets(source) if targets is None else targets
+        self._source, self._size, self._ledger = source, size, bad_image_log
         self._items = listed.copy()
         self._kept: NDArray[np.uint8] | None = None
         self._ready = False
@@ -210,7 +210,7 @@ class Split:
         """Images [n, C + planes, H, W] and whether each could be read; what could not goes into the ledger."""
         channels, size = self._source.channels, self._size
         images = np.zeros((len(items), channels + self.targets.planes, size, size), dtype=np.uint8)
-        shaped = stretch if self.targets.stretch else fit
+        shaped = resize_square if self.targets.stretch else resize_and_crop
         failures: list[tuple[int, StillroomError]] = []
 
         def one(place: int) -> bool:
@@ -219,8 +219,8 @@ class Split:
                 return False
             name = self._source.name(item)
             try:
-                image = pixels(self._source.read(item), channels=channels, max_pixels=self.max_pixels, name=name)
-                images[place, channels:] = self.targets.draw(item, shape=image.shape[:2], size=size)
+                image = to_pixels(self._source.read(item), channels=channels, max_pixels=self.max_pixels, name=name)
+                images[place, channels:] = self.targets.read_planes(item, shape=image.shape[:2], size=size)
             except StillroomError as failure:
                 raise_if_unsafe(failure)
                 failures.append((item, failure))
@@ -228,6 +228,6 @@ class Split:
             images[place, :channels] = shaped(image, size=size).transpose(2, 0, 1)
             return True
 
-        good = np.array(on_threads(one, range(len(items))), dtype=bool)
+        good = np.array(thread_map(one, range(len(items))), dtype=bool)
         self._ledger.add(self.name, failures)
         return images, good

@@ -10,13 +10,13 @@ from stillroom.data.store import Split
 from stillroom.data.targets.target import Target
 
 
-def known(split: Split) -> Split:
+def labelled_subset(split: Split) -> Split:
     """The rows of which something is known; the split itself where that is all of them."""
-    rows = np.flatnonzero(~split.targets.unknown(split.items))
-    return split if len(rows) == len(split.items) else Part(split, rows)
+    rows = np.flatnonzero(~split.targets.unlabelled(split.items))
+    return split if len(rows) == len(split.items) else Subset(split, rows)
 
 
-class Part(Split):
+class Subset(Split):
     """Some rows of a split, which does the reading.
 
     Args:

@@ -11,13 +11,13 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def on_threads(function: Callable[[T], U], values: Sequence[T], *, least: int = 4) -> list[U]:
+def thread_map(function: Callable[[T], U], values: Sequence[T], *, min_chunk: int = 4) -> list[U]:
     """function(value) for each, in order, `least` or more in a row on one thread.
 
     The threads live as long as the call: nothing outlives it, and a process that forks later has none to lose.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    length = max(least, -(-len(values) // (8 * cores)))
+    length = max(min_chunk, -(-len(values) // (8 * cores)))
     parts = [values[start : start + length] for start in range(0, len(values), length)]
     if cores == 1 or len(parts) < 2:
         return [function(value) for value in values]

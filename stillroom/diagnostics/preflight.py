@@ -10,7 +10,7 @@ import torch
 from stillroom.benchmark.target import describe_device, describe_limits
 from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Recipe, Student, Teacher
-from stillroom.data.inspect import Finding, inspect, refuse
+from stillroom.data.inspect import Finding, inspect, raise_first_error
 from stillroom.data.loader import Loader
 from stillroom.diagnostics import distillation
 from stillroom.distributed.processes import OneProcess
@@ -39,7 +39,7 @@ def preflight(recipe: Recipe) -> dict[str, Any]:
     teachers, student = experiment.initial_teachers(), experiment.initial_student()
     whole = build.combine_teachers(experiment.teachers, list(teachers.values()))
     findings = inspect(experiment.data.source, experiment.data)
-    refuse(findings)
+    raise_first_error(findings)
     share = experiment.macs(student) / experiment.macs(whole)
     found: dict[str, Any] = {"recipe": f"{recipe.name}: every key and every value is known"}
     found["data"] = _data(experiment, findings)
@@ -64,7 +64,7 @@ def _data(experiment: Experiment, findings: Sequence[Finding]) -> list[str]:
 
 
 def _network(experiment: Experiment, section: Teacher | Student, network: Network) -> str:
-    finetuned = FINETUNED[section.fit or "none"] if isinstance(section, Teacher) else ""
+    finetuned = FINETUNED[section.finetune or "none"] if isinstance(section, Teacher) else ""
     weights = "no weights" if section.weights == "none" else section.weights
     return (
         f"{section.network}: {flops.parameters(network):,} parameters, {experiment.macs(network) / 1e6:.2f} M MACs; "
@@ -78,8 +78,8 @@ def _after_training(recipe: Recipe) -> dict[str, list[str]]:
     Raises:
         StillroomError: as `check_available`.
     """
-    target = recipe.target and with_profile(recipe.target)
-    runtimes = {section.target for section in recipe.export} | ({target.runtime} if target else set())
+    target = recipe.deploy and with_profile(recipe.deploy)
+    runtimes = {section.runtime for section in recipe.export} | ({target.runtime} if target else set())
     check_available(runtimes, recipe.compress)
     descriptions = stage_descriptions(recipe.compress)
     if recipe.compress:
@@ -88,7 +88,7 @@ def _after_training(recipe: Recipe) -> dict[str, list[str]]:
         compression = ["chosen by measuring, see `stillroom plan`"] if target else []
     found = {
         "compression": compression,
-        "files": [f"{one.target}, {'float' if one.bits == 32 else f'{one.bits} bits'}" for one in recipe.export],
+        "files": [f"{one.runtime}, {'float' if one.bits == 32 else f'{one.bits} bits'}" for one in recipe.export],
         "target": [f"{describe_limits(target)} on {describe_device(target)}, {target.runtime}"] if target else [],
     }
     return {subject: lines for subject, lines in found.items() if lines}
@@ -100,7 +100,9 @@ def _distillation(experiment: Experiment, teachers: dict[str, Network], student:
     Raises:
         NoGradient, TeacherNotFrozen, UnusedMethodParameters: SR-M331, SR-T320, SR-T321.
     """
-    accuracy_of = {stage: network for stage, network in teachers.items() if experiment.teachers[stage].fit == "none"}
+    accuracy_of = {
+        stage: network for stage, network in teachers.items() if experiment.teachers[stage].finetune == "none"
+    }
     teacher = experiment.freeze(teachers)
     setup = experiment.method_setup(student, teacher)
     distiller = experiment.distiller(student, setup).train()
@@ -123,7 +125,7 @@ def _distillation(experiment: Experiment, teachers: dict[str, Network], student:
         "conventions": [
             line
             for label, method in setup.methods.items()
-            if experiment.task.answers == "classes"
+            if experiment.task.output_kind == "classes"
             and (line := distillation.conventions(label, method, student(batch.images), output, batch))
         ],
         "teacher accuracy": _teacher_accuracy(experiment, accuracy_of, teacher),
@@ -148,7 +150,9 @@ def _teacher_accuracy(experiment: Experiment, finished: dict[str, Network], whol
     for stage, section in experiment.teachers.items():
         lines = ["is trained here, on the labels of this data"]
         if stage in finished:
-            lines = _accuracy(experiment, FrozenTeacher(finished[stage], map=section.map, precision=whole.precision))
+            lines = _accuracy(
+                experiment, FrozenTeacher(finished[stage], map=section.class_map, precision=whole.precision)
+            )
         found += [f"{stage}: {line}" for line in lines]
     if len(finished) == len(experiment.teachers) > 1:
         found += [f"ensemble: {line}" for line in _accuracy(experiment, whole)]
@@ -157,7 +161,7 @@ def _teacher_accuracy(experiment: Experiment, finished: dict[str, Network], whol
 
 def _accuracy(experiment: Experiment, teacher: FrozenTeacher) -> list[str]:
     data, task = experiment.data, experiment.task
-    if task.answers == "classes":
+    if task.output_kind == "classes":
         return distillation.teacher_accuracy(teacher, data.splits["val"], len(data.classes))
     value = validate(teacher.predict, task, data.splits["val"], data.classes)
     return [f"{task.about.title} {value:.1%} on {len(data.splits['val'])} val images"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillroom.errors import StillroomError
 from stillroom.export.file import first_line, quiet, refusal
-from stillroom.io.files import disk_errors
+from stillroom.io.files import disk_full_errors
 from stillroom.models._onnx_errors import ModelOpenFailed
 
 
@@ -35,7 +35,7 @@ def writing(target: str, path: Path) -> Iterator[None]:
             wrong.
     """
     try:
-        with quiet(), disk_errors(path):
+        with quiet(), disk_full_errors(path):
             yield
     except StillroomError:
         raise

@@ -46,7 +46,7 @@ class UnsupportedOperator(ExportError):
     what = "{target} has no operator {operator}   {path}"
     why = "the network needs it, and neither the target nor its converter has anything that computes it"
     effect = "no file was written; a file of an earlier export was left as it was"
-    fix = "export to another target (`stillroom list targets`), or choose a student that does without the operator"
+    fix = "export to another runtime (`stillroom list runtimes`), or choose a student that does without the operator"
 
 
 class UnsupportedBits(ExportError):
@@ -54,7 +54,7 @@ class UnsupportedBits(ExportError):
     what = "{target} can't hold {bits}-bit weights   {path}"
     why = "{problem}"
     effect = "no file was written; a file of an earlier export was left as it was"
-    fix = "export with `bits = 8` or `bits = 32`, or to another target: onnx and openvino hold 4-bit weights"
+    fix = "export with `bits = 8` or `bits = 32`, or to another runtime: onnx and openvino hold 4-bit weights"
 
 
 class LiteRTConverterMissing(ExportError):

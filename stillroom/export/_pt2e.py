@@ -56,7 +56,7 @@ def exact_layers(speech: nn.Module) -> set[str]:
     found = set[str]()
     for name, part in speech.named_modules():
         if isinstance(part, Network):
-            found |= {f"{name}.module.{layer}" for layer in (grid.of(part.form) or {}).get("float", ())}
+            found |= {f"{name}.module.{layer}" for layer in (grid.find_grid(part.edits) or {}).get("float", ())}
     return found
 
 

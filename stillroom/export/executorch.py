@@ -21,7 +21,7 @@ from stillroom.export import file
 from stillroom.export._around import calibrating, opening, writing
 from stillroom.export._errors import UnsupportedBits, UnsupportedOperator
 from stillroom.export.file import ExportWrapper, RuntimeModel, quiet, require
-from stillroom.io.files import temporary
+from stillroom.io.files import atomic_write
 from stillroom.tasks.task import Task
 from stillroom.types import Output
 
@@ -70,7 +70,7 @@ def executorch(
     ready()
     said = _facts(classes, example, task, bits)
     rng = torch.random.fork_rng(devices=[])  # tracing draws random numbers
-    with temporary(path) as draft, writing(f"executorch, {bits} bits", path), rng:
+    with atomic_write(path) as draft, writing(f"executorch, {bits} bits", path), rng:
         draft.write_bytes(_program(ExportWrapper(network, plain_resize=True), example, batches, said, path))
     return path
 

@@ -38,7 +38,7 @@ from stillroom.export._errors import ExportFailed, ExportPackagesMissing, Unsupp
 from stillroom.export._resize import PlainResize
 from stillroom.models.network import Network
 from stillroom.tasks.task import Task
-from stillroom.types import Answers, Output
+from stillroom.types import Output, OutputKind
 
 
 class Export(Protocol):
@@ -72,7 +72,7 @@ class Export(Protocol):
         ...
 
 
-OUTPUTS: dict[Answers, tuple[str, str]] = {
+OUTPUTS: dict[OutputKind, tuple[str, str]] = {
     "classes": ("logits", "float32 [B, {classes}]"),
     "pixels": ("logits", "float32 [B, {classes}, H, W]"),
     "boxes": (
@@ -100,7 +100,7 @@ def facts(
     order = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
     any_size = bool(task and task.any_size) if any_size is None else any_size
     sides = "H, W" if any_size else f"{height}, {width}"
-    answers: Answers = task.answers if task else "classes"
+    answers: OutputKind = task.output_kind if task else "classes"
     name, output = OUTPUTS[answers]
     return {
         "classes": json.dumps(list(classes), ensure_ascii=False),
@@ -198,7 +198,7 @@ class ExportWrapper(nn.Module):
         self.network = deepcopy(network).cpu().float().eval().requires_grad_(False)
         for part in self.network.modules():
             if isinstance(part, Network):
-                part.exact = any_size
+                part.always_resize = any_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in 0..1 to the answer."""

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from stillroom.export._around import calibrating, opening, writing
 from stillroom.export._errors import LiteRTConverterMissing, UnsupportedBits
 from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, require
-from stillroom.io.files import scratch, temporary
+from stillroom.io.files import atomic_write, scratch_folder
 from stillroom.models.network import Network
 from stillroom.models.surgery import grid
 from stillroom.tasks.task import Task
-from stillroom.types import Answers, Output
+from stillroom.types import Output, OutputKind
 
 SUFFIXES = (".tflite",)
 
@@ -83,9 +83,9 @@ def litert(
         raise ValueError(f"bits is 32 or 8, not {bits}")
     batches = calibrating(bits, calibration)
     python = converter()
-    answers: Answers = task.answers if task else "classes"
+    answers: OutputKind = task.output_kind if task else "classes"
     said = facts(classes=classes, example=example, task=task, bits=bits, any_size=False)
-    with temporary(path) as draft, scratch(path) as folder, writing(f"litert, {bits} bits", path):
+    with atomic_write(path) as draft, scratch_folder(path) as folder, writing(f"litert, {bits} bits", path):
         if base and bits == 8:
             copyfile(base, folder / "float.tflite")
         else:
@@ -217,7 +217,7 @@ def _floats(network: nn.Module) -> list[str]:
     """What the names of tensors have in them that come out of layers which stay in floats."""
     found = []
     for part in network.modules():
-        kept: Sequence[str] = (grid.of(part.form) or {}).get("float", ()) if isinstance(part, Network) else ()
+        kept: Sequence[str] = (grid.find_grid(part.edits) or {}).get("float", ()) if isinstance(part, Network) else ()
         for layer in kept:
             found.append("_module/" + "/".join(rf"[^/;]*_{re.escape(name)}" for name in layer.split(".")) + "[;/]")
             if isinstance(part, Network) and layer in part.head:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from stillroom.export._around import calibrating, opening, writing
 from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, pair, require
-from stillroom.io.files import scratch, temporary
+from stillroom.io.files import atomic_write, scratch_folder
 from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric
 from stillroom.models._onnx_errors import ExternalTensorData
 from stillroom.models.network import Network
 from stillroom.models.surgery import grid
 from stillroom.tasks.task import Task
-from stillroom.types import Answers, Output
+from stillroom.types import Output, OutputKind
 
 SUFFIXES = (".onnx",)
 
@@ -67,8 +67,8 @@ def onnx(
     ready()
     methods = _methods(method) if bits == 8 else []
     path = Path(path)
-    with temporary(path) as draft, scratch(path) as folder, writing(f"onnx, {bits} bits", path):
-        answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
+    with atomic_write(path) as draft, scratch_folder(path) as folder, writing(f"onnx, {bits} bits", path):
+        answers, any_size = (task.output_kind, task.any_size) if task else ("classes", False)
         known = _grid(network) if bits != 32 else {}
         named = bool(known.get("float") or known.get("group"))
         source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
@@ -136,7 +136,7 @@ def load(path: Path, *, threads: int | None = None) -> Session:
     return Session(path, threads=threads)
 
 
-def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, any_size: bool) -> Path:
+def _float(network: nn.Module, path: Path, example: Tensor, output_kind: OutputKind, any_size: bool) -> Path:
     from onnx import load_model, save_model
 
     from stillroom.export import _graph
@@ -151,7 +151,7 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, an
         verbose=False,
         external_data=False,
         input_names=["images"],
-        output_names=[OUTPUTS[answers][0]],
+        output_names=[OUTPUTS[output_kind][0]],
         dynamic_shapes=(free,),
     )
     inner = next((name for name, part in speech.named_modules() if isinstance(part, Network)), None)
@@ -165,7 +165,7 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, an
 def _grid(network: nn.Module) -> Mapping[str, Any]:
     """What is known of the grid that the network's weights lie on; nothing where they lie on none."""
     found = next((part for part in network.modules() if isinstance(part, Network)), None)
-    return (grid.of(found.form) if found else None) or {}
+    return (grid.find_grid(found.edits) if found else None) or {}
 
 
 def _methods(method: str) -> list[str]:

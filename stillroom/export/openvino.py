@@ -15,7 +15,7 @@ from stillroom.errors import StillroomError
 from stillroom.export._around import opening, writing
 from stillroom.export.file import RuntimeModel, quiet, require
 from stillroom.export.onnx import onnx
-from stillroom.io.files import scratch, temporary
+from stillroom.io.files import atomic_write, scratch_folder
 from stillroom.tasks.task import Task
 from stillroom.types import Output
 
@@ -77,7 +77,7 @@ def openvino(
     ready()
     name = f"openvino, {bits} bits"
     source = base if base and base.suffix == ".onnx" else None
-    with scratch(path) as folder:
+    with scratch_folder(path) as folder:
         asked: dict[str, Any] = {"example": example, "classes": classes, "bits": bits, "task": task}
         try:
             found = onnx(network, folder / "network.onnx", calibration=calibration, base=source, **asked)
@@ -85,7 +85,7 @@ def openvino(
             values = failure.values | {"target": name, "path": path}
             raise type(failure)(**values) from failure.__cause__
         # The graph takes its place last, so that whoever sees it finds the weights.
-        with temporary(path) as draft, temporary(path.with_suffix(SUFFIXES[1])), writing(name, path):
+        with atomic_write(path) as draft, atomic_write(path.with_suffix(SUFFIXES[1])), writing(name, path):
             _convert(found, draft)
     return path
 

@@ -28,9 +28,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from stillroom.config.renamed import upgrade
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
-from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
+from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
 
 log = logging.getLogger("stillroom")
 
@@ -67,13 +68,13 @@ class RunDir:
         run._take_lock()
         path = run.folder / "recipe.toml"
         if path.exists():
-            changes = differences(tomllib.loads(path.read_text(encoding="utf-8")), recipe)
+            changes = differences(upgrade(tomllib.loads(path.read_text(encoding="utf-8"))), recipe)
             if changes:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
         else:
-            write(path, toml)
-        sweep(run.folder)
+            write_file(path, toml)
+        remove_unfinished(run.folder)
         return run
 
     def close(self) -> None:
@@ -92,6 +93,11 @@ class RunDir:
         """`run.json`; empty before the first note."""
         path = self.folder / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a `run.json`."""
+        return (self.folder / "run.json").exists()
 
     def note(self, **facts: Any) -> None:
         """Lay `facts` over `run.json`."""
@@ -119,7 +125,7 @@ class RunDir:
             return
         if stream not in self._streams:
             self._streams[stream] = open(self.folder / stream, "a", encoding="utf-8")  # noqa: SIM115
-        self._streams[stream].write(json.dumps(finite(line)) + "\n")
+        self._streams[stream].write(json.dumps(replace_non_finite(line)) + "\n")
         self._streams[stream].flush()
 
     def rewind(self, stage: str, step: int) -> None:
@@ -134,7 +140,7 @@ class RunDir:
             if path.exists():
                 if name in self._streams:
                     self._streams.pop(name).close()
-                with temporary(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
+                with atomic_write(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
                     new.writelines(line for line in old if _kept(line, stage, step))
 
     # Files
@@ -170,18 +176,18 @@ class RunDir:
     def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         """What a stage ended with, loadable without this program."""
         if self.writes:
-            with temporary(self.weights(stage)) as temp:
+            with atomic_write(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
 
     def copy_weights(self, stage: str, source: Path) -> None:
         """Take the weights file of another run as this one's, where it has none: a hard link on the same disk."""
         if self.writes and not self.weights(stage).exists():
-            with temporary(self.weights(stage)) as temp:
-                same_file(source, temp)
+            with atomic_write(self.weights(stage)) as temp:
+                link_or_copy(source, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
         """`name.safetensors`."""
-        with temporary(self.folder / f"{name}.safetensors") as temp:
+        with atomic_write(self.folder / f"{name}.safetensors") as temp:
             save_tensors(tensors, temp)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from stillroom.models.network import Network
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.training.loss_weights import Weight
-from stillroom.types import Answers
+from stillroom.types import OutputKind
 
 NUM_IMAGES = 2  # from which feature sizes are read
 
@@ -87,8 +87,10 @@ def build_methods(
         while label in made.methods:
             label += "+"
         kind = pick("methods", section.name)
-        if not kind.teaches(student.answers):
-            raise UnsupportedMethod(method=section.name, answers=student.answers, able=_able(student.answers))
+        if not kind.teaches(student.output_kind):
+            raise UnsupportedMethod(
+                method=section.name, output_kind=student.output_kind, able=_able(student.output_kind)
+            )
         method: Method = kind(**section.arguments)
         made.pairs[label] = bind_taps(method, *sides, name=section.name)
         method.setup(
@@ -128,15 +130,17 @@ def pair_facts(
     shape = (images.shape[1], images.shape[2], images.shape[3])
     ours, theirs = ("transformer" if side.blocks else "convolutional" if side.places else "sealed" for side in sides)
     ratio = flops.macs(student, shape) / flops.macs(teacher.network, shape)
-    return Facts(student.answers, ours, theirs, ratio, labels)
+    return Facts(student.output_kind, ours, theirs, ratio, labels)
 
 
-def _able(answers: Answers) -> str:
+def _able(output_kind: OutputKind) -> str:
     """The methods of predictions that are made for networks of a kind."""
     kinds = {name: pick("methods", name) for name in choices("methods")}
-    return ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(answers)) or "none"
+    return (
+        ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(output_kind)) or "none"
+    )
 
 
 def _weight(section: Section, method: Method) -> Weight:
     value = method.weight if section.weight is None else section.weight
-    return Weight(value, section.warmup, section.decay)
+    return Weight(value, section.warmup_fraction, section.decay_start)

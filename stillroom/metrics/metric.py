@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stillroom.metrics.measurement import Measurement
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind
 
 
 class Metric:
@@ -27,7 +27,7 @@ class Metric:
         answers: what kind of answers it judges.
     """
 
-    answers: ClassVar[Answers] = "classes"
+    output_kind: ClassVar[OutputKind] = "classes"
 
     def __init__(self, classes: tuple[str, ...], *, rows: tuple[str, ...] = (), **counts: tuple[int, ...]):
         self.classes = classes

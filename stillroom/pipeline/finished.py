@@ -13,13 +13,13 @@ from stillroom.benchmark.networks import time_all
 from stillroom.benchmark.target import measure_on_device
 from stillroom.config import recipe
 from stillroom.config.device_profile import with_profile
-from stillroom.config.schema import Recipe, Target
+from stillroom.config.schema import Deploy, Recipe
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import sample_images
 from stillroom.distributed.processes import OneProcess
 from stillroom.export.artifact import ExportedFile
 from stillroom.io.run_dir import RunDir
-from stillroom.models import load_into
+from stillroom.models import load_weights
 from stillroom.models.network import Network
 from stillroom.pipeline import after
 from stillroom.pipeline.errors import MultiSeedFolder, RunNotFinished
@@ -93,9 +93,9 @@ class FinishedRun:
         return self.experiment.task
 
     @property
-    def target(self) -> Target | None:
+    def target(self) -> Deploy | None:
         """The device's limits, its profile applied; None where the recipe has none."""
-        return self.recipe.target and with_profile(self.recipe.target)
+        return self.recipe.deploy and with_profile(self.recipe.deploy)
 
     @cached_property
     def student(self) -> Network:
@@ -117,7 +117,7 @@ class FinishedRun:
         network = build.build_network(section, one.data, one.task, one.pixels, seed=0)
         path = self.run.weights(name)
         if path.is_file():  # a teacher that was not trained here has left none
-            load_into(network, path)
+            load_weights(network, path)
         return network.eval()
 
     def networks(self) -> dict[str, nn.Module]:
@@ -140,15 +140,15 @@ class FinishedRun:
             if (self.folder / row["path"]).is_file()
         ]
 
-    def export(self, target: str = "onnx", *, bits: int = 32, agreement: float | None = None) -> Path:
+    def export(self, runtime: str = "onnx", *, bits: int = 32, agreement: float | None = None) -> Path:
         """Write one more file of the student, verify it on the test images, and add its figures; see `after.export`."""
-        return after.export(self, target, bits=bits, agreement=agreement)
+        return after.export(self, runtime, bits=bits, agreement=agreement)
 
     def evaluate(self, path: str | None = None, *, split: str | None = None) -> dict[str, Any]:
         """Networks and files on images, in the shape of `metrics`; see `after.evaluate`."""
         return after.evaluate(self, path, split=split)
 
-    def bench(self, seconds: float = 3.0, device: Target | None = None) -> dict[str, Any]:
+    def bench(self, seconds: float = 3.0, device: Deploy | None = None) -> dict[str, Any]:
         """Times of teacher, student and files on this machine, in turns; of the files alone on another device.
 
         Args:

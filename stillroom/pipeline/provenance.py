@@ -42,7 +42,7 @@ def record_provenance(
         directory=str(Path.cwd()),
         versions=environment.versions(),
         hardware=hardware | {"precision": precision},
-        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
+        task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.about),
         data=_data_facts(recipe, experiment),
         networks={
             "teacher": _teacher_facts(experiment.teachers, task, by),
@@ -66,7 +66,7 @@ def _network_facts(section: Teacher | Student, fit: str, by: str) -> dict[str, A
 
 def _teacher_facts(sections: Mapping[str, Teacher], task: Task, by: str) -> dict[str, Any]:
     """Of several teachers, the ensemble and each member."""
-    each = [_network_facts(one, one.fit or "", by) for one in sections.values()]
+    each = [_network_facts(one, one.finetune or "", by) for one in sections.values()]
     if len(each) == 1:
         return each[0]
     return {

@@ -15,7 +15,7 @@ import torch
 from stillroom import report
 from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Recipe
-from stillroom.data.inspect import inspect, inspect_labels, refuse
+from stillroom.data.inspect import inspect, inspect_targets, raise_first_error
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, StillroomError, Stopped
@@ -71,7 +71,7 @@ def run(
     with engine.together(folder):
         engine.share(recipe.trainings)
         run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
-        sections, seed = teacher_sections(recipe.teacher), recipe.seeds[0]
+        sections, seed = teacher_sections(recipe.all_teachers), recipe.seeds[0]
         state = ResumeState.read(run)
         engine.barrier()  # all have read the state before the first process changes it
         if state.status == "done" and (finished := earlier_result(folder, sections, seed=seed)):
@@ -109,8 +109,8 @@ def check_labels(run: RunDir, experiment: Experiment) -> None:
     """
     data = experiment.data
     small = data.splits["train"].memory
-    findings = inspect(data.source, data) if small else inspect_labels(data.source, data)
-    refuse(findings)
+    findings = inspect(data.source, data) if small else inspect_targets(data.source, data)
+    raise_first_error(findings)
     for finding in findings:
         run.warn(str(finding.failure).partition("\n")[0])
 
@@ -142,17 +142,17 @@ def _export_and_test(
 ) -> list[StillroomError]:
     experiment, run = trainer.experiment, trainer.context.run
     files = export_files(deployment.export, networks.student, experiment.data, experiment.task, run)
-    return run_final_test(experiment, run, networks, files, recipe.target and with_profile(recipe.target))
+    return run_final_test(experiment, run, networks, files, recipe.deploy and with_profile(recipe.deploy))
 
 
 def _deployment(run: RunDir, recipe: Recipe, experiment: Experiment, state: ResumeState, shared: Shared) -> Deployment:
     """Compressions and files of the run, all that they need installed."""
-    target = recipe.target and with_profile(recipe.target)
+    target = recipe.deploy and with_profile(recipe.deploy)
     known = state.choice or shared.choice
     deployment = resolve_target(experiment, target, recipe.compress, recipe.export, known=known)
     if deployment.choice:
         run.note(chosen=asdict(deployment.choice))
-    runtimes = {section.target for section in deployment.export} | ({target.runtime} if target else set())
+    runtimes = {section.runtime for section in deployment.export} | ({target.runtime} if target else set())
     check_available(runtimes, deployment.compress)
     return deployment
 
@@ -188,7 +188,7 @@ def _recorder(run: RunDir) -> Callable[[CacheDecision, str | None], None]:
     """Writes the decision between a live and a cached teacher to run.json."""
 
     def record(decision: CacheDecision, folder: str | None) -> None:
-        run.note(answers=asdict(decision) | ({"cache": folder} if folder else {}))
+        run.note(output_kind=asdict(decision) | ({"cache": folder} if folder else {}))
 
     return record
 

@@ -14,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.renamed import upgrade
 from stillroom.config.schema import Recipe
 from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
-from stillroom.io.files import write
-from stillroom.io.run_dir import differences
+from stillroom.io.files import write_file
+from stillroom.io.run_dir import RunDir, differences
 from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
 from stillroom.pipeline.resume import RunResult, Shared, earlier_result
@@ -56,7 +57,7 @@ def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -
     if writes:
         _begin(recipe, folder)
     folders = {seed: folder / f"seed-{seed}" for seed in recipe.seeds}
-    sections = teacher_sections(recipe.teacher)
+    sections = teacher_sections(recipe.all_teachers)
     results = {seed: earlier_result(place, sections, seed=seed) for seed, place in folders.items()}
     failures: list[StillroomError] = []
     for seed, place in folders.items():
@@ -110,13 +111,13 @@ class MultiSeedRun:
 
 def _begin(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with all its seeds beside them, unless something else is there. More seeds may come later."""
-    if (folder / "run.json").exists():
+    if RunDir(folder).started:
         raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
+        known = upgrade(tomllib.loads(path.read_text(encoding="utf-8")))
         changes = differences(known | {"seeds": list(recipe.seeds)}, recipe.as_dict())
         if changes:
             raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
     folder.mkdir(parents=True, exist_ok=True)
-    write(path, recipe.toml())
+    write_file(path, recipe.toml())

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillroom.io.files import write
+from stillroom.io.files import write_file
 from stillroom.report import compression_stages, deployment, device_costs, run_data, run_files, snippets, summary, table
 from stillroom.report.format import duration, whole
 from stillroom.report.run_data import RunData, precision_name
@@ -36,7 +36,7 @@ def card(path: Path) -> Path:
         NotARunFolder, UnreadableRunFile: SR-C460, SR-C461.
         StillroomError: SR-R501, the disk is full.
     """
-    return write(Path(path) / "README.md", render(Path(path)))
+    return write_file(Path(path) / "README.md", render(Path(path)))
 
 
 def render(path: Path) -> str:

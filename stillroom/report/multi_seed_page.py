@@ -9,8 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stillroom.io.files import write as write_file
-from stillroom.io.files import write_json
+from stillroom.io.files import write_file, write_json
 from stillroom.report import deployment, format, model_card, multi_seed, page, svg, table
 from stillroom.report.charts import WIDTH
 from stillroom.report.device_costs import MISSING

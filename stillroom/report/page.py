@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillroom.io.files import write as write_file
+from stillroom.io.files import write_file
 from stillroom.report import (
     charts,
     compression_stages,

@@ -41,7 +41,7 @@ def student(run: RunData) -> str:
 def _restored(run: RunData, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
     answers = run.task.answers
     classes = None if answers == "vector" else len(run.classes)  # a vector is as wide as its network makes it
-    said = f", answers={answers!r}" if answers != "classes" else ""
+    said = f", output_kind={answers!r}" if answers != "classes" else ""
     facts = f"classes={classes}, channels={shape[1]}, size={shape[2]}{said}{extra}"
     form = ["# The file says how it was pruned or factorised; the library alone would build another network."]
     return [

@@ -15,7 +15,7 @@ from stillroom.config import schema
 from stillroom.config.plugins import pick
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
-from stillroom.data.sampling import UNSEEN, PixelStatistics
+from stillroom.data.sampling import PLACEHOLDER_STATISTICS, PixelStatistics
 from stillroom.distributed.precision import precision_for
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
@@ -43,7 +43,7 @@ def build_data(section: schema.Data, *, report: Path | None = None, channels: in
     source = pick("data/sources", section.source)(**section.arguments)
     if channels is not None:
         source.channels = channels
-    return dataset.load(
+    return dataset.load_dataset(
         source,
         size=section.size,
         val=section.val,
@@ -73,7 +73,7 @@ def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> 
     """Data without class names with as many as the teacher has, called by their numbers, if the task has classes."""
     if data.classes or task.outputs(1) is None:
         return data
-    count = len(teacher.map or ()) or build_network(teacher, data, task, UNSEEN, seed=0).classes
+    count = len(teacher.class_map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
 
 
@@ -95,11 +95,11 @@ def build_network(
         "size": data.size,
         "mean": pixels.mean,
         "std": pixels.std,
-        "answers": task.answers,
+        "output_kind": task.output_kind,
     }
-    fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
+    finetune, map = getattr(section, "finetune", "all"), getattr(section, "class_map", None)
     outputs = task.outputs(len(data.classes)) if data.classes else None
-    classes = None if fit == "none" and (map or section.weights == "pretrained") else outputs
+    classes = None if finetune == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"
         network = models.create_model(
@@ -110,7 +110,7 @@ def build_network(
             section.network,
             str(section.weights),
             classes=classes,
-            head=HEADS["head" if isinstance(section, schema.Student) else fit],
+            head=HEADS["head" if isinstance(section, schema.Student) else finetune],
             trust=section.trust,
             **common,
             **section.arguments,
@@ -123,9 +123,9 @@ def build_network(
     return network
 
 
-def teacher_sections(teacher: schema.Teacher) -> dict[str, schema.Teacher]:
+def teacher_sections(teachers: Sequence[schema.Teacher]) -> dict[str, schema.Teacher]:
     """Stage -> section of every teacher: "teacher", "teacher-2", "teacher-3" ... A stage names its weights file too."""
-    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate((teacher, *teacher.others), 1)}
+    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate(teachers, 1)}
 
 
 def build_teachers(
@@ -153,12 +153,12 @@ def combine_teachers(sections: Mapping[str, schema.Teacher], networks: Sequence[
     """
     if len(networks) == 1:
         return networks[0]
-    return Ensemble(networks, maps=[one.map for one in sections.values()], combine=sections["teacher"].combine)
+    return Ensemble(networks, maps=[one.class_map for one in sections.values()], combine=sections["teacher"].combine)
 
 
 def combine_mode(sections: Mapping[str, schema.Teacher], task: Task) -> str:
     """What is averaged over several teachers: "logits", "probabilities" or "vectors"."""
-    return "vectors" if task.answers == "vector" else sections["teacher"].combine
+    return "vectors" if task.output_kind == "vector" else sections["teacher"].combine
 
 
 def freeze(
@@ -169,7 +169,7 @@ def freeze(
     spread: nn.Module | None = None,
 ) -> FrozenTeacher:
     """The output of `combine_teachers`, frozen, with its class map. An ensemble maps each member's classes itself."""
-    class_map = sections["teacher"].map if len(sections) == 1 else None
+    class_map = sections["teacher"].class_map if len(sections) == 1 else None
     return FrozenTeacher(network, map=class_map, precision=precision, spread=spread)
 
 

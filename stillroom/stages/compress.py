@@ -27,8 +27,8 @@ from stillroom.data.loader import in_order
 from stillroom.data.sampling import sample_images
 from stillroom.evaluation.validate import validate
 from stillroom.io.checkpoint import save_tensors
-from stillroom.io.files import temporary
-from stillroom.models import flops, load_into
+from stillroom.io.files import atomic_write
+from stillroom.models import flops, load_weights
 from stillroom.models.network import Network
 from stillroom.stages.experiment import Experiment
 from stillroom.stages.train import Trainer
@@ -83,7 +83,7 @@ def stage_descriptions(sections: Sequence[Compress]) -> dict[str, str]:
     found = {stages[0]: "distilled"}
     for stage, section in zip(stages[1:], sections, strict=True):
         words = [section.name, *(f"{key}={value}" for key, value in section.arguments.items())]
-        found[stage] = ", ".join(words if section.taught else [*words, "without the teacher"])
+        found[stage] = ", ".join(words if section.distill else [*words, "without the teacher"])
     return found
 
 
@@ -113,7 +113,7 @@ def intermediate_networks(trainer: Trainer, sections: Sequence[Compress]) -> dic
     """Stage -> network before each compression, in order. No barrier: only the first process needs them."""
     run = trainer.context.run
     return {
-        stage: load_into(trainer.experiment.initial_student(), run.weights(stage))
+        stage: load_weights(trainer.experiment.initial_student(), run.weights(stage))
         for stage in stage_names(sections)[:-1]
     }
 
@@ -160,7 +160,7 @@ def _compress(trainer: Trainer, stage: str, section: Compress, network: Network,
             (_self_distilling(trainer) if own else trainer).train(
                 part,
                 initial,
-                (uncompressed if own else teacher) if section.taught else None,
+                (uncompressed if own else teacher) if section.distill else None,
                 section.train,
                 finalize=compression.settle,
                 cached=not own,
@@ -184,10 +184,10 @@ def _initial_network(
         smaller = compression.shrink(network, compression_view(experiment, teacher), number)
         log.info("%s: %s", part, _size_change(experiment, network, smaller))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as temp:
+        with atomic_write(path) as temp:
             save_tensors(smaller.weights(), temp, smaller.metadata())
     trainer.context.engine.barrier()
-    return load_into(experiment.initial_student(), path)
+    return load_weights(experiment.initial_student(), path)
 
 
 def _size_change(experiment: Experiment, before: Network, after: Network) -> str:
@@ -235,7 +235,7 @@ def _row(trainer: Trainer, stage: str, what: str, network: Network, teacher: Fro
     time = latency.interleaved({stage: copy.deepcopy(network).eval()}, example, seconds=SECONDS)[stage]
     row: dict[str, Any] = {
         "macs": trainer.experiment.macs(network),
-        "bytes": flops.stored(network),
+        "bytes": flops.stored_bytes(network),
         "latency_ms": time.p50,
         "seconds": trainer.seconds.get(stage),
     }

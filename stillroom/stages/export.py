@@ -44,9 +44,9 @@ def export_files(
     images = sample_images(data.splits["train"], NUM_CALIBRATION)
     made, floats = [], dict[str, Path]()
     for section in sections:
-        path = run.export_path(module("export", section.target).SUFFIXES, section.bits)
+        path = run.export_path(module("export", section.runtime).SUFFIXES, section.bits)
         log.info("export: %s", path.name)
-        write = pick("export", section.target)
+        write = pick("export", section.runtime)
         write(
             Predictor(student, task),
             path,
@@ -54,12 +54,12 @@ def export_files(
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(getattr(module("export", section.target), "BASE", section.target)),
+            base=floats.get(getattr(module("export", section.runtime), "BASE", section.runtime)),
             task=task,
         )
         if section.bits == 32:
-            floats[section.target] = path
+            floats[section.runtime] = path
         usual = task.gates[32 if section.bits == 32 else 8]
         gate = usual if section.agreement is None else section.agreement
-        made.append(ExportedFile(target=section.target, bits=section.bits, path=path, gate=gate))
+        made.append(ExportedFile(target=section.runtime, bits=section.bits, path=path, gate=gate))
     return made

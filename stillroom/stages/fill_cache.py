@@ -29,9 +29,9 @@ def fill_cache(experiment: Experiment, run: RunDir, *, signals: Signals, share: 
         Stopped: by a signal; what is filled stays.
     """
     for stage, section in experiment.teachers.items():
-        if section.fit != "none" and not run.weights(stage).exists():
+        if section.finetune != "none" and not run.weights(stage).exists():
             raise TeacherNotTrained(path=run.weights(stage))
-    if not experiment.augment.looks:
+    if not experiment.augment.distinct_views:
         raise UnlimitedViews(epochs=max(1, round(experiment.training.epochs)))
     teacher, student = load_teacher(experiment, run.weights), experiment.initial_student()
     distiller = experiment.distiller(student, experiment.method_setup(student, teacher))

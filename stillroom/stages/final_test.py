@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stillroom.benchmark import device, remote, tradeoff
 from stillroom.benchmark.networks import cost, time_all
 from stillroom.benchmark.target import check_files
-from stillroom.config.schema import Target
+from stillroom.config.schema import Deploy
 from stillroom.data.sampling import sample_images
 from stillroom.errors import StillroomError
 from stillroom.export._verify import Verification
@@ -57,7 +57,7 @@ class FinalNetworks:
 
 
 def run_final_test(
-    experiment: Experiment, run: RunDir, trained: FinalNetworks, files: list[ExportedFile], target: Target | None
+    experiment: Experiment, run: RunDir, trained: FinalNetworks, files: list[ExportedFile], target: Deploy | None
 ) -> list[StillroomError]:
     """Read the test images once; verify files against the student; measure times; write metrics.json.
 
@@ -93,7 +93,7 @@ def run_final_test(
     return failures
 
 
-def measure_alone(file: ExportedFile, example: Tensor, target: Target | None) -> dict[str, Measurement]:
+def measure_alone(file: ExportedFile, example: Tensor, target: Deploy | None) -> dict[str, Measurement]:
     """What only a process of its own can measure of a file: peak memory, loading time, energy."""
     if file.target not in device.RUNTIMES:
         return {}
@@ -130,7 +130,7 @@ def _export_rows(
     found: Mapping[str, Figures],
     times: Mapping[str, Figures],
     example: Tensor,
-    target: Target | None,
+    target: Deploy | None,
 ) -> list[dict[str, Any]]:
     """`exports` of metrics.json."""
     return [

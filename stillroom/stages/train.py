@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stillroom.config.schema import Training
-from stillroom.data.subset import known
+from stillroom.data.subset import labelled_subset
 from stillroom.evaluation.teacher_check import warn_weak_teacher
 from stillroom.matching.method_setup import MethodSetup
-from stillroom.models import load_into, surgery
+from stillroom.models import load_weights, surgery
 from stillroom.models.network import Network
 from stillroom.stages.experiment import Experiment
 from stillroom.teachers.ensemble import PRED
@@ -47,10 +47,10 @@ class Trainer:
         """The frozen teacher. Each of several is taken as it is, gets a new head, or is trained here."""
         experiment, networks = self.experiment, self.experiment.initial_teachers()
         for stage, section in experiment.teachers.items():
-            if section.fit == "all":
+            if section.finetune == "all":
                 self.train(stage, networks[stage], None, section.train)
                 self.load_stage(stage, networks[stage])
-            elif section.fit == "head":
+            elif section.finetune == "head":
                 self._probe_head(stage, networks[stage])
         teacher = experiment.freeze(networks)
         members = {stage: f"{n}/{PRED}" for n, stage in enumerate(networks, 1)} if len(networks) > 1 else {}
@@ -99,14 +99,14 @@ class Trainer:
         # A copy: what training changes besides weights (memory format, synchronised norms) would make it another
         # network than the one that a resumed run reads from the file.
         trained = copy.deepcopy(network)
-        trained.form = surgery.structural(trained.form)  # training moves weights off any quantisation grid
+        trained.edits = surgery.structural(trained.edits)  # training moves weights off any quantisation grid
         self._fit(stage, trained, teacher, training, cached)
         self._save_stage(stage, finalize(trained.cpu()), time.monotonic() - started)
 
     def load_stage(self, stage: str, network: Network) -> Network:
         """`network`, as its family builds it, with the surgery and the weights of the stage's file."""
         self.context.engine.barrier()
-        return load_into(network, self.context.run.weights(stage))
+        return load_weights(network, self.context.run.weights(stage))
 
     def _fit(
         self, stage: str, network: Network, teacher: FrozenTeacher | None, training: Training, cached: bool
@@ -119,7 +119,7 @@ class Trainer:
         distiller = experiment.distiller(network, setup)
         live = teacher if distiller.methods else None
         data = FitData(
-            train=splits["train"] if teacher else known(splits["train"]),
+            train=splits["train"] if teacher else labelled_subset(splits["train"]),
             val=splits["val"],
             classes=experiment.data.classes,
             augment=experiment.augment,
@@ -166,6 +166,6 @@ def load_teacher(experiment: Experiment, run_weights: Callable[[str], Path]) -> 
     """The teacher of an experiment whose trained weights are files already: `run_weights(stage)` is each one's path."""
     networks = experiment.initial_teachers()
     for stage, section in experiment.teachers.items():
-        if section.fit != "none":
-            load_into(networks[stage], run_weights(stage))
+        if section.finetune != "none":
+            load_weights(networks[stage], run_weights(stage))
     return experiment.freeze(networks)

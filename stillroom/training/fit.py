@@ -104,7 +104,7 @@ class _Fit:
 
     def __post_init__(self) -> None:
         self.num_steps = self.training.total_steps(len(self.data.train))
-        self.evals = evaluation_steps(self.num_steps, self.training.evaluations)
+        self.evals = evaluation_steps(self.num_steps, self.training.num_evals)
 
     def run(self) -> None:
         """Steps to the end, or to a signal."""
@@ -135,7 +135,7 @@ class _Fit:
         """Load the newest checkpoint, or save the first one, so that there is always one to go back to."""
         run, engine = self.context.run, self.context.engine
         engine.barrier()
-        saved = checkpoint.everyone(run.checkpoints(self.stage))
+        saved = checkpoint.list_checkpoints(run.checkpoints(self.stage))
         if saved:
             self.state.load(*checkpoint.load(saved[-1]))
             log.info("%s: resumed at step %d", self.stage, self.state.step)
@@ -151,7 +151,7 @@ class _Fit:
         if restores > MAX_RESTORES:
             self._give_up(trouble)
         engine.barrier()
-        state.load(*checkpoint.load(checkpoint.everyone(run.checkpoints(self.stage))[-1]))
+        state.load(*checkpoint.load(checkpoint.list_checkpoints(run.checkpoints(self.stage))[-1]))
         engine.barrier()  # all have read before the first process overwrites it
         state.restores, state.lr_scale, state.avoid = restores, scale, sorted(set(avoid))
         run.rewind(self.stage, state.step)

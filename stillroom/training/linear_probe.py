@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stillroom.data.dataset import Split
 from stillroom.data.loader import in_order
 from stillroom.evaluation.predict import predict
-from stillroom.models._taps import READS
+from stillroom.models._taps import INPUT_SUFFIX
 from stillroom.models.network import Network
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C: smaller holds the weights closer to 0
@@ -54,7 +54,7 @@ def _features(
 ) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """What each head reads of every image that has a label, [N, D], and the labels, [N]."""
     rows = np.flatnonzero(split.labels >= 0)
-    taps = tuple(f"{name}{READS}" for name in network.head)
+    taps = tuple(f"{name}{INPUT_SUFFIX}" for name in network.head)
     found: dict[str, list[Tensor]] = {tap: [] for tap in taps}
     batches = in_order(split, batch, rows=rows)
     for _, outputs in predict({"network": lambda images: network(images, taps)}, batches, device):

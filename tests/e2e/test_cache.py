@@ -17,7 +17,7 @@ from stillroom.benchmark import steps
 from stillroom.cli import console, main
 from stillroom.io.run_dir import read_stream
 
-ONCE = [*QUICK, "augment.views=2", "cache.bits=32"]
+ONCE = [*QUICK, "augment.num_views=2", "cache.bits=32"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,13 @@ def test_a_cached_teacher_makes_the_same_student_and_a_kill_changes_nothing(live
 
 @pytest.mark.slow
 def test_another_recipe_and_another_student_ask_nobody(live, tmp_path):
-    words = ["run", *QUICK, "augment.views=2", "teacher.fit=none", f"teacher.weights={live}/teacher.safetensors"]
+    words = [
+        "run",
+        *QUICK,
+        "augment.num_views=2",
+        "teacher.finetune=none",
+        f"teacher.weights={live}/teacher.safetensors",
+    ]
     stillroom(*words, "cache.use=always", cwd=tmp_path)
     (cache,) = tmp_path.glob("caches/*/shard-000000.safetensors")
     written = cache.stat().st_mtime_ns
@@ -56,7 +62,7 @@ def test_another_recipe_and_another_student_ask_nobody(live, tmp_path):
 @pytest.mark.slow
 def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_path):
     shutil.copytree(live, tmp_path / "runs" / "digits")
-    words = ["label", *QUICK, "augment.views=24", "--json"]
+    words = ["label", *QUICK, "augment.num_views=24", "--json"]
     first = start(*words, cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("caches/*/shard-*")):
@@ -84,9 +90,9 @@ def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_pat
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["augment.views=2"], "SR-T606"),
-        (["teacher.fit=none", "teacher.weights=TEACHER"], "SR-T607"),
-        (["teacher.fit=none", "teacher.weights=TEACHER", "augment.views=9", "cache.max_gb=1e-6"], "SR-T604"),
+        (["augment.num_views=2"], "SR-T606"),
+        (["teacher.finetune=none", "teacher.weights=TEACHER"], "SR-T607"),
+        (["teacher.finetune=none", "teacher.weights=TEACHER", "augment.num_views=9", "cache.max_gb=1e-6"], "SR-T604"),
     ],
 )
 def test_label_refuses_with_the_reason(live, tmp_path, monkeypatch, words, code):
@@ -101,7 +107,7 @@ def test_label_refuses_with_the_reason(live, tmp_path, monkeypatch, words, code)
 def test_a_plan_tells_hours_memory_disk_and_who_is_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(steps, "SECONDS", 0.05)
-    done = CliRunner().invoke(main, ["plan", *QUICK, "augment.views=1", "train.steps=4000", "--json"])
+    done = CliRunner().invoke(main, ["plan", *QUICK, "augment.num_views=1", "train.steps=4000", "--json"])
     found = json.loads(done.stdout)
     assert set(found["ways"]) == {"teacher", "baseline", "live", "cached"}
     assert all(low <= middle <= high for low, middle, high in found["hours"].values())

@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_files(demo, metrics):
     network = create_model("resnet8", classes=10, channels=1, size=8)
     reopened = stillroom.open(demo.folder)
     network.module.load_state_dict(load_file(demo.folder / "student.safetensors"))
-    network.normalise(reopened.student.mean.flatten().tolist(), reopened.student.std.flatten().tolist())
+    network.set_pixel_statistics(reopened.student.mean.flatten().tolist(), reopened.student.std.flatten().tolist())
     with torch.no_grad():
         student = network.eval()(pixels).pred.argmax(1)
     assert torch.equal(student, saved["student"])

@@ -110,7 +110,7 @@ def test_an_operator_that_the_target_has_not_got(run, monkeypatch, name):
     pytest.importorskip(name, reason=f"needs the package {name}")
     speak = CifarResNet.forward
     monkeypatch.setattr(CifarResNet, "forward", lambda self, images: torch.special.bessel_j0(speak(self, images)))
-    text = said("export", run, "--target", name, code=7)
+    text = said("export", run, "--runtime", name, code=7)
     assert "SR-X730" in text and "bessel_j0" in text
     assert files(run) == [] and rows(run) == []
 
@@ -125,11 +125,11 @@ def test_a_missing_runtime_is_named(run, monkeypatch, name, package):
         return None if asked == package else there(asked)
 
     monkeypatch.setattr(file, "find_spec", hidden)
-    text = said("export", run, "--target", name, code=7)
+    text = said("export", run, "--runtime", name, code=7)
     assert "SR-X702" in text and f"pip install {package}" in text.replace("\n", " ")
     assert files(run) == [] and rows(run) == []
 
 
 def test_four_bits_on_a_target_without_them(run):
     pytest.importorskip("executorch", reason="needs the package executorch")
-    assert "SR-X731" in said("export", run, "--target", "executorch", "--bits", "4", code=7)
+    assert "SR-X731" in said("export", run, "--runtime", "executorch", "--bits", "4", code=7)

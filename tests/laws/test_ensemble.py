@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**31)
 combines = st.sampled_from(["logits", "probabilities"])
 
 
-def drawn(count, seed, scale=3.0, answers="classes"):
+def drawn(count, seed, scale=3.0, output_kind="classes"):
     """Networks of 5 answers each, and images."""
     torch.manual_seed(seed)
     made = []
@@ -24,7 +24,7 @@ def drawn(count, seed, scale=3.0, answers="classes"):
         layer = nn.Linear(12, 5)
         with torch.no_grad():
             layer.weight.mul_(scale * 5)
-        made.append(Network(nn.Sequential(nn.Flatten(), layer), classes=5, answers=answers))
+        made.append(Network(nn.Sequential(nn.Flatten(), layer), classes=5, output_kind=output_kind))
     return made, torch.rand(6, 3, 2, 2)
 
 
@@ -87,6 +87,6 @@ def test_the_mean_of_probabilities_lies_between_the_members(seed):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_identical_vectors_keep_their_direction(count):
-    (one,), images = drawn(1, 0, answers="vector")
+    (one,), images = drawn(1, 0, output_kind="vector")
     alone = torch.nn.functional.normalize(FrozenTeacher(one).predict(images).pred)
     assert torch.allclose(said([one] * count, images), alone, rtol=0, atol=1e-6)

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillroom.data.dataset import load
+from stillroom.data.dataset import load_dataset
 from stillroom.data.sources.digits import Digits
 from stillroom.errors import Exit, StillroomError
 from stillroom.export import artifact
@@ -172,7 +172,7 @@ def test_a_file_that_is_nearly_right_is_not_blamed_for_what_changes_nothing() ->
 
 @pytest.fixture(scope="module")
 def proved(plain: Network, tmp_path_factory: Any) -> SimpleNamespace:
-    data = load(Digits())
+    data = load_dataset(Digits())
     path = tmp_path_factory.mktemp("exports") / "student.onnx"
     onnx(plain, path, example=grey(1), classes=data.classes, task=Classification())
     return SimpleNamespace(data=data, path=path, network=plain)

@@ -168,7 +168,7 @@ def test_weights_on_the_grid_are_the_same_whole_numbers_in_the_file() -> None:
 
 def test_layers_that_the_form_lists_stay_in_floats() -> None:
     network, expected = on_the_grid(1.0)
-    network.form = ({"kind": "grid", "bits": 8, "group": 0, "activations": 8, "layers": ["first"], "float": ["last"]},)
+    network.edits = ({"kind": "grid", "bits": 8, "group": 0, "activations": 8, "layers": ["first"], "float": ["last"]},)
     assert _pt2e.exact_layers(ExportWrapper(network)) == {"network.module.last"}
     found = integers(converted(network))
     assert set(found) == {tuple(expected[name].shape) for name in ("first", "linear")}

@@ -40,7 +40,7 @@ def digits(start: int, stop: int) -> Tensor:
 def test_a_plain_resize_is_the_resize(old: tuple[int, int], new: int, channels: int) -> None:
     images = torch.rand(2, channels, *old, generator=torch.Generator().manual_seed(0))
     network = Network(nn.Identity(), classes=1, channels=channels, size=new, mean=(0.0,), std=(1.0,))
-    assert (ExportWrapper(network, plain_resize=True)(images) - network.prepare(images)).abs().max() < 1e-5
+    assert (ExportWrapper(network, plain_resize=True)(images) - network.preprocess(images)).abs().max() < 1e-5
     assert (resize(images, new, new + 3) - _antialiased(images, (new, new + 3))).abs().max() < 1e-5
 
 
@@ -107,7 +107,7 @@ def test_a_strangers_file_says_nothing(tmp_path: Path) -> None:
 
 def test_layers_on_no_grid_are_named_for_the_converter() -> None:
     network = Network(CifarResNet(depth=8, channels=1), classes=10, channels=1, head=("linear",))
-    network.form = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": ["layer1.0.conv2", "linear"]},)
+    network.edits = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": ["layer1.0.conv2", "linear"]},)
     pattern, *rest = litert._floats(network)
     assert litert._within(network) != litert._within(nn.Identity())
     inside = "a.Speech/b.models.network.Network_network/c.CifarResNet_module/d.Sequential_layer1/e.Block_0/f.Conv2d_"
@@ -232,7 +232,7 @@ def test_integers_where_they_belong(tmp_path: Path, capfd: Any) -> None:
         network(digits(0, 256))
     network.eval()
     kept = "layer2.0.conv1"
-    network.form = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": [kept]},)
+    network.edits = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": [kept]},)
     path = litert.litert(network, tmp_path / "m.tflite", **asked(bits=8, calibration=[digits(0, 200)], classes=CLASSES))
     found = litert.load(path, threads=1)
     with torch.no_grad():

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx as library
 import pytest
 import torch
 from kit.verdict import verify
+from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -66,9 +68,30 @@ def test_floats_are_floats(made: Made) -> None:
 
 
 def test_integers_are_those_of_the_onnx_file(made: Made) -> None:
+    """Number by number: weights, biases, scales and zero points. How a runtime rounds between layers is its own."""
+    from stillroom.export.openvino import _library
+
+    graph = library.load(made.onnx[8]).graph
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    unpacks = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    named = {name for node in unpacks for name in node.input if name in held}
+    operations = _library().Core().read_model(made.openvino[8]).get_ordered_ops()
+    found = {op.get_friendly_name(): op.data for op in operations if op.get_type_name() == "Constant"}
+    assert (
+        sum(held[name].dtype == np.int8 and held[name].ndim > 1 for name in named) == 8
+    )  # seven convolutions, one head
+    for name in named:
+        assert found[name].dtype == held[name].dtype and np.array_equal(found[name], held[name]), name
+
+
+def test_integers_decide_as_in_onnxruntime(made: Made) -> None:
+    """All but close calls: the network is untrained, and eight bits move its logits by up to a twelfth."""
     images = digits(300, 500)
+    best = onnx_target.load(made.onnx[32], threads=1)(images).pred.topk(2).values
+    clear = best[:, 0] - best[:, 1] > 0.25
     ours, theirs = load(made.openvino[8], threads=1), onnx_target.load(made.onnx[8], threads=1)
-    assert verify(theirs(images).pred, ours(images).pred, gate=0.98, tolerance=0.1).passed
+    verdict = verify(theirs(images).pred[clear], ours(images).pred[clear], gate=1.0, tolerance=0.05)
+    assert verdict.passed and clear.sum() > 80
     assert ours.facts == theirs.facts
 
 
@@ -121,7 +144,7 @@ def test_four_bits_are_those_of_the_onnx_file(tmp_path: Path) -> None:
 def test_images_of_any_size(tmp_path: Path) -> None:
     from stillroom.tasks.segmentation import Segmentation
 
-    network = Network(nn.Conv2d(1, 10, 3, padding=1), classes=10, channels=1, answers="pixels").eval()
+    network = Network(nn.Conv2d(1, 10, 3, padding=1), classes=10, channels=1, output_kind="pixels").eval()
     task = Segmentation()
     found = load(openvino(network, tmp_path / "m.xml", example=digits(0, 1), classes=CLASSES, task=task))
     images = torch.rand(2, 1, 11, 23)

@@ -337,9 +337,9 @@ def test_the_card_speaks_of_the_task(dense_run: Path) -> None:
     article = "An" if task["noun"].startswith("object") else "A"
     assert f"{article} {task['noun']}: a timm/student that learned" in card
     assert task["use"].replace("{classes}", "3") + ", for images like those of scenes" in card
-    restored = {"boxes": "classes=3, channels=1, size=64, answers='boxes'"}
-    restored |= {"pixels": "classes=3, channels=1, size=64, answers='pixels'"}
-    restored |= {"vector": "classes=None, channels=1, size=64, answers='vector'"}
+    restored = {"boxes": "classes=3, channels=1, size=64, output_kind='boxes'"}
+    restored |= {"pixels": "classes=3, channels=1, size=64, output_kind='pixels'"}
+    restored |= {"vector": "classes=None, channels=1, size=64, output_kind='vector'"}
     assert f"restore('timm/student', \"student.safetensors\", {restored[answers(dense_run)]})" in card
 
 

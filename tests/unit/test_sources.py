@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stillroom.data.decode import decode
-from stillroom.data.guess import guess
+from stillroom.data.infer_source import infer_source
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.idx import Idx
@@ -347,20 +347,24 @@ def test_digits_are_scikit_learn_s():
 
 
 def test_guess(tmp_path):
-    assert guess("digits") == "digits"
+    assert infer_source("digits") == "digits"
     put(tmp_path / "photos" / "train" / "cat" / "1.png", 1)
-    assert guess(str(tmp_path / "photos")) == "folder"
+    assert infer_source(str(tmp_path / "photos")) == "folder"
     write_idx(tmp_path / "mnist", "train", slice(0, 10), packed=True)
-    assert guess(str(tmp_path / "mnist")) == "idx"
+    assert infer_source(str(tmp_path / "mnist")) == "idx"
     (tmp_path / "hub" / "data").mkdir(parents=True)
     pq.write_table(table(range(3)), tmp_path / "hub" / "data" / "train.parquet")
-    assert guess(str(tmp_path / "hub")) == guess(str(tmp_path / "hub" / "data" / "train.parquet")) == "parquet"
-    assert code(lambda: guess(str(tmp_path / "nowhere"))) == "SR-D101"
+    assert (
+        infer_source(str(tmp_path / "hub"))
+        == infer_source(str(tmp_path / "hub" / "data" / "train.parquet"))
+        == "parquet"
+    )
+    assert code(lambda: infer_source(str(tmp_path / "nowhere"))) == "SR-D101"
     (tmp_path / "empty").mkdir()
-    assert code(lambda: guess(str(tmp_path / "empty"))) == "SR-D109"
+    assert code(lambda: infer_source(str(tmp_path / "empty"))) == "SR-D109"
     put(tmp_path / "hub" / "cat" / "1.png", 1)
     with pytest.raises(StillroomError, match="it could be folder or parquet"):
-        guess(str(tmp_path / "hub"))
+        infer_source(str(tmp_path / "hub"))
 
 
 def test_the_larger_sets(shared):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from stillroom.data.decode import SUFFIXES
 from stillroom.data.errors import NoImages, UnknownLayout
-from stillroom.data.sources.source import existing, inside, printable, read_file
+from stillroom.data.sources.source import existing_path, printable, read_file, require_inside
 
 
-class Files:
+class ImageFiles:
     """Some files, by number.
 
     Args:
@@ -24,7 +24,7 @@ class Files:
     def __init__(self, paths: Sequence[str], roots: Sequence[str | None]):
         for path, root in zip(paths, roots, strict=True):
             if root is not None:
-                inside(path, root=root, shown=printable(path))
+                require_inside(path, root=root, shown=printable(path))
         self._paths = list(paths)
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class Files:
         return read_file(self._paths[item], name=self.name(item))
 
 
-class Further(Files):
+class UnlabelledFiles(ImageFiles):
     """Image files of which nobody knows what they show.
 
     Attributes:
@@ -56,7 +56,7 @@ class Further(Files):
         self.folders = {os.path.realpath(folder) for folder in folders}
 
 
-def further_images(unlabelled: str | Sequence[str], *, below: str, allow_outside: bool) -> Further:
+def unlabelled_images(unlabelled: str | Sequence[str], *, below: str, allow_outside: bool) -> UnlabelledFiles:
     """All images in the folders that the argument `unlabelled` names, see `folder_at`, and in folders inside them.
 
     Raises:
@@ -64,10 +64,10 @@ def further_images(unlabelled: str | Sequence[str], *, below: str, allow_outside
             outside.
     """
     named = [unlabelled] if isinstance(unlabelled, str) else unlabelled
-    return Further([folder_at(path, below=below) for path in named], allow_outside=allow_outside)
+    return UnlabelledFiles([resolve_folder(path, below=below) for path in named], allow_outside=allow_outside)
 
 
-def folder_at(path: str, *, below: str) -> str:
+def resolve_folder(path: str, *, below: str) -> str:
     """A folder that an argument names: absolute, below the data's own, or as seen from where the command is given.
 
     Raises:
@@ -75,7 +75,7 @@ def folder_at(path: str, *, below: str) -> str:
     """
     here = os.path.expanduser(path)
     inner = os.path.normpath(os.path.join(below, here))
-    found = existing(here if os.path.exists(here) and not os.path.exists(inner) else inner)
+    found = existing_path(here if os.path.exists(here) and not os.path.exists(inner) else inner)
     if not found.is_dir():
         raise UnknownLayout(path=printable(str(found)), why="it is a file, not a folder")
     return str(found)

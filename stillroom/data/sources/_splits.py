@@ -17,7 +17,7 @@ def split_folders(root: str) -> dict[str, str]:
     Raises:
         UnknownLayout: SR-D109, the splits are there, but train is not, or one is there twice.
     """
-    folders = [entry for entry in entries(root) if entry.is_dir()]
+    folders = [entry for entry in visible_entries(root) if entry.is_dir()]
     splits = [entry for entry in folders if entry.name.lower() in SPLITS]
     names = [SPLITS[entry.name.lower()] for entry in splits]
     if "train" not in names:
@@ -31,7 +31,7 @@ def split_folders(root: str) -> dict[str, str]:
     )
 
 
-def entries(folder: str) -> list[os.DirEntry[str]]:
+def visible_entries(folder: str) -> list[os.DirEntry[str]]:
     """What lies in a folder, sorted, hidden files left out."""
     with os.scandir(folder) as found:
         return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)

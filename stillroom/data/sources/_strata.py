@@ -9,7 +9,7 @@ import numpy as np
 from stillroom.data.sources.source import Numbers
 
 
-def rarest(found: Sequence[Numbers], classes: int) -> Numbers:
+def rarest_class(found: Sequence[Numbers], classes: int) -> Numbers:
     """For each image the class in it that fewest images have, the lower number of two; -1 where there is none.
 
     Args:

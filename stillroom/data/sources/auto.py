@@ -7,7 +7,7 @@ from typing import Any
 from stillroom.config.errors import InvalidRecipe
 from stillroom.config.plugins import pick
 from stillroom.config.validation import call_problems
-from stillroom.data.guess import guess
+from stillroom.data.infer_source import infer_source
 from stillroom.data.sources.source import Source
 
 
@@ -21,7 +21,7 @@ def auto(*, path: str, **arguments: Any) -> Source:
     Raises:
         StillroomError: SR-D101 there is nothing, SR-D109 nothing that is known, SR-C400 it takes no such argument.
     """
-    name = guess(path)
+    name = infer_source(path)
     kind = pick("data/sources", name)
     problems = call_problems(kind, arguments | {"path": path}, "data")
     if problems:

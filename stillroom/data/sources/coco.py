@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.errors import NoImages, UnknownLayout
-from stillroom.data.sources._coco_json import categories, notes_of, read, refuse, text_of
-from stillroom.data.sources._files import folder_at
-from stillroom.data.sources._noted import Note, Noted
+from stillroom.data.sources._box_source import AnnotatedImage, BoxSource
+from stillroom.data.sources._coco_json import coco_error, read_categories, read_images, read_json, text_field
+from stillroom.data.sources._files import resolve_folder
 from stillroom.data.sources._splits import ORDER, SPLITS
-from stillroom.data.sources.source import existing, peek_channels, printable
+from stillroom.data.sources.source import detect_channels, existing_path, printable
 
 SNIFFED = 2**16
 BESIDE = ("", "images", "JPEGImages", "{split}", "{split}2017", "{split}2014", "images/{split}", "images/{split}2017")
 
 
-class Coco(Noted):
+class Coco(BoxSource):
     """Images with boxes, listed in json files.
 
     Which split a file is for is told by its name, or else its folder's: `train`, `val` (`valid`, `validation`) or
@@ -54,20 +54,20 @@ class Coco(Noted):
         channels: int | None = None,
     ):
         self.path, self.images, self.unlabelled, self.allow_outside = path, images, unlabelled, allow_outside
-        found = existing(path)
+        found = existing_path(path)
         files = {found: ""} if found.is_file() else _jsons(found)
         if not files:
             raise UnknownLayout(path=printable(path), why="there is no json file with COCO's keys in it")
-        contents = {file: read(file) for file in files}
-        names = categories(contents)
+        contents = {file: read_json(file) for file in files}
+        names = read_categories(contents)
         self.classes = tuple(names.values())
         places = {number: place for place, number in enumerate(names)}
         below = str(found if found.is_dir() else found.parent)
-        notes: list[Note] = []
+        notes: list[AnnotatedImage] = []
         roots: list[str] = []
         for file, content in contents.items():
-            folder = folder_at(images, below=below) if images else _images_of(file, files[file], content)
-            notes += notes_of(file, content, folder=folder, split=files[file], places=places)
+            folder = resolve_folder(images, below=below) if images else _images_of(file, files[file], content)
+            notes += read_images(file, content, folder=folder, split=files[file], places=places)
             roots += [os.path.realpath(folder)] * (len(notes) - len(roots))
         if not notes:
             raise NoImages(path=printable(path), why="the list of images is empty")
@@ -79,10 +79,10 @@ class Coco(Noted):
             unlabelled=unlabelled,
             allow_outside=allow_outside,
         )
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(notes))))
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(notes))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether it is such a file, or a folder with some."""
         return bool(_jsons(path))
 
@@ -130,7 +130,7 @@ def _images_of(file: Path, split: str, content: dict[str, Any]) -> str:
     parents = (file.parent, file.parent.parent) if file.parent.name.lower() == "annotations" else (file.parent,)
     stems = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"], "": [file.stem]}[split]
     folders = [parent / place.format(split=stem) for parent in parents for place in BESIDE for stem in stems]
-    names = [text_of(file, entry, "file_name") for entry in content["images"]]
+    names = [text_field(file, entry, "file_name") for entry in content["images"]]
     if not names:
         return str(file.parent)
     for name in names[:20]:  # the first may be the one that is missing
@@ -138,6 +138,6 @@ def _images_of(file: Path, split: str, content: dict[str, Any]) -> str:
             if (folder / name).is_file():
                 return str(folder)
     tried = ", ".join(dict.fromkeys(str(folder.relative_to(parents[-1])) for folder in folders))
-    raise refuse(
+    raise coco_error(
         file, f"{printable(names[0])!r} is in none of the folders beside it ({tried}); name it with data.images"
     )

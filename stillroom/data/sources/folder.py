@@ -19,9 +19,9 @@ import numpy as np
 from stillroom.data.decode import SUFFIXES
 from stillroom.data.errors import NoImages, UnknownLayout
 from stillroom.data.sources._errors import ClassNotInTrain, DataPermissionDenied
-from stillroom.data.sources._files import further_images
-from stillroom.data.sources._splits import entries, split_folders
-from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
+from stillroom.data.sources._files import unlabelled_images
+from stillroom.data.sources._splits import split_folders, visible_entries
+from stillroom.data.sources.source import Numbers, detect_channels, existing_path, printable, read_file, require_inside
 
 
 class Folder:
@@ -49,11 +49,11 @@ class Folder:
     ):
         self.path, self.unlabelled, self.allow_outside = path, unlabelled, allow_outside
         self.ignored = 0
-        place = existing(path)
+        place = existing_path(path)
         self._root = os.path.realpath(place)
         if not os.path.isdir(self._root):
             raise UnknownLayout(path=printable(path), why="it is a file, not a folder")
-        self._more = further_images(unlabelled, below=str(place), allow_outside=allow_outside)
+        self._more = unlabelled_images(unlabelled, below=str(place), allow_outside=allow_outside)
         folders = split_folders(self._root)
         found = {split: self._classes(folder) for split, folder in folders.items()}
         self._refuse_empty(found)
@@ -71,16 +71,16 @@ class Folder:
                 labels += [names.index(name)] * len(classes[name])
             if split:
                 self.splits[split] = np.arange(start, len(labels))
-        self.further = len(self._more)
-        self.labels: Numbers = np.array(labels + [-1] * self.further, dtype=np.int64)
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(self._files))))
+        self.num_unlabelled = len(self._more)
+        self.labels: Numbers = np.array(labels + [-1] * self.num_unlabelled, dtype=np.int64)
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(self._files))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether the folder holds folders with images."""
         if not path.is_dir():
             return False
-        below = [folder for parent in split_folders(str(path)).values() for folder in entries(parent)]
+        below = [folder for parent in split_folders(str(path)).values() for folder in visible_entries(parent)]
         return any(folder.is_dir() and _holds_image(folder.path) for folder in below)
 
     def name(self, item: int) -> str:
@@ -98,7 +98,7 @@ class Folder:
     def _classes(self, folder: str) -> dict[str, list[str]]:
         """Class name -> sorted paths of its images, below the root."""
         classes = {}
-        for entry in entries(folder):
+        for entry in visible_entries(folder):
             if not entry.is_dir():
                 self.ignored += 1
                 continue
@@ -113,7 +113,7 @@ class Folder:
         if real in seen:  # a link to a folder above: a ring
             return
         try:
-            found = entries(folder)
+            found = visible_entries(folder)
         except PermissionError as problem:
             raise DataPermissionDenied(path=printable(folder)) from problem
         for entry in found:
@@ -128,7 +128,7 @@ class Folder:
 
     def _check(self, entry: os.DirEntry[str]) -> None:
         if entry.is_symlink() and not self.allow_outside:
-            inside(entry.path, root=self._root, shown=printable(entry.path))
+            require_inside(entry.path, root=self._root, shown=printable(entry.path))
 
     def _refuse_empty(self, found: dict[str, dict[str, list[str]]]) -> None:
         images = sum(len(files) for classes in found.values() for files in classes.values())

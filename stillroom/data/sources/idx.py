@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stillroom.data.errors import UnknownLayout
 from stillroom.data.sources._errors import DataPermissionDenied, InvalidIdx
-from stillroom.data.sources.source import Numbers, existing, printable
+from stillroom.data.sources.source import Numbers, existing_path, printable
 from stillroom.errors import StillroomError
 
 NAME = re.compile(r"^(?:.*-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?$")
@@ -42,7 +42,7 @@ class Idx:
 
     def __init__(self, *, path: str, classes: tuple[str, ...] | None = None):
         self.path = path
-        found = _files(existing(path))
+        found = _files(existing_path(path))
         if not any(what == "images" for _, what in found):
             raise UnknownLayout(path=printable(path), why="there is no file like train-images-idx3-ubyte in it")
         self._images: list[NDArray[np.uint8]] = []
@@ -61,7 +61,7 @@ class Idx:
         self.classes = tuple(classes) if classes else self._names()
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether the folder holds idx images."""
         return path.is_dir() and any(what == "images" for _, what in _files(path))
 

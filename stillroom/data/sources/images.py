@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.errors import NoImages, UnknownLayout
-from stillroom.data.sources._files import Files, images_below
-from stillroom.data.sources._splits import entries, split_folders
-from stillroom.data.sources.source import Numbers, existing, peek_channels, printable
+from stillroom.data.sources._files import ImageFiles, images_below
+from stillroom.data.sources._splits import split_folders, visible_entries
+from stillroom.data.sources.source import Numbers, detect_channels, existing_path, printable
 
 
 class Images:
@@ -36,27 +36,27 @@ class Images:
     ):
         self.path, self.allow_outside = path, allow_outside
         self.classes = tuple(classes)
-        root = os.fspath(existing(path))
+        root = os.fspath(existing_path(path))
         if not os.path.isdir(root):
             raise UnknownLayout(path=printable(path), why="it is a file, not a folder")
         held = {split: images_below(folder) for split, folder in split_folders(root).items()}
         paths = [file for files in held.values() for file in files]
         if not paths:
             raise NoImages(path=printable(path), why="no file in it has the suffix of an image")
-        self._files = Files(paths, [None if allow_outside else os.path.realpath(root)] * len(paths))
+        self._files = ImageFiles(paths, [None if allow_outside else os.path.realpath(root)] * len(paths))
         ends = np.cumsum([0, *(len(files) for files in held.values())])
         places = zip(held, ends, ends[1:], strict=False)
         self.splits: dict[str, Numbers] = {split: np.arange(start, end) for split, start, end in places if split}
         self.labels: Numbers = np.full(len(paths), -1, dtype=np.int64)
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(paths))))
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(paths))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether images lie right in the folder, or in those of its splits, and no folder beside them holds any."""
         if not path.is_dir():
             return False
         folders = split_folders(os.fspath(path)).values()
-        beside = [entry.path for folder in folders for entry in entries(folder) if entry.is_dir()]
+        beside = [entry.path for folder in folders for entry in visible_entries(folder) if entry.is_dir()]
         return any(map(images_below, folders)) and not any(map(images_below, beside))
 
     def name(self, item: int) -> str:

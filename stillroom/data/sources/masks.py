@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stillroom.data.decode import numbers
+from stillroom.data.decode import decode_mask
 from stillroom.data.errors import NoImages, UnknownLayout
 from stillroom.data.sources._errors import InvalidClassList
-from stillroom.data.sources._files import Files, images_by_stem
+from stillroom.data.sources._files import ImageFiles, images_by_stem
 from stillroom.data.sources._splits import ORDER, SPLITS
-from stillroom.data.sources._strata import rarest
-from stillroom.data.sources.source import Numbers, existing, peek_channels, printable, read_file
-from stillroom.data.threads import on_threads
+from stillroom.data.sources._strata import rarest_class
+from stillroom.data.sources.source import Numbers, detect_channels, existing_path, printable, read_file
+from stillroom.data.threads import thread_map
 from stillroom.errors import StillroomError
 
 VOID_NAMES = frozenset({"unlabelled", "unlabeled", "void", "ignore", "ignored"})
@@ -57,7 +57,7 @@ class Masks:
         self.path, self.void, self.allow_outside = path, void, allow_outside
         if not all(0 <= number <= 255 for number in void):
             raise ValueError(f"void must be numbers in 0..255, got {list(void)}")
-        root = str(existing(path))
+        root = str(existing_path(path))
         folders = _folders(root)
         if not folders:
             raise UnknownLayout(path=printable(path), why="there are no folders images and labels in it")
@@ -65,15 +65,15 @@ class Masks:
         if not images:
             raise NoImages(path=printable(path), why="no image has a mask of its name")
         real = None if allow_outside else os.path.realpath(root)
-        self._files, self._masks = Files(images, [real] * len(images)), Files(masks, [real] * len(masks))
+        self._files, self._masks = ImageFiles(images, [real] * len(images)), ImageFiles(masks, [real] * len(masks))
         self.splits: dict[str, Numbers] = splits
         names = _listed(os.path.join(root, "classes.txt")) or self._numbered()
         self._name_classes(names)
         self.labels: Numbers = self._strata()
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(images))))
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(images))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether there are folders images and labels with images in both."""
         return path.is_dir() and any(
             images_by_stem(os.path.join(folder, "images")) and images_by_stem(os.path.join(folder, "labels"))
@@ -97,11 +97,11 @@ class Masks:
         images: list[str] = []
         masks: list[str] = []
         splits: dict[str, Numbers] = {}
-        self.without: list[str] = []
+        self.skipped: list[str] = []
         for split, folder in folders.items():
             here, there = (images_by_stem(os.path.join(folder, name)) for name in ("images", "labels"))
             both = sorted(set(here) & set(there))
-            self.without += [printable(path) for stem, path in here.items() if stem not in there]
+            self.skipped += [printable(path) for stem, path in here.items() if stem not in there]
             if split and both:
                 splits[split] = np.arange(len(images), len(images) + len(both))
             images += [here[stem] for stem in both]
@@ -111,7 +111,7 @@ class Masks:
     def _numbered(self) -> dict[int, str]:
         """Classes named by their numbers, as far as the masks of train go."""
         items = self.splits.get("train", np.arange(len(self._masks)))
-        seen = np.concatenate(on_threads(self._seen, items.tolist()) or [np.empty(0, np.int64)])
+        seen = np.concatenate(thread_map(self._seen, items.tolist()) or [np.empty(0, np.int64)])
         known = seen[~np.isin(seen, self.void)]
         return {number: str(number) for number in range(int(known.max()) + 1 if len(known) else 0)}
 
@@ -132,13 +132,13 @@ class Masks:
         """The rarest class of each image, where a split must still be made; else nobody needs it, nor reads a mask."""
         if set(ORDER) <= set(self.splits):
             return np.full(len(self._files), VOID, dtype=np.int64)
-        found: Sequence[Numbers] = on_threads(self._seen, range(len(self._files)))
-        return rarest([self.values[seen] for seen in found], len(self.classes))
+        found: Sequence[Numbers] = thread_map(self._seen, range(len(self._files)))
+        return rarest_class([self.values[seen] for seen in found], len(self.classes))
 
     def _seen(self, item: int) -> Numbers:
         """The numbers in a mask; none of one that can't be used, which is told when it is met in earnest."""
         try:
-            mask = numbers(self.mask(item), name=self._masks.name(item))
+            mask = decode_mask(self.mask(item), name=self._masks.name(item))
         except StillroomError:
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(np.bincount(mask.ravel(), minlength=256))

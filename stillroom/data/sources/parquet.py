@@ -20,7 +20,7 @@ import numpy as np
 from stillroom.config.plugins import near
 from stillroom.data.errors import NoImages, NotAnImage, UnknownLayout
 from stillroom.data.sources._errors import DataPermissionDenied, InvalidParquet
-from stillroom.data.sources.source import Numbers, existing, inside, peek_channels, printable, read_file
+from stillroom.data.sources.source import Numbers, detect_channels, existing_path, printable, read_file, require_inside
 from stillroom.errors import StillroomError
 
 SPLIT = re.compile(r"^(train|test|validation|valid|val|dev)(?![a-z])", re.IGNORECASE)
@@ -51,7 +51,7 @@ class Parquet:
         channels: int | None = None,
     ):
         self.path, self.image, self.label, self.allow_outside = path, image, label, allow_outside
-        found = existing(path)
+        found = existing_path(path)
         self._files = _files(found)
         if not self._files:
             raise UnknownLayout(path=printable(path), why="there is no *.parquet in it")
@@ -69,10 +69,10 @@ class Parquet:
             self._check_paths()
         self.classes, self.labels = self._read_labels()
         self.splits = self._read_splits()
-        self.channels = channels or peek_channels(self.read, self._first_group())
+        self.channels = channels or detect_channels(self.read, self._first_group())
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether it is a parquet file or a folder with some."""
         return bool(_files(path)) and (path.is_dir() or path.suffix == ".parquet")
 
@@ -118,7 +118,7 @@ class Parquet:
     def _check_path(self, item: int, path: str) -> str:
         full = os.path.join(self._root, path)
         if not self.allow_outside:
-            inside(full, root=self._root, shown=f"{self.name(item)} {path!r}")
+            require_inside(full, root=self._root, shown=f"{self.name(item)} {path!r}")
         return full
 
     def _from_path(self, item: int, path: str) -> bytes:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillroom.config.plugins import near
-from stillroom.data.decode import header
+from stillroom.data.decode import read_header
 from stillroom.data.errors import UnreadableImage
 from stillroom.data.hash_rng import evenly_spaced
 from stillroom.data.sources._errors import DataNotFound, DataPermissionDenied, PathOutsideData
@@ -28,7 +28,7 @@ PEEKED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boxes:
+class BoxAnnotations:
     """What somebody noted about one image: M boxes, as they were written, whatever may be wrong with them.
 
     Attributes:
@@ -90,14 +90,14 @@ class Source(Protocol):
         ...
 
 
-def content(raw: bytes | NDArray[np.uint8]) -> bytes:
+def content_hash(raw: bytes | NDArray[np.uint8]) -> bytes:
     """sha256 of a file, or of pixels and their shape."""
     if isinstance(raw, bytes):
         return hashlib.sha256(raw).digest()
     return hashlib.sha256(str(raw.shape).encode() + np.ascontiguousarray(raw).tobytes()).digest()
 
 
-def existing(path: str) -> Path:
+def existing_path(path: str) -> Path:
     """The path, if it exists.
 
     Raises:
@@ -131,7 +131,7 @@ def read_file(path: str, *, name: str) -> bytes:
         raise UnreadableImage(path=name, why=f"reading it failed: {problem.strerror}") from problem
 
 
-def inside(path: str, *, root: str, shown: str) -> None:
+def require_inside(path: str, *, root: str, shown: str) -> None:
     """Makes sure that `path`, every link followed, lies below `root` (which is real already).
 
     Raises:
@@ -142,12 +142,12 @@ def inside(path: str, *, root: str, shown: str) -> None:
         raise PathOutsideData(path=shown, target=printable(target), root=printable(root))
 
 
-def peek_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbers) -> int:
+def detect_channels(read: Callable[[int], bytes | NDArray[np.uint8]], items: Numbers) -> int:
     """1 if a hundred images spread over `items` are all grey, else 3. Unreadable ones don't count."""
     seen = set()
     for item in items[evenly_spaced(len(items), PEEKED)]:
         try:
-            seen.add(header(read(int(item)))[2])
+            seen.add(read_header(read(int(item)))[2])
         except StillroomError:
             continue
         if 3 in seen:

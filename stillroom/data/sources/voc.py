@@ -15,16 +15,16 @@ import numpy as np
 
 from stillroom.config.plugins import near
 from stillroom.data.errors import NoImages, UnknownLayout
+from stillroom.data.sources._box_source import AnnotatedImage, BoxSource
 from stillroom.data.sources._errors import InvalidVoc
-from stillroom.data.sources._files import Files, images_by_stem
-from stillroom.data.sources._noted import Note, Noted
+from stillroom.data.sources._files import ImageFiles, images_by_stem
 from stillroom.data.sources._splits import ORDER
-from stillroom.data.sources.source import existing, peek_channels, printable, read_file
+from stillroom.data.sources.source import detect_channels, existing_path, printable, read_file
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Voc(Noted):
+class Voc(BoxSource):
     """Images with boxes, one xml file each.
 
     Where there are lists of splits, only what they name is read; an image without its xml file is left out and told.
@@ -69,7 +69,7 @@ class Voc(Noted):
                 raise ValueError(f"{name} is {value!r}{near(str(value), known)}")
         self.path, self.difficult, self.pixels, self.unlabelled = path, difficult, pixels, unlabelled
         self.allow_outside = allow_outside
-        root = str(existing(path))
+        root = str(existing_path(path))
         notes = self._notes(root)
         names = classes or sorted({name for _, objects in notes for name, _, _ in objects})
         self.classes = tuple(printable(name) for name in names)
@@ -81,14 +81,14 @@ class Voc(Noted):
             unlabelled=unlabelled,
             allow_outside=allow_outside,
         )
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(notes))))
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(notes))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         """Whether there are Annotations with xml files, and JPEGImages."""
         return (path / "JPEGImages").is_dir() and any((path / "Annotations").glob("*.xml"))
 
-    def _notes(self, root: str) -> list[tuple[Note, list[_Object]]]:
+    def _notes(self, root: str) -> list[tuple[AnnotatedImage, list[_Object]]]:
         """Each image with what its xml file says, class names still as text."""
         folder = os.path.join(root, "Annotations")
         if not os.path.isdir(folder):
@@ -97,7 +97,7 @@ class Voc(Noted):
         files = {name[:-4] for name in os.listdir(folder) if name.lower().endswith(".xml") and name[0] != "."}
         splits = _splits(root) or {"": sorted(files | set(images))}
         wanted = [(stem, split) for split, stems in splits.items() for stem in stems]
-        self.without = [
+        self.skipped = [
             printable(os.path.join(self.path, "JPEGImages", stem)) for stem, _ in wanted if stem not in files
         ]
         notes = []
@@ -107,7 +107,7 @@ class Voc(Noted):
             path = images.get(stem, os.path.join(root, "JPEGImages", f"{stem}.jpg"))  # reading will say it is missing
             file = os.path.join(folder, f"{stem}.xml")
             if not self.allow_outside:
-                Files([file], [os.path.realpath(root)])
+                ImageFiles([file], [os.path.realpath(root)])
             notes.append(_parsed(file, path, split, difficult=self.difficult, inclusive=self.pixels == "inclusive"))
         if not notes:
             raise NoImages(path=printable(self.path), why="no image has an xml file in Annotations")
@@ -136,7 +136,9 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError("it declares a document type, which VOC's files have no use for")
 
 
-def _parsed(file: str, image: str, split: str, *, difficult: str, inclusive: bool) -> tuple[Note, list[_Object]]:
+def _parsed(
+    file: str, image: str, split: str, *, difficult: str, inclusive: bool
+) -> tuple[AnnotatedImage, list[_Object]]:
     raw = read_file(file, name=printable(file))
     try:
         root = ElementTree.fromstring(raw, ElementTree.XMLParser(target=_NoDoctype()))
@@ -153,7 +155,7 @@ def _parsed(file: str, image: str, split: str, *, difficult: str, inclusive: boo
     except (ElementTree.ParseError, ValueError, OverflowError) as problem:
         raise InvalidVoc(path=printable(file), why=str(problem)) from problem
     empty = np.empty(0, dtype=np.int64)
-    return Note(path=image, split=split, boxes=empty, labels=empty, crowd=empty, size=size), objects
+    return AnnotatedImage(path=image, split=split, boxes=empty, labels=empty, crowd=empty, size=size), objects
 
 
 def _box(entry: ElementTree.Element, inclusive: bool) -> list[float]:
@@ -177,10 +179,10 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     return sides if min(sides) > 0 else None
 
 
-def _noted(note: Note, objects: list[_Object], names: list[str]) -> Note:
+def _noted(note: AnnotatedImage, objects: list[_Object], names: list[str]) -> AnnotatedImage:
     """The note with its objects, class names turned into numbers."""
     places = {name: number for number, name in enumerate(names)}
-    return Note(
+    return AnnotatedImage(
         path=note.path,
         split=note.split,
         boxes=np.array([box for _, box, _ in objects], dtype=np.float64).reshape(-1, 4),

@@ -20,11 +20,11 @@ from stillroom.data.errors import (
     ImagesWithoutBoxes,
 )
 from stillroom.data.finding import Finding, examples, warning
-from stillroom.data.geometry import VISIBLE, Geometry, move_boxes
-from stillroom.data.sources.source import Boxes, Source
+from stillroom.data.geometry import MIN_VISIBLE, Geometry, transform_boxes
+from stillroom.data.sources.source import BoxAnnotations, Source
 from stillroom.data.targets.target import Numbers, Planes, Target
 from stillroom.errors import StillroomError
-from stillroom.types import Kind
+from stillroom.types import TargetKind
 
 BEYOND = 1.0  # pixels: rounding puts boxes that far outside in most data sets, and nobody needs to hear of it
 FAULTS = {
@@ -36,7 +36,7 @@ FAULTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sound:
+class UsableBoxes:
     """The boxes of an image that can be used, cut at its edges, and what was wrong with the others.
 
     Attributes:
@@ -59,18 +59,18 @@ class BoxTargets:
     with the same class and place. What reaches beyond the image is cut. `labels_wrong` counts all of it.
     """
 
-    kind: ClassVar[Kind] = "boxes"
+    kind: ClassVar[TargetKind] = "boxes"
     stretch: ClassVar[bool] = True
-    outside: ClassVar[Literal["mirror", "grey"]] = "grey"
+    padding: ClassVar[Literal["mirror", "grey"]] = "grey"
     planes: ClassVar[int] = 0
     noun: ClassVar[str] = "boxes"
-    least: ClassVar[int] = 1
+    min_classes: ClassVar[int] = 1
 
     def __init__(self, source: Source):
         self._source = source
-        self._sound: dict[int, tuple[Boxes, Sound]] = {}
+        self._sound: dict[int, tuple[BoxAnnotations, UsableBoxes]] = {}
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
         """None."""
         return np.empty((0, size, size), dtype=np.uint8)
 
@@ -92,13 +92,13 @@ class BoxTargets:
             "known": torch.tensor([noted.known for noted, _ in found], dtype=torch.bool),
         }
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
+    def transform(self, target: Target, geometry: Geometry) -> Target:
         """Boxes that follow the pixels; one of which less than a quarter is still in the image is no box any more."""
         assert isinstance(target, dict)
-        if not (geometry.shifts or geometry.turns):
+        if not (geometry.shifts or geometry.resamples):
             return target
-        boxes, visible = move_boxes(target["boxes"], geometry)
-        stays = (target["labels"] >= 0) & (visible >= VISIBLE)
+        boxes, visible = transform_boxes(target["boxes"], geometry)
+        stays = (target["labels"] >= 0) & (visible >= MIN_VISIBLE)
         return target | {
             "boxes": boxes.where(stays[..., None], torch.zeros(())),
             "labels": target["labels"].masked_fill(~stays, -1),
@@ -111,11 +111,11 @@ class BoxTargets:
         every = np.concatenate([*labels, np.empty(0, dtype=np.int64)])
         return np.bincount(every, minlength=len(self._source.classes))
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+    def unlabelled(self, items: Numbers) -> NDArray[np.bool_]:
         """The further ones, which nobody has looked at."""
-        return items >= len(self._source.labels) - getattr(self._source, "further", 0)
+        return items >= len(self._source.labels) - getattr(self._source, "num_unlabelled", 0)
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
+    def digest(self, items: Numbers, *, sampled: Collection[int]) -> bytes:
         """Every box of every item, as it is used."""
         digest = hashlib.sha256()
         for noted, good in self._readable(items):
@@ -123,7 +123,7 @@ class BoxTargets:
             digest.update(good.shares.tobytes() + good.labels.tobytes() + good.crowd.tobytes())
         return digest.digest()
 
-    def labels_wrong(self) -> Iterator[Finding]:
+    def target_findings(self) -> Iterator[Finding]:
         """Boxes that are left out or cut, and images without any."""
         names: dict[str, list[str]] = {fault: [] for fault in FAULTS}
         counts = np.zeros(len(FAULTS), dtype=int)
@@ -143,7 +143,7 @@ class BoxTargets:
         if empty:
             yield warning(ImagesWithoutBoxes(count=len(empty), examples=examples(empty)))
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+    def size_findings(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """Images of another size than the annotations declare."""
         wrong = []
         for item, (height, width) in sorted(shapes.items()):
@@ -153,13 +153,13 @@ class BoxTargets:
         if wrong:
             yield warning(ImageSizeMismatch(count=len(wrong), examples=examples(wrong)))
 
-    def _of(self, item: int) -> tuple[Boxes, Sound]:
+    def _of(self, item: int) -> tuple[BoxAnnotations, UsableBoxes]:
         if item not in self._sound:
             noted = self._source.boxes(item)  # type: ignore[attr-defined]
-            self._sound[item] = noted, sound(noted, len(self._source.classes))
+            self._sound[item] = noted, usable_boxes(noted, len(self._source.classes))
         return self._sound[item]
 
-    def _readable(self, items: Numbers) -> Iterator[tuple[Boxes, Sound]]:
+    def _readable(self, items: Numbers) -> Iterator[tuple[BoxAnnotations, UsableBoxes]]:
         for item in items.tolist():
             try:
                 yield self._of(item)
@@ -167,7 +167,7 @@ class BoxTargets:
                 continue
 
 
-def sound(noted: Boxes, classes: int) -> Sound:
+def usable_boxes(noted: BoxAnnotations, classes: int) -> UsableBoxes:
     """Separates the boxes that can be used from those that can't."""
     height, width = noted.size
     edge = np.array([width, height, width, height], dtype=np.float64)
@@ -188,7 +188,7 @@ def sound(noted: Boxes, classes: int) -> Sound:
         duplicate[row] = what in seen
         seen.add(what)
     kept &= ~duplicate
-    return Sound(
+    return UsableBoxes(
         shares=shares[kept],
         labels=noted.labels[kept],
         crowd=noted.crowd[kept],

@@ -14,7 +14,7 @@ from stillroom.data.finding import Finding
 from stillroom.data.geometry import Geometry
 from stillroom.data.sources.source import Source
 from stillroom.data.targets.target import Numbers, Planes, Target
-from stillroom.types import Kind
+from stillroom.types import TargetKind
 
 UNKNOWN = -1
 
@@ -22,17 +22,17 @@ UNKNOWN = -1
 class LabelTargets:
     """[B] int64; -1 where nobody knows."""
 
-    kind: ClassVar[Kind] = "labels"
+    kind: ClassVar[TargetKind] = "labels"
     stretch: ClassVar[bool] = False
-    outside: ClassVar[Literal["mirror", "grey"]] = "mirror"
+    padding: ClassVar[Literal["mirror", "grey"]] = "mirror"
     planes: ClassVar[int] = 0
     noun: ClassVar[str] = "images"
-    least: ClassVar[int] = 2
+    min_classes: ClassVar[int] = 2
 
     def __init__(self, source: Source):
         self._source = source
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
         """None."""
         return np.empty((0, size, size), dtype=np.uint8)
 
@@ -40,7 +40,7 @@ class LabelTargets:
         """The labels."""
         return torch.from_numpy(self._source.labels[items])
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
+    def transform(self, target: Target, geometry: Geometry) -> Target:
         """The same: a class does not lie anywhere in the image."""
         return target
 
@@ -49,16 +49,16 @@ class LabelTargets:
         labels, classes = self._source.labels[items], len(self._source.classes)
         return np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+    def unlabelled(self, items: Numbers) -> NDArray[np.bool_]:
         """Those with the label -1."""
         found: NDArray[np.bool_] = self._source.labels[items] == UNKNOWN
         return found
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
+    def digest(self, items: Numbers, *, sampled: Collection[int]) -> bytes:
         """Nothing: the fingerprint holds the labels already."""
         return b""
 
-    def labels_wrong(self) -> Iterator[Finding]:
+    def target_findings(self) -> Iterator[Finding]:
         """Labels that are neither a class nor -1, which means that nobody knows."""
         labels, classes = self._source.labels, len(self._source.classes)
         wrong = np.flatnonzero((labels < UNKNOWN) | (labels >= classes))
@@ -67,6 +67,6 @@ class LabelTargets:
             values = {"label": int(labels[first]), "count": len(wrong), "highest": classes - 1}
             yield Finding(severity="error", failure=LabelOutOfRange(path=self._source.name(first), **values))
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+    def size_findings(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """Nothing: a label goes with any size."""
         yield from ()

@@ -12,21 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
-from stillroom.data.decode import numbers
+from stillroom.data.decode import decode_mask
 from stillroom.data.errors import InvalidMask, MaskSizeMismatch, UnknownMaskValues, VoidMasks
 from stillroom.data.finding import Finding, examples, warning
-from stillroom.data.geometry import Geometry, mirrored
-from stillroom.data.sources.source import Source, content
+from stillroom.data.geometry import Geometry, reflect_index
+from stillroom.data.sources.source import Source, content_hash
 from stillroom.data.targets.target import Numbers, Planes, Target
-from stillroom.data.threads import on_threads
+from stillroom.data.threads import thread_map
 from stillroom.errors import SecurityError, StillroomError
-from stillroom.types import Kind
+from stillroom.types import TargetKind
 
 VOID, STORED_VOID = -1, 255
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class MaskSummary:
     """What was seen in a mask file.
 
     Attributes:
@@ -46,12 +46,12 @@ class MaskTargets:
     counts as unreadable.
     """
 
-    kind: ClassVar[Kind] = "masks"
+    kind: ClassVar[TargetKind] = "masks"
     stretch: ClassVar[bool] = True
-    outside: ClassVar[Literal["mirror", "grey"]] = "mirror"
+    padding: ClassVar[Literal["mirror", "grey"]] = "mirror"
     planes: ClassVar[int] = 1
     noun: ClassVar[str] = "images"
-    least: ClassVar[int] = 2
+    min_classes: ClassVar[int] = 2
 
     def __init__(self, source: Source):
         self._source = source
@@ -59,9 +59,9 @@ class MaskTargets:
         self._values = _values(source)
         stored = np.where(self._values < 0, STORED_VOID, self._values)
         self._stored: NDArray[np.uint8] = stored.astype(np.uint8)
-        self._seen: dict[int, Seen | StillroomError] = {}
+        self._seen: dict[int, MaskSummary | StillroomError] = {}
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
         """The mask [1, size, size], classes as numbers and void as 255.
 
         Raises:
@@ -79,17 +79,17 @@ class MaskTargets:
         mask[planes[:, 0] == STORED_VOID] = VOID
         return torch.from_numpy(mask)
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
+    def transform(self, target: Target, geometry: Geometry) -> Target:
         """Masks that follow the pixels: after zoom and rotation the nearest one counts."""
         assert isinstance(target, torch.Tensor)
-        if not (geometry.shifts or geometry.turns):
+        if not (geometry.shifts or geometry.resamples):
             return target
         masks = target.numpy()
         if geometry.shifts:
-            rows = mirrored(geometry.rows(), geometry.height)
-            columns = geometry.unflipped(mirrored(geometry.columns(), geometry.width))
+            rows = reflect_index(geometry.rows(), geometry.height)
+            columns = geometry.unflip_columns(reflect_index(geometry.columns(), geometry.width))
             masks = np.take_along_axis(np.take_along_axis(masks, rows[:, :, None], 1), columns[:, None, :], 2)
-        if not geometry.turns:
+        if not geometry.resamples:
             return torch.from_numpy(masks)
         grid, result = geometry.grid(), torch.empty(masks.shape, dtype=torch.int64)
         source = torch.from_numpy(masks).float()[:, None]  # classes are below 255: whole numbers that floats hold
@@ -103,27 +103,27 @@ class MaskTargets:
         """Images that hold the class, be it in one pixel."""
         present = np.zeros(self._classes, dtype=np.int64)
         for seen in self._look(items):
-            if isinstance(seen, Seen):
+            if isinstance(seen, MaskSummary):
                 classes = np.unique(self._values[seen.found])
                 present[classes[classes >= 0]] += 1
         return present
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+    def unlabelled(self, items: Numbers) -> NDArray[np.bool_]:
         """None: each image has its mask."""
         return np.zeros(len(items), dtype=bool)
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
+    def digest(self, items: Numbers, *, sampled: Collection[int]) -> bytes:
         """The mask files of the images that were looked at, and what their numbers mean."""
         digest = hashlib.sha256(self._values.tobytes())
         for item in items.tolist():
-            if item in looked_at:
+            if item in sampled:
                 try:
-                    digest.update(content(self._source.mask(item)))  # type: ignore[attr-defined]
+                    digest.update(content_hash(self._source.mask(item)))  # type: ignore[attr-defined]
                 except StillroomError:
                     digest.update(b"none")
         return digest.digest()
 
-    def labels_wrong(self) -> Iterator[Finding]:
+    def target_findings(self) -> Iterator[Finding]:
         """Masks that can't be used, that hold unknown numbers, or nothing but void."""
         unknown, unknown_numbers, void = [], set(), []
         for item, seen in enumerate(self._look(np.arange(len(self._source.labels)))):
@@ -142,7 +142,7 @@ class MaskTargets:
         if void:
             yield warning(VoidMasks(count=len(void), examples=examples(void)))
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+    def size_findings(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """Masks of another size than their image; those of another aspect one by one, for they are left out."""
         other = []
         for item, shape in sorted(shapes.items()):
@@ -158,12 +158,12 @@ class MaskTargets:
 
     def _read(self, item: int) -> NDArray[np.uint8]:
         name = f"the mask of {self._source.name(item)}"
-        return numbers(self._source.mask(item), name=name)  # type: ignore[attr-defined]
+        return decode_mask(self._source.mask(item), name=name)  # type: ignore[attr-defined]
 
-    def _look(self, items: Numbers) -> list[Seen | StillroomError]:
-        return on_threads(self._look_at, items.tolist())
+    def _look(self, items: Numbers) -> list[MaskSummary | StillroomError]:
+        return thread_map(self._look_at, items.tolist())
 
-    def _look_at(self, item: int) -> Seen | StillroomError:
+    def _look_at(self, item: int) -> MaskSummary | StillroomError:
         if item not in self._seen:
             try:
                 mask = self._read(item)
@@ -171,7 +171,7 @@ class MaskTargets:
                 self._seen[item] = failure
             else:
                 found = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-                self._seen[item] = Seen(shape=mask.shape, found=found)
+                self._seen[item] = MaskSummary(shape=mask.shape, found=found)
         return self._seen[item]
 
     def _mismatch(self, item: int, mask: tuple[int, ...], image: tuple[int, ...]) -> StillroomError:

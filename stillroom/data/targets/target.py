@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stillroom.data.finding import Finding
 from stillroom.data.geometry import Geometry
-from stillroom.types import Kind
+from stillroom.types import TargetKind
 
 Target = Tensor | dict[str, Tensor]
 Numbers = NDArray[np.int64]
@@ -34,14 +34,14 @@ class Targets(Protocol):
         least: fewest classes that are worth a training.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[TargetKind]
     stretch: ClassVar[bool]
-    outside: ClassVar[Literal["mirror", "grey"]]
+    padding: ClassVar[Literal["mirror", "grey"]]
     planes: ClassVar[int]
     noun: ClassVar[str]
-    least: ClassVar[int]
+    min_classes: ClassVar[int]
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
         """An item's planes, [planes, size, size].
 
         Args:
@@ -63,7 +63,7 @@ class Targets(Protocol):
         """
         ...
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
+    def transform(self, target: Target, geometry: Geometry) -> Target:
         """The target of the same images after they were moved. What `take` gave is left as it was."""
         ...
 
@@ -71,18 +71,18 @@ class Targets(Protocol):
         """How many of each class, [K]."""
         ...
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
+    def unlabelled(self, items: Numbers) -> NDArray[np.bool_]:
         """Of which items nothing is known, [B]."""
         ...
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
+    def digest(self, items: Numbers, *, sampled: Collection[int]) -> bytes:
         """Stands for all that is known of the items, for the fingerprint; files only of those that were looked at."""
         ...
 
-    def labels_wrong(self) -> Iterator[Finding]:
+    def target_findings(self) -> Iterator[Finding]:
         """What can be found wrong without opening an image."""
         ...
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+    def size_findings(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
         """What does not go together with the images' height and width."""
         ...

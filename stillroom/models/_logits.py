@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-def logits(said: Any) -> Tensor:
+def extract_logits(said: Any) -> Tensor:
     """The logits in whatever a module returned.
 
     Raises:
@@ -21,5 +21,5 @@ def logits(said: Any) -> Tensor:
     if isinstance(said, Mapping):
         said = [said[name] for name in ("logits", "pred", "out") if name in said]
     if isinstance(said, (tuple, list)) and len(said):
-        return logits(said[0])
+        return extract_logits(said[0])
     raise TypeError(f"a module returned {type(said).__name__}, in which no logits are found")

@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stillroom.types import Answers
+from stillroom.types import OutputKind
 
 
-def answering(model: Any, answers: Answers, *, mirrored: bool = False) -> nn.Module:
+def adapt_output(model: Any, output_kind: OutputKind, *, mirrored: bool = False) -> nn.Module:
     """The same model, which now answers with one tensor as `Answers` has it; its weights keep their names.
 
     Args:
@@ -27,13 +27,13 @@ def answering(model: Any, answers: Answers, *, mirrored: bool = False) -> nn.Mod
     """
     if mirrored:
         model.register_forward_pre_hook(_mirrored)
-    if answers == "boxes":
+    if output_kind == "boxes":
         _let_batches_vary(model)
         for name in (f"{model.base_model_prefix}.decoder", "bbox_predictor"):
             if name in dict(model.named_modules()):
                 _in_single_precision(model.get_submodule(name))
         model.register_forward_hook(partial(_boxes, classes=int(model.config.num_labels)))
-    elif answers == "vector":
+    elif output_kind == "vector":
         _without_dense_pooler(model)
         model.add_module("vector", nn.Identity())
         summary = any(name.rpartition(".")[2] == "cls_token" for name, _ in model.named_parameters())
@@ -41,7 +41,7 @@ def answering(model: Any, answers: Answers, *, mirrored: bool = False) -> nn.Mod
     return model
 
 
-def classifying(model: Any, classes: int) -> nn.Module:
+def add_classifier(model: Any, classes: int) -> nn.Module:
     """A backbone, for which transformers has no classifier, with one on its vector: a linear layer, `classifier`.
 
     Args:
@@ -55,13 +55,13 @@ def classifying(model: Any, classes: int) -> nn.Module:
     width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
     if not isinstance(width, int):
         raise TypeError(f"the settings of a {config.model_type} have no hidden_size")
-    answering(model, "vector")
+    adapt_output(model, "vector")
     model.add_module("classifier", nn.Linear(width, classes))
     model.register_forward_hook(_classified)
     return cast(nn.Module, model)
 
 
-def heads(model: nn.Module, answers: Answers, classes: int) -> tuple[str, ...]:
+def find_heads(model: nn.Module, output_kind: OutputKind, classes: int) -> tuple[str, ...]:
     """Names of the parts that depend on K: the first is the one that speaks, further ones help in training.
 
     () for a detector with a softmax over K + 1: the rows of its classifier are not the classes.
@@ -71,18 +71,18 @@ def heads(model: nn.Module, answers: Answers, classes: int) -> tuple[str, ...]:
         answers: what it says.
         classes: K.
     """
-    if answers == "vector":
+    if output_kind == "vector":
         return ("vector",)
-    wide = {classes, classes + 1} if answers == "boxes" else {classes}
+    wide = {classes, classes + 1} if output_kind == "boxes" else {classes}
     found = [name for name, part in model.named_modules() if _width(part) in wide]
-    if answers != "boxes":
+    if output_kind != "boxes":
         return _outermost(found)
     words = ("class_embed", "class_labels_classifier", "score_head")
     speaking = sorted((name for name in found if any(word in name for word in words)), key=_last_to_speak)
     return tuple(speaking) if speaking and _width(model.get_submodule(speaking[0])) == classes else ()
 
 
-def trunk(model: nn.Module) -> tuple[str, ...]:
+def find_trunk(model: nn.Module) -> tuple[str, ...]:
     """Of a detector the backbone and the encoder, whatever the kind calls them; () where it has neither."""
     parts = dict(model.named_modules())
     base = str(getattr(model, "base_model_prefix", ""))

@@ -7,7 +7,7 @@ import math
 import pytest
 from kit.features import charge, drawn, ready
 
-from stillroom.methods.pairwise import Pairwise, pairwise_loss
+from stillroom.methods.skd import SKD, skd_loss
 
 
 def cosine(a, b):
@@ -26,7 +26,7 @@ def naive(student, teacher):
 
 def test_loops():
     s, t = drawn(3, 4, 3, 5), drawn(3, 2, 3, 5, seed=1)
-    assert pairwise_loss(s, t).item() == pytest.approx(naive(s, t), rel=1e-9)
+    assert skd_loss(s, t).item() == pytest.approx(naive(s, t), rel=1e-9)
 
 
 def test_the_class_sums_over_pairs_at_the_smaller_size():
@@ -36,4 +36,4 @@ def test_the_class_sums_over_pairs_at_the_smaller_size():
         return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
 
     expected = naive(halved(s[0]), t[0]) + naive(s[1], halved(t[1]))
-    assert charge(ready(Pairwise(), s, t), s, t).item() == pytest.approx(expected, rel=1e-9)
+    assert charge(ready(SKD(), s, t), s, t).item() == pytest.approx(expected, rel=1e-9)

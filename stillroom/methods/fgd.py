@@ -9,7 +9,7 @@ from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_grid
 from stillroom.methods._maps import comparable, pairs
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def inside(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -47,13 +47,13 @@ def attention(feature: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     Returns:
         [B, 1, h, w] and [B, C, 1, 1], with mean 1.
     """
-    size = wide(feature).abs()
+    size = at_least_float32(feature).abs()
     places = (size.mean(1).flatten(1) / temperature).softmax(1) * size[0, 0].numel()
     channels = (size.mean((2, 3)) / temperature).softmax(1) * size.shape[1]
     return places.view(len(size), 1, *size.shape[2:]), channels[..., None, None]
 
 
-def foreground_loss(
+def fgd_loss(
     student: Tensor, teacher: Tensor, boxes: Tensor, real: Tensor, *, background: float, temperature: float
 ) -> Tensor:
     """sum((objects + background * rest) * A_places * A_channels * (student - teacher)^2) / B.
@@ -75,7 +75,7 @@ def foreground_loss(
         return student.sum()
     objects, rest = inside(boxes, real, student.shape[2], student.shape[3])
     places, channels = attention(teacher, temperature)
-    apart = (wide(student) - wide(teacher)).square()
+    apart = (at_least_float32(student) - at_least_float32(teacher)).square()
     return ((objects + background * rest) * places * channels * apart).sum() / len(student)
 
 
@@ -96,7 +96,7 @@ def attention_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tens
     return torch.stack([(s - t).abs().sum() for s, t in both]).sum() / len(student)
 
 
-class Foreground(Method):
+class FGD(Method):
     """The focal part of focal and global distillation: objects and background imitated apart, small objects as much as
     large ones, most where the teacher looks.
 
@@ -122,7 +122,7 @@ class Foreground(Method):
 
     weight = 1e-3
     reads = "stages"
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(
         self,
@@ -146,14 +146,14 @@ class Foreground(Method):
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"objects": ..., "attention": ...}`, see `foreground_loss` and `attention_loss`, summed over the taps."""
+        """`{"objects": ..., "attention": ...}`, see `fgd_loss` and `attention_loss`, summed over the taps."""
         boxes = batch.target["boxes"]
         real = (batch.target["labels"] >= 0) & batch.target["known"][:, None]
         maps = [
             (to_grid(align(s), t), t) for (s, t), align in zip(pairs(self, student, teacher), self.align, strict=True)
         ]
         how = {"background": self.background, "temperature": self.temperature}
-        objects = torch.stack([foreground_loss(s, t, boxes, real, **how) for s, t in maps]).sum()
+        objects = torch.stack([fgd_loss(s, t, boxes, real, **how) for s, t in maps]).sum()
         looks = torch.stack([attention_loss(s, t, self.temperature) for s, t in maps]).sum()
         return {"objects": objects, "attention": self.attention * looks}
 

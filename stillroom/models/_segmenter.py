@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillroom.models._backbone import Backbone, pyramid
+from stillroom.models._backbone import Backbone, as_backbone
 
 Decoder = Literal["light", "lraspp", "fcn", "deeplab"]
 
@@ -38,7 +38,7 @@ class Segmenter(nn.Module):
         return self.decoder(self.backbone(images))
 
 
-class Light(nn.Module):
+class LightDecoder(nn.Module):
     """The maps m_1 .. m_n, fine to coarse, brought to one width, added from the coarsest upwards, and read once.
 
         p_n = A_n m_n,    p_i = A_i m_i + up(p_(i+1)),    logits = W relu(norm(C p_1)) + b
@@ -70,7 +70,7 @@ class Light(nn.Module):
         return self.classifier(self.relu(self.norm(self.smooth(total))))
 
 
-class Borrowed(nn.Module):
+class TorchvisionDecoder(nn.Module):
     """A head of torchvision's, on our maps.
 
     Args:
@@ -116,16 +116,16 @@ def segmenter(
         raise ValueError(f"decoder must be one of {', '.join(get_args(Decoder))} for pixels, got {decoder!r}")
     if width is not None and (width < 1 or decoder in ("fcn", "deeplab")):
         raise ValueError(f"width must be 1 or more, of light or lraspp, got {width} for {decoder}")
-    backbone = pyramid(model, maps=MAPS[decoder] if maps is None else maps)
+    backbone = as_backbone(model, maps=MAPS[decoder] if maps is None else maps)
     if decoder == "light":
-        return Segmenter(backbone, Light(backbone.channels, classes, width or 64), ("classifier",))
+        return Segmenter(backbone, LightDecoder(backbone.channels, classes, width or 64), ("classifier",))
     if decoder == "lraspp":
         from torchvision.models.segmentation.lraspp import LRASPPHead
 
         head = LRASPPHead(backbone.channels[0], backbone.channels[-1], classes, width or 128)
-        return Segmenter(backbone, Borrowed(head, ends=True), ("head.low_classifier", "head.high_classifier"))
+        return Segmenter(backbone, TorchvisionDecoder(head, ends=True), ("head.low_classifier", "head.high_classifier"))
     from torchvision.models.segmentation.deeplabv3 import DeepLabHead
     from torchvision.models.segmentation.fcn import FCNHead
 
     single = (FCNHead if decoder == "fcn" else DeepLabHead)(backbone.channels[-1], classes)
-    return Segmenter(backbone, Borrowed(single, ends=False), ("head.4",))
+    return Segmenter(backbone, TorchvisionDecoder(single, ends=False), ("head.4",))

@@ -13,6 +13,6 @@ from stillroom.data.targets.target import Targets
 KINDS: dict[str, Callable[[Source], Targets]] = {"labels": LabelTargets, "boxes": BoxTargets, "masks": MaskTargets}
 
 
-def targets_of(source: Source) -> Targets:
+def build_targets(source: Source) -> Targets:
     """The targets of its kind; a source that doesn't say has labels."""
     return KINDS[getattr(source, "kind", "labels")](source)

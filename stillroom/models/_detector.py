@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.models._backbone import Backbone
-from stillroom.models._boxes_form import in_form, priors
+from stillroom.models._box_decoding import anchor_boxes, decode_predictions
 from stillroom.models._errors import NotADenseDetector
-from stillroom.models.network import Facts
+from stillroom.models.network import NetworkSpec
 
 Decoder = Literal["fcos", "retinanet", "ssdlite"]
 
@@ -94,7 +94,7 @@ class Detector(nn.Module):
     ):
         super().__init__()
         self.backbone, self.neck, self.decoder = backbone, neck, decoder
-        self.priors = partial(priors, generator)  # torchvision's generators are modules without weights
+        self.priors = partial(anchor_boxes, generator)  # torchvision's generators are modules without weights
         self.coder, self.background = coder, background
         self.classifiers = _classifiers(decoder, "decoder.")
 
@@ -102,13 +102,13 @@ class Detector(nn.Module):
         """[B, C, H, W] normalised -> [B, A, 4 + K], see `types.Answers`."""
         maps = self.neck(self.backbone(images))
         boxes = self.priors(images, maps)
-        return in_form(self.decoder(maps), boxes, images.shape[-2:], self.coder, background=self.background)
+        return decode_predictions(self.decoder(maps), boxes, images.shape[-2:], self.coder, background=self.background)
 
 
 def detector(
     backbone: Backbone,
     decoder: str,
-    facts: Facts,
+    spec: NetworkSpec,
     *,
     width: int = 64,
     convs: int = 1,
@@ -145,7 +145,7 @@ def detector(
         raise ValueError(f"coarser must be at least 0, got {coarser}")
     neck = Neck(backbone, width, coarser)
     make = {"fcos": _fcos, "retinanet": _retinanet, "ssdlite": _ssdlite}[decoder]
-    return Detector(backbone, neck, *make(neck.strides, facts.classes or 1, width, convs))
+    return Detector(backbone, neck, *make(neck.strides, spec.classes or 1, width, convs))
 
 
 Made = tuple[nn.Module, Any, Any, bool]
@@ -196,7 +196,7 @@ def _ssdlite(strides: Sequence[int], classes: int, width: int, convs: int) -> Ma
     return head, generator, BoxCoder(weights=(10.0, 10.0, 5.0, 5.0)), True
 
 
-class Places(nn.Module):
+class TorchvisionDetector(nn.Module):
     """A whole detector of torchvision's that answers as `Detector` does; `wrapped` makes one."""
 
     classifiers: tuple[str, ...]
@@ -207,11 +207,11 @@ class Places(nn.Module):
         own = cast(Any, self)
         maps = own.backbone(images)
         maps = [maps] if isinstance(maps, Tensor) else list(maps.values())
-        boxes = priors(own.anchor_generator, images, maps)
-        return in_form(own.head(maps), boxes, images.shape[-2:], own.box_coder, background=self._background)
+        boxes = anchor_boxes(own.anchor_generator, images, maps)
+        return decode_predictions(own.head(maps), boxes, images.shape[-2:], own.box_coder, background=self._background)
 
 
-def wrapped(model: nn.Module) -> Places:
+def adapt_detector(model: nn.Module) -> TorchvisionDetector:
     """An FCOS, RetinaNet, SSD or SSDLite of torchvision's, changed in place to answer [B, A, 4 + K]; its names stay.
 
     Class k is the model's label k; of an SSD, whose label 0 is the background, its label k + 1. What the model does to
@@ -226,7 +226,7 @@ def wrapped(model: nn.Module) -> Places:
     if not isinstance(model, FCOS | RetinaNet | SSD):
         raise NotADenseDetector(model=type(model).__name__)
     model.__class__ = _kind(cast(Hashable, type(model)))
-    places = cast(Places, model)
+    places = cast(TorchvisionDetector, model)
     places._background = isinstance(model, SSD)
     places.classifiers = _classifiers(cast(nn.Module, model.head), "head.")
     return places
@@ -235,7 +235,7 @@ def wrapped(model: nn.Module) -> Places:
 @cache
 def _kind(kind: type[nn.Module]) -> type[nn.Module]:
     """The model's class with another `forward`: parts, names and everything else stay the model's."""
-    return type(f"{kind.__name__}Places", (Places, kind), {})
+    return type(f"{kind.__name__}Places", (TorchvisionDetector, kind), {})
 
 
 def _classifiers(head: nn.Module, prefix: str) -> tuple[str, ...]:

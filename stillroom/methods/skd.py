@@ -30,7 +30,7 @@ def affinity(feature: Tensor, nodes: int = 32) -> Tensor:
     return inner(places, places)
 
 
-def pairwise_loss(student: Tensor, teacher: Tensor, nodes: int = 32) -> Tensor:
+def skd_loss(student: Tensor, teacher: Tensor, nodes: int = 32) -> Tensor:
     """Mean over images and pairs of places of (a_ij(student) - a_ij(teacher))^2, a from `affinity`, at one size.
 
     Args:
@@ -45,7 +45,7 @@ def pairwise_loss(student: Tensor, teacher: Tensor, nodes: int = 32) -> Tensor:
     return s.sum() if s.numel() == 0 else (affinity(s, nodes) - affinity(t, nodes)).square().mean()
 
 
-class Pairwise(Method):
+class SKD(Method):
     """Pair-wise structure distillation: which places of an image are alike.
 
     Differs: the graph joins all nodes, and its granularity is said as their number: 32 a side are the paper's 2x2
@@ -82,6 +82,6 @@ class Pairwise(Method):
         comparable(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"pairwise": ...}`: `pairwise_loss` summed over the pairs of taps."""
-        found = [pairwise_loss(s, t, self.nodes) for s, t in pairs(self, student, teacher)]
+        """`{"pairwise": ...}`: `skd_loss` summed over the pairs of taps."""
+        found = [skd_loss(s, t, self.nodes) for s, t in pairs(self, student, teacher)]
         return {"pairwise": torch.stack(found).sum()}

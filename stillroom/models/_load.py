@@ -8,12 +8,14 @@ from torch import Tensor
 
 from stillroom.models import surgery
 from stillroom.models._errors import ClassCountMismatch
-from stillroom.models._weights import Metadata, load, one_line
+from stillroom.models._weights import Metadata, one_line, read_weights
 from stillroom.models._weights_errors import BackboneOnlyWeights, SurgeryMismatch, WeightsMismatch
-from stillroom.models.network import Kept, Network
+from stillroom.models.network import HeadPolicy, Network
 
 
-def fill(network: Network, state: dict[str, Tensor], *, head: Kept = "keep", name: str = "weights") -> None:
+def assign_weights(
+    network: Network, state: dict[str, Tensor], *, head: HeadPolicy = "keep", name: str = "weights"
+) -> None:
     """Put a state dict into a network: every name must fit, with its shape.
 
     Only `num_batches_tracked` may be missing: old files lack these counters, and nothing reads them. A network around a
@@ -31,9 +33,9 @@ def fill(network: Network, state: dict[str, Tensor], *, head: Kept = "keep", nam
             SR-M316 it is a backbone's file.
     """
     own = network.weights()
-    if network.spare and not any(network.prefix and key.startswith(network.prefix) for key in state):
+    if network.removed_heads and not any(network.prefix and key.startswith(network.prefix) for key in state):
         if head == "keep" and any(not key.startswith(network.prefix) for key in own):
-            raise BackboneOnlyWeights(file=name, answers=network.answers)
+            raise BackboneOnlyWeights(file=name, output_kind=network.output_kind)
         state = _around(network, own, state)
     heads = tuple(f"{part}." for part in network.head)
     if head == "replace":
@@ -49,38 +51,38 @@ def fill(network: Network, state: dict[str, Tensor], *, head: Kept = "keep", nam
     network.module.load_state_dict(state, strict=True)
 
 
-def reformed(network: Network, said: Metadata, name: str = "weights") -> None:
+def apply_saved_edits(network: Network, said: Metadata, name: str = "weights") -> None:
     """Give a network the form that a file's metadata tell of, so that the file's weights fit.
 
     Raises:
         SurgeryMismatch: SR-M317 it can't have that form: the file is another network's, or a newer program's.
     """
     try:
-        edits, own = surgery.read(said), surgery.structural(network.form)
+        edits, own = surgery.from_metadata(said), surgery.structural(network.edits)
         wanted = surgery.structural(edits)
         if wanted[: len(own)] != own:
             raise ValueError("the network here was changed in another way already")
-        network.reform(wanted[len(own) :])
-        network.form = edits
+        network.apply_edits(wanted[len(own) :])
+        network.edits = edits
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
         raise SurgeryMismatch(file=name, problem=one_line(problem)) from problem
 
 
-def load_into(network: Network, path: Path) -> Network:
+def load_weights(network: Network, path: Path) -> Network:
     """A network that is as its family builds it, with the form and the weights of a file; the same, for chaining.
 
     Raises:
         StillroomError: as `load`, `reformed` and `fill`.
     """
-    state, said = load(path)
-    reformed(network, said, path.name)
-    fill(network, state, name=path.name)
+    state, said = read_weights(path)
+    apply_saved_edits(network, said, path.name)
+    assign_weights(network, state, name=path.name)
     return network
 
 
 def _around(network: Network, own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A backbone's own file as a file of the network around it."""
-    spare = tuple(f"{name}." for name in network.spare)
+    spare = tuple(f"{name}." for name in network.removed_heads)
     inside = {network.prefix + key: value for key, value in state.items() if not key.startswith(spare)}
     return {key: value for key, value in own.items() if not key.startswith(network.prefix)} | inside
 

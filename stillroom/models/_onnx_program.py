@@ -22,7 +22,7 @@ from stillroom.models._onnx_errors import (
     OnnxWithoutFeatures,
     UncountedOnnxOperator,
 )
-from stillroom.models._taps import READS
+from stillroom.models._taps import INPUT_SUFFIX
 from stillroom.models._weights_errors import InvalidWeights
 from stillroom.models.network import Network
 from stillroom.types import Output
@@ -41,7 +41,7 @@ SIDES = (32, 64, 96, 128, 160, 192, 224)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class OnnxInfo:
     """What was found out about a file, see `_onnx_look.look`."""
 
     input: str
@@ -57,7 +57,7 @@ class Facts:
     own: dict[str, str]
 
 
-def look(path: Path, size: int) -> tuple[bytes, Facts]:
+def inspect_file(path: Path, size: int) -> tuple[bytes, OnnxInfo]:
     """A file's bytes, after another process has read, checked, opened and asked them.
 
     Args:
@@ -92,7 +92,7 @@ def look(path: Path, size: int) -> tuple[bytes, Facts]:
     found: dict[str, Any] = json.loads(done.stdout)
     if refused := found.get("refused"):
         raise _failure(path, refused, found["problem"])
-    return data, Facts(**found)
+    return data, OnnxInfo(**found)
 
 
 def _failure(path: Path, kind: str, problem: str) -> StillroomError:
@@ -106,7 +106,7 @@ def _failure(path: Path, kind: str, problem: str) -> StillroomError:
     return (OnnxReaderFailed if kind == "damaged" else InvalidOnnxInput)(path=path, problem=problem)
 
 
-class Program(nn.Module):
+class OnnxProgram(nn.Module):
     """Pixels [B, C, H, W] as the file wants them, on any device, to one of its outputs, in float32.
 
     It runs on the processor, with as many threads as torch has at the time, and gives no gradient. An image's answer
@@ -125,7 +125,7 @@ class Program(nn.Module):
 
     sha256: Tensor
 
-    def __init__(self, data: bytes, facts: Facts, output: str):
+    def __init__(self, data: bytes, facts: OnnxInfo, output: str):
         super().__init__()
         digest = hashlib.sha256(data).digest()
         self.register_buffer("sha256", torch.tensor(list(digest), dtype=torch.uint8))
@@ -171,10 +171,10 @@ class Program(nn.Module):
         return self._session
 
 
-class Embedder(Program):
+class OnnxEmbedder(OnnxProgram):
     """A program whose answer is a vector, which can be listened to as `vector`, as that of any embedding network."""
 
-    def __init__(self, data: bytes, facts: Facts, output: str):
+    def __init__(self, data: bytes, facts: OnnxInfo, output: str):
         super().__init__(data, facts, output)
         self.vector = nn.Identity()
 
@@ -184,13 +184,13 @@ class Embedder(Program):
         return said
 
 
-class Sealed(Network):
+class OnnxNetwork(Network):
     """A network that says so when it is asked for inner features: a file of a program has none to tap."""
 
     def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
         """As `Network.forward`. SR-M362 for a tap that is no part of it."""
         known = self.tap_names()
         for tap in taps:
-            if tap.removesuffix(READS) not in known:
+            if tap.removesuffix(INPUT_SUFFIX) not in known:
                 raise OnnxWithoutFeatures(tap=tap)
         return super().forward(images, taps)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
-def regress_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tensor:
+def simreg_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tensor:
     """mean_b |s_b - t_b|^2, both of unit length: 2 - 2 cos. Without `unit` mean_b |s_b - t_b|^2 / D, as they are.
 
     Args:
@@ -25,7 +25,7 @@ def regress_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tens
         Scalar, at least 0, with `unit` at most 4; 0 where the vectors, or their directions, are equal. An empty batch
         costs 0.
     """
-    s, t = wide(student), wide(teacher)
+    s, t = at_least_float32(student), at_least_float32(teacher)
     if s.numel() == 0:
         return s.sum()
     if unit:
@@ -33,7 +33,7 @@ def regress_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tens
     return F.mse_loss(s, t)
 
 
-class Regress(Method):
+class SimReg(Method):
     """A projector makes the teacher's vector of the student's; it is thrown away after training.
 
     Differs: the authors have batch norm in the projector, which a single image breaks; here it is layer norm, and the
@@ -87,9 +87,9 @@ class Regress(Method):
         return replace(output, taps=output.taps | made)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"regression": ...}`, see `regress_loss`."""
+        """`{"regression": ...}`, see `simreg_loss`."""
         charged = [
-            regress_loss(student.taps[f"{s} ~ {t}"], to_vector(teacher.taps[t]), unit=self.unit)
+            simreg_loss(student.taps[f"{s} ~ {t}"], to_vector(teacher.taps[t]), unit=self.unit)
             for s, t in zip(self.student_taps, self.teacher_taps, strict=True)
         ]
         return {"regression": torch.stack(charged).mean()}

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stillroom.data.decode import upright_size
-from stillroom.data.sources._files import Files, folder_at, images_below
+from stillroom.data.decode import oriented_size
+from stillroom.data.sources._files import ImageFiles, images_below, resolve_folder
 from stillroom.data.sources._splits import ORDER
-from stillroom.data.sources._strata import rarest
-from stillroom.data.sources.source import Boxes, Numbers
-from stillroom.types import Kind
+from stillroom.data.sources._strata import rarest_class
+from stillroom.data.sources.source import BoxAnnotations, Numbers
+from stillroom.types import TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
+class AnnotatedImage:
     """One image of an annotation file.
 
     Attributes:
@@ -37,10 +37,10 @@ class Note:
     size: tuple[int, int] | None
 
 
-class Noted:
+class BoxSource:
     """Images with boxes, and images nobody looked at: what the sources of boxes have in common."""
 
-    kind: Kind = "boxes"
+    kind: TargetKind = "boxes"
 
     def name(self, item: int) -> str:
         """The image's path."""
@@ -52,7 +52,7 @@ class Noted:
 
     def _hold(
         self,
-        notes: list[Note],
+        notes: list[AnnotatedImage],
         roots: Sequence[str],
         *,
         classes: int,
@@ -70,20 +70,20 @@ class Noted:
             unlabelled: a folder of further images.
             allow_outside: whether links may lead out of the folders.
         """
-        folder = folder_at(unlabelled, below=below) if unlabelled else None
+        folder = resolve_folder(unlabelled, below=below) if unlabelled else None
         further = images_below(folder) if folder else []
         bounds = [*roots, *([os.path.realpath(folder)] * len(further) if folder else [])]
         paths = [note.path for note in notes] + further
-        self._known, self._files = notes, Files(paths, [None] * len(paths) if allow_outside else bounds)
-        self.further = len(further)
-        strata = rarest([note.labels for note in notes], classes)
-        self.labels: Numbers = np.concatenate([strata, np.full(self.further, -1, dtype=np.int64)])
+        self._known, self._files = notes, ImageFiles(paths, [None] * len(paths) if allow_outside else bounds)
+        self.num_unlabelled = len(further)
+        strata = rarest_class([note.labels for note in notes], classes)
+        self.labels: Numbers = np.concatenate([strata, np.full(self.num_unlabelled, -1, dtype=np.int64)])
         names = np.array([note.split for note in notes], dtype=object)
         self.splits: dict[str, Numbers] = {
             split: np.flatnonzero(names == split) for split in ORDER if (names == split).any()
         }
 
-    def boxes(self, item: int) -> Boxes:
+    def boxes(self, item: int) -> BoxAnnotations:
         """What is known of an item; none and `known=False` of the further ones.
 
         Raises:
@@ -92,10 +92,10 @@ class Noted:
         if item >= len(self._known):
             size = self._measured(item)
             none = np.empty(0, dtype=np.int64)
-            return Boxes(boxes=np.empty((0, 4)), labels=none, crowd=none.astype(bool), size=size, known=False)
+            return BoxAnnotations(boxes=np.empty((0, 4)), labels=none, crowd=none.astype(bool), size=size, known=False)
         note = self._known[item]
         size = note.size or self._measured(item)
-        return Boxes(boxes=note.boxes, labels=note.labels, crowd=note.crowd, size=size)
+        return BoxAnnotations(boxes=note.boxes, labels=note.labels, crowd=note.crowd, size=size)
 
     def _measured(self, item: int) -> tuple[int, int]:
-        return upright_size(self._files.read(item), name=self._files.name(item))
+        return oriented_size(self._files.read(item), name=self._files.name(item))

@@ -6,10 +6,10 @@ from inspect import signature
 
 from stillroom.config import plugins
 from stillroom.data.errors import UnknownLayout
-from stillroom.data.sources.source import existing, printable
+from stillroom.data.sources.source import existing_path, printable
 
 
-def guess(path: str) -> str:
+def infer_source(path: str) -> str:
     """The name of the source that fits: a source's own name where it takes no path, else the one whose `fits` says so.
 
     Raises:
@@ -18,8 +18,8 @@ def guess(path: str) -> str:
     sources = {name: plugins.pick("data/sources", name) for name in plugins.choices("data/sources")}
     if path in sources and not signature(sources[path]).parameters:
         return path
-    found = existing(path)
-    fitting = [name for name, source in sources.items() if hasattr(source, "fits") and source.fits(found)]
+    found = existing_path(path)
+    fitting = [name for name, source in sources.items() if hasattr(source, "matches") and source.matches(found)]
     # images with boxes or masks lie in folders too, so whoever finds those knows better than who sees folders
     placed = [name for name in fitting if getattr(sources[name], "kind", "labels") != "labels"]
     fitting = placed or fitting

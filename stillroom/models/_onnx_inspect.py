@@ -42,7 +42,7 @@ class Refused(ValueError):
         super().__init__(problem)
 
 
-def look(data: bytes, sides: list[int], batches: list[int]) -> dict[str, Any]:
+def inspect_model(data: bytes, sides: list[int], batches: list[int]) -> dict[str, Any]:
     """What the file takes, gives and costs.
 
     Args:
@@ -248,7 +248,7 @@ def _main(question: dict[str, Any]) -> None:
     except (ImportError, ValueError, OSError):  # a system without such limits
         pass
     try:
-        found = look(sys.stdin.buffer.read(), question["sides"], question["batches"])
+        found = inspect_model(sys.stdin.buffer.read(), question["sides"], question["batches"])
     except Refused as refused:
         found = {"refused": refused.kind, "problem": str(refused)}
     print(json.dumps(found))

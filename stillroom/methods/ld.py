@@ -8,10 +8,10 @@ from stillroom.methods._checks import at_least
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
 from stillroom.ops.boxes import giou
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
-def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:
+def ld_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:
     """sum_places c^power (1 - GIoU + sides * |student - teacher|_1) / max(1, sum_places c^power).
 
     c is the greatest score of a place, as the teacher has it; the length |.|_1 is in shares of the image, over the four
@@ -27,7 +27,7 @@ def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, side
         Scalar in 0..2, with `sides` above; 0 where all boxes that the teacher believes in are equal, and for an empty
         batch. What a box of width 0 is worth see `boxes.giou`.
     """
-    s, t = wide(student)[..., :4], wide(teacher)
+    s, t = at_least_float32(student)[..., :4], at_least_float32(teacher)
     sure = confidence(t).pow(power)
     apart = 1 - giou(s, t[..., :4])
     if sides:
@@ -35,7 +35,7 @@ def localisation_loss(student: Tensor, teacher: Tensor, power: float = 1.0, side
     return shared((sure * apart).sum(), sure)
 
 
-class Localisation(Method):
+class LD(Method):
     """Localisation distillation: boxes near the teacher's, each as important as the teacher is sure of it.
 
     Differs: the authors' detectors give a distribution for each side, which is matched by KL. A box here is four
@@ -58,7 +58,7 @@ class Localisation(Method):
     """
 
     weight = 2.0
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(self, *, power: float = 1.0, sides: float = 0.0):
         super().__init__()
@@ -70,5 +70,5 @@ class Localisation(Method):
         alike(self, student, teacher)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"boxes": ...}`, see `localisation_loss`."""
-        return {"boxes": localisation_loss(student.pred, teacher.pred, self.power, self.sides)}
+        """`{"boxes": ...}`, see `ld_loss`."""
+        return {"boxes": ld_loss(student.pred, teacher.pred, self.power, self.sides)}

@@ -23,7 +23,7 @@ TINY = 1e-7
 """Least probability of "not this class": nearer to 1 float32 has hardly another number."""
 
 
-def priors(generator: Any, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
+def anchor_boxes(generator: Any, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """Boxes that the heads' numbers are relative to: [A, 4], left, top, right, bottom in pixels of the input.
 
     Sizes are read off the tensors as numbers, so that in an exported program they are constants.
@@ -46,7 +46,9 @@ def priors(generator: Any, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
     return boxes.to(images.device, torch.float32)
 
 
-def in_form(said: Mapping[str, Tensor], boxes: Tensor, size: Sequence[int], coder: Any, *, background: bool) -> Tensor:
+def decode_predictions(
+    said: Mapping[str, Tensor], boxes: Tensor, size: Sequence[int], coder: Any, *, background: bool
+) -> Tensor:
     """A head's tensors -> [B, A, 4 + K], see `types.Answers`.
 
     Args:
