@@ -129,7 +129,7 @@ def sitting(work: Path, seed: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {"rounds_ms": [], "steady": []} for name in files}
     for _ in range(ROUNDS):
         for name, made in files.items():
-            one = remote.measure(made.path, runtime=made.target, images=example, threads=1, seconds=SECONDS).single
+            one = remote.measure(made.path, runtime=made.runtime, images=example, threads=1, seconds=SECONDS).single
             found[name]["rounds_ms"].append(one.p50)
             found[name]["steady"].append(one.stable)
     return found

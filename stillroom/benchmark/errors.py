@@ -71,9 +71,9 @@ class UnsupportedRuntime(BenchmarkError):
     code = "SR-B915"
     exit = Exit.USAGE
     what = "files for {runtime} can't be measured in a process of their own"
-    why = "the script that measures on a device supports {known}"
+    why = "the runtime does not declare how a device opens them"
     effect = "nothing was measured"
-    fix = "name one of those: deploy.runtime"
+    fix = "give its class an `on_device`, see docs/deploy.md; or name another runtime of `stillroom list runtimes`"
 
 
 class DeviceLimitsMissed(DeviceLimitError):

@@ -28,16 +28,19 @@ def results(metrics: Mapping[str, Any], task: Mapping[str, Any] | None = None) -
         headline = next(iter(student))
         title = task_description.in_sentence(task_description.metric_title(headline))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", title, "95 % CI", "agreement", "MACs", "size", "latency", "verified"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     rows = [(name, metrics[name]) for name in ("teacher", "baseline") if name in metrics]
     rows += [(row["stage"], row) for row in metrics.get("stages", [])]
     rows += [("student", student)] if student else []
+    further = _further_metrics([*(row for _, row in rows), *metrics.get("exports", [])])
+    titles = [task_description.metric_title(name) for name in further]
+    for column in ("", title, "95 % CI", "agreement", "MACs", "size", "latency", *titles, "verified"):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for name, row in rows:
-        table.add_row(name, *_cells(row, headline), "")
+        table.add_row(name, *_cells(row, headline), *_further_cells(row, further), "")
     for row in metrics.get("exports", []):
         name = f"{row['target']}, {'float' if row['bits'] == 32 else 'int' + str(row['bits'])}"
-        table.add_row(name, *_cells(row, headline), "yes" if row["verified"] else "NO")
+        verified = "yes" if row["verified"] else "NO"
+        table.add_row(name, *_cells(row, headline), *_further_cells(row, further), verified)
     return table
 
 
@@ -119,6 +122,19 @@ def _cells(row: Mapping[str, Any], headline: str) -> list[str]:
         cell("bytes", "{:.0f} kB", 1e-3),
         unstable + cell("latency_ms", "{:.2f} ms"),
     ]
+
+
+def _further_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of numbers from metrics that the recipe adds to those of the task."""
+    found = [(name, metric) for row in rows for name, metric in row.items() if isinstance(metric, dict)]
+    return list(dict.fromkeys(n for n, metric in found if metric.get("metric") and isinstance(metric["value"], float)))
+
+
+def _further_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    from stillroom.report.format import percent, plain
+
+    values = [row.get(name, {}).get("value") for name in names]
+    return ["" if one is None else percent(one) if 0 <= one <= 1 else plain(one) for one in values]
 
 
 def _device_cost(metric: Mapping[str, Any] | None, name: str) -> str:

@@ -325,7 +325,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
         for kind in ("mixup", "cutmix")
     ]
     teachers = [("teacher", recipe.teacher), *((f"teachers[{i}]", one) for i, one in enumerate(recipe.teachers))]
-    found = [text for wrong, text in rules if wrong] + _unknown_runtimes(recipe)
+    found = [text for wrong, text in rules if wrong] + _unknown_runtimes(recipe) + _unfit_metrics(recipe)
     found += [line for path, one in teachers for line in _untrained(path, one, recipe)]
     networks: list[tuple[str, Teacher | Student]] = [*teachers, ("student", recipe.student)]
     for section, network in networks:
@@ -335,11 +335,34 @@ def _contradictions(recipe: Recipe) -> list[str]:
 
 
 def _unknown_runtimes(recipe: Recipe) -> list[str]:
-    """Runtimes that no file of `export/` is for."""
+    """Runtimes that are neither in `export/` nor one's own."""
     named = {f"export[{i}].runtime": one.runtime for i, one in enumerate(recipe.export)}
     named |= {"deploy.runtime": recipe.deploy.runtime} if recipe.deploy else {}
-    known = choices("export")
-    return [f"{key}: no runtime called {name!r}{near(name, known)}" for key, name in named.items() if name not in known]
+    return [f"{key}: {problem}" for key, name in named.items() if (problem := _not_found("export", name))]
+
+
+def _unfit_metrics(recipe: Recipe) -> list[str]:
+    """Metrics that can't be found, or that measure other predictions than the task's."""
+    task, found = pick("tasks", recipe.task.name), []
+    for i, name in enumerate(recipe.metrics):
+        problem = _not_found("metrics", name)
+        kind = None if problem else pick("metrics", name)
+        output_kind, target_kind = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
+        if kind and output_kind != task.output_kind:
+            problem = f"{name!r} measures {output_kind}, but the predictions of {recipe.task.name} are {task.output_kind}"
+        elif target_kind not in (None, task.needs):
+            problem = f"{name!r} compares with {target_kind}, but {recipe.task.name} has {task.needs}"
+        found += [f"metrics[{i}]: {problem}"] if problem else []
+    return found
+
+
+def _not_found(folder: str, name: str) -> str:
+    """Why there is no such plug-in; "" where there is."""
+    try:
+        pick(folder, name)
+    except LookupError as problem:
+        return str(problem.args[0])
+    return ""
 
 
 def _untrained(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:

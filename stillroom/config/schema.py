@@ -199,6 +199,7 @@ class Recipe:
     baseline: bool = True  # train the same student by the labels alone beside it
     task: Task = field(default_factory=Task)
     augment: Augment = field(default_factory=Augment)
+    metrics: tuple[str, ...] = ()  # further figures: names of `stillroom list metrics`, or package.module:Name
     methods: tuple[Method, ...] = (Method(name="hinton"),)
     gradient_balancing: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
     train: Training = field(default_factory=Training)

@@ -54,7 +54,7 @@ def augment(
         images: uint8 [B, C, H, W], on the CPU.
         keys: int64 [B], from `key`.
         policy: the largest amount of each change.
-        outside: what moves in from outside.
+        padding: what moves in from outside.
     """
     stored = images.numpy()
     numbers = np.asarray(keys, dtype=np.int64)

@@ -36,7 +36,7 @@ class Geometry:
         cosine, sine: [B] float32, of the angle, divided by the zoom. The pixel at p, from the centre, shows what lay at
             R(-angle) p / zoom.
         shifts: whether anything is flipped or shifted.
-        turns: whether anything is zoomed or rotated.
+        resamples: whether anything is zoomed or rotated.
     """
 
     height: int
@@ -47,7 +47,7 @@ class Geometry:
     cosine: Floats
     sine: Floats
     shifts: bool
-    turns: bool
+    resamples: bool
 
     def rows(self) -> Numbers:
         """[B, H] the row that each row shows after flip and shift; outside of 0..H-1 there is none."""

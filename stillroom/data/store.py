@@ -150,7 +150,7 @@ class Split:
         return self.take(rows)[0]
 
     def take(self, rows: Numbers) -> tuple[Tensor, Target, Numbers]:
-        """Images [n, C, H, W] uint8 with their target (see `stillroom.types.Kind`) and item numbers [n].
+        """Images [n, C, H, W] uint8 with their target (see `stillroom.types.TargetKind`) and item numbers [n].
 
         Raises:
             TooManyBadImages: SR-D107, more bad images than allowed.

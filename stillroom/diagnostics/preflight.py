@@ -79,8 +79,7 @@ def _after_training(recipe: Recipe) -> dict[str, list[str]]:
         StillroomError: as `check_available`.
     """
     target = recipe.deploy and with_profile(recipe.deploy)
-    runtimes = {section.runtime for section in recipe.export} | ({target.runtime} if target else set())
-    check_available(runtimes, recipe.compress)
+    check_available(recipe.export, recipe.compress, target)
     descriptions = stage_descriptions(recipe.compress)
     if recipe.compress:
         compression = [what for stage, what in descriptions.items() if stage != DISTILLED]

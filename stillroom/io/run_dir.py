@@ -160,14 +160,15 @@ class RunDir:
         """The file a finished stage leaves."""
         return self.folder / f"{stage}.safetensors"
 
-    def export_path(self, suffixes: Sequence[str], bits: int) -> Path:
-        """Where the file of a target goes. What an earlier try left there, verified or not, is removed.
+    def export_path(self, suffixes: Sequence[str], bits: int, *, own: str = "") -> Path:
+        """Where the file of a runtime goes. What an earlier try left there, verified or not, is removed.
 
         Args:
             suffixes: of the file and its companions.
             bits: 32 for floats.
+            own: the name of a runtime that is one's own, whose suffixes may be another's.
         """
-        name = f"student{'' if bits == 32 else f'-int{bits}'}"
+        name = f"student{own and f'-{own}'.lower()}{'' if bits == 32 else f'-int{bits}'}"
         for suffix in suffixes:
             for ending in (suffix, f".unverified{suffix}"):
                 (self.folder / "exports" / f"{name}{ending}").unlink(missing_ok=True)

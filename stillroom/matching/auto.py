@@ -19,7 +19,7 @@ class Facts:
     """What the choice depends on.
 
     Attributes:
-        answers: what both networks say.
+        output_kind: what both networks say.
         student: "convolutional" or "transformer".
         teacher: likewise; "sealed" where nothing inside it can be compared, as in an ONNX file.
         ratio: the student's MACs as a share of the teacher's.

@@ -19,7 +19,7 @@ def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Ten
     processes. Classes are charged one by one: a place that the teacher takes for background teaches too.
 
     Args:
-        student: [B, A, 4 + K], see `types.Answers`.
+        student: [B, A, 4 + K], see `types.OutputKind`.
         teacher: the same shape.
         focus: how much more a large difference counts; 0 counts all alike.
 

@@ -18,7 +18,7 @@ def ld_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float =
     sides. Sums are over all places of all images of all processes.
 
     Args:
-        student: [B, A, 4 + K], see `types.Answers`.
+        student: [B, A, 4 + K], see `types.OutputKind`.
         teacher: the same shape.
         power: of the teacher's score.
         sides: weight of the differences of the sides.

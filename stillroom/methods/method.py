@@ -30,7 +30,7 @@ class Method(nn.Module):
         weight: the authors' weight of this loss, used where a recipe gives none.
         reads: where it looks.
         needs_labels: whether it teaches nothing where nobody knows an image's class.
-        answers: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
+        output_kind: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
         student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of one side is compared
             with the i-th of the other.
     """

@@ -25,7 +25,7 @@ def sure_boxes(teacher: Tensor, *, score_threshold: float, nms_iou: float, max_d
     class that overlap the surest stays. Boxes end at the image's border; one without area is none.
 
     Args:
-        teacher: [B, A, 4 + K], see `types.Answers`.
+        teacher: [B, A, 4 + K], see `types.OutputKind`.
         score_threshold: least score.
         nms_iou: greatest overlap of two boxes of one class.
         max_detections: boxes an image, at most.

@@ -10,14 +10,14 @@ from stillroom.models._weights import read_weights
 from stillroom.models.network import Family, Network, NetworkSpec
 
 __all__ = [
-    "NetworkSpec",
     "Family",
     "Network",
-    "create_model",
+    "NetworkSpec",
     "assign_weights",
+    "create_model",
     "find_family",
     "list_models",
-    "read_weights",
     "load_weights",
+    "read_weights",
     "restore",
 ]

@@ -49,7 +49,7 @@ def anchor_boxes(generator: Any, images: Tensor, maps: Sequence[Tensor]) -> Tens
 def decode_predictions(
     said: Mapping[str, Tensor], boxes: Tensor, size: Sequence[int], coder: Any, *, background: bool
 ) -> Tensor:
-    """A head's tensors -> [B, A, 4 + K], see `types.Answers`.
+    """A head's tensors -> [B, A, 4 + K], see `types.OutputKind`.
 
     Args:
         said: `cls_logits` [B, A, K], or [B, A, 1 + K] with the background first; `bbox_regression` [B, A, 4]; of FCOS

@@ -40,7 +40,7 @@ def create_model(
         pretrained: fetch the library's weights, if they are not on this machine.
         mean: of the data's pixels, for models that start from nothing; trained weights bring their own.
         std: as `mean`.
-        answers: what it has to say; a classifier's name stands for its backbone, with the head that is needed.
+        output_kind: what it has to say; a classifier's name stands for its backbone, with the head that is needed.
         **arguments: go to the model as they are.
 
     Raises:
@@ -89,7 +89,7 @@ def restore(
         trust: `sha256:...` of a pickle that may run its code.
         mean: as for `build`.
         std: as for `build`.
-        answers: as for `build`. The file may be a classifier's where the network is built on its backbone: then the
+        output_kind: as for `build`. The file may be a classifier's where the network is built on its backbone: then the
             backbone is filled, the file's classifier is left out, and the rest of the network begins with nothing.
         **arguments: as for `build`.
 

@@ -99,7 +99,7 @@ class Detector(nn.Module):
         self.classifiers = _classifiers(decoder, "decoder.")
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] normalised -> [B, A, 4 + K], see `types.Answers`."""
+        """[B, C, H, W] normalised -> [B, A, 4 + K], see `types.OutputKind`."""
         maps = self.neck(self.backbone(images))
         boxes = self.priors(images, maps)
         return decode_predictions(self.decoder(maps), boxes, images.shape[-2:], self.coder, background=self.background)
@@ -127,7 +127,7 @@ def detector(
     Args:
         backbone: see `Backbone`.
         decoder: one of the three.
-        facts: says how many classes.
+        spec: says how many classes.
         width: channels of the neck and the head, a multiple of 8. torchvision's whole models have 256.
         convs: 3x3 convolutions before the last, in each branch of the first two; 0 to 4. torchvision's have 4.
         coarser: maps added above the backbone's, each half as large; torchvision's have 2.
@@ -203,7 +203,7 @@ class TorchvisionDetector(nn.Module):
     _background: bool
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] normalised -> [B, A, 4 + K], see `types.Answers`."""
+        """[B, C, H, W] normalised -> [B, A, 4 + K], see `types.OutputKind`."""
         own = cast(Any, self)
         maps = own.backbone(images)
         maps = [maps] if isinstance(maps, Tensor) else list(maps.values())

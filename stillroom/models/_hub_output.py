@@ -22,7 +22,7 @@ def adapt_output(model: Any, output_kind: OutputKind, *, mirrored: bool = False)
 
     Args:
         model: of transformers, in the class that belongs to `answers`.
-        answers: what it is to say.
+        output_kind: what it is to say.
         mirrored: it wants blue, green, red.
     """
     if mirrored:
@@ -68,7 +68,7 @@ def find_heads(model: nn.Module, output_kind: OutputKind, classes: int) -> tuple
 
     Args:
         model: from `answering`.
-        answers: what it says.
+        output_kind: what it says.
         classes: K.
     """
     if output_kind == "vector":

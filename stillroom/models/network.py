@@ -48,7 +48,7 @@ class NetworkSpec:
         pretrained: fetch the library's trained weights.
         mean: of the pixels, one number a channel, 0..1; None: the family's own.
         std: as `mean`.
-        answers: what the network has to say; a classifier's name with `boxes` means that backbone with a detector's
+        output_kind: what the network has to say; a classifier's name with `boxes` means that backbone with a detector's
             head. `vector` has no classes: whatever number of outputs the backbone has.
     """
 
@@ -90,7 +90,7 @@ class Family(Protocol):
 
         Args:
             name: as the recipe writes it, the family's part included.
-            facts: what the network is for.
+            spec: what the network is for.
             **arguments: go to the model as they are.
 
         Raises:
@@ -125,7 +125,7 @@ class Network(nn.Module):
         mean: of the pixels, C numbers in 0..1; one number stands for all channels.
         std: as `mean`, above 0.
         head: names of the classifiers inside the module, one for nearly all models, two for a distilled DeiT.
-        answers: what the module says.
+        output_kind: what the module says.
         trunk: names of the parts whose features are compared with another network's, where not all of them are: of a
             detector its backbone and its pyramid, not what turns maps into boxes.
         prefix: what stands before the names of a backbone that a library knows under its own: "backbone."; "" for none.

@@ -55,8 +55,8 @@ def assign_boxes(pred: Tensor, target: Mapping[str, Tensor], how: Assign = "many
     for this sees predictions only. An overlap counts as 0.1 at least, see `FLOOR`.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`.
-        target: see `types.Kind`. Crowds, and images of which nothing is known, get no place.
+        pred: [B, A, 4 + K], see `types.OutputKind`.
+        target: see `types.TargetKind`. Crowds, and images of which nothing is known, get no place.
         how: one of the two above.
     """
     places, count = pred.shape[1], target["labels"].shape[1]
@@ -121,8 +121,8 @@ def detection_loss(pred: Tensor, target: Mapping[str, Tensor], *, assign: Assign
     an image of which nobody knows the boxes charges nothing.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`; read as float32.
-        target: see `types.Kind`.
+        pred: [B, A, 4 + K], see `types.OutputKind`; read as float32.
+        target: see `types.TargetKind`.
         assign: many places to a box, for detectors whose answers are suppressed; or one, for those that are not.
     """
     found = assign_boxes(pred, target, assign)

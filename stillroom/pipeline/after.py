@@ -80,7 +80,7 @@ def evaluate(finished: FinishedRun, path: str | None, *, split: str | None) -> d
     splits = [split] if split else ["test"] if path is None else list(data.splits)
     result, verdicts = _evaluate(finished, predictors, files, data, splits)
     rows = [
-        {"target": file.target, "bits": file.bits, "path": str(file.path)}
+        {"target": file.runtime, "bits": file.bits, "path": str(file.path)}
         | as_dicts(result.figures[file.name] | verdicts[file.name].figures())
         | {"verified": verdicts[file.name].passed}
         for file in files
@@ -109,7 +109,8 @@ def _evaluate(
     splits: Sequence[str] = ("test",),
 ) -> tuple[Evaluation, dict[str, Verification]]:
     data = data or finished.data
-    task = build.build_task(finished.recipe.task, data)
+    comparable = data.labelled or not finished.data.labelled
+    task = build.build_task(finished.recipe.task, data, finished.recipe.metrics if comparable else ())
     return evaluate_all(networks, files, data, task, device=torch.device("cpu"), samples=None, splits=splits)
 
 

@@ -134,7 +134,7 @@ class FinishedRun:
         """The exported files that `metrics.json` lists."""
         return [
             ExportedFile(
-                target=row["target"], bits=row["bits"], path=self.folder / row["path"], gate=row.get("gate", 0.0)
+                runtime=row["target"], bits=row["bits"], path=self.folder / row["path"], gate=row.get("gate", 0.0)
             )
             for row in self.metrics.get("exports", [])
             if (self.folder / row["path"]).is_file()
@@ -158,7 +158,7 @@ class FinishedRun:
         files, example = self.files(), sample_images(self.data.splits["train"], 1)
         if device:
             measured = {
-                file.name: measure_on_device(file.path, file.target, device, example, seconds) for file in files
+                file.name: measure_on_device(file.path, file.runtime, device, example, seconds) for file in files
             }
             return {name: as_dicts(figures) for name, figures in measured.items()}
         networks = {n: Predictor(network, self.task) for n, network in self.networks().items() if n != "baseline"}

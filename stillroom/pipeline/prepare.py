@@ -29,7 +29,7 @@ def prepare(recipe: Recipe, engine: Processes, *, report: Path | None = None) ->
             would be no loss.
     """
     data = build.build_data(recipe.data, report=report)
-    task = build.build_task(recipe.task, data)
+    task = build.build_task(recipe.task, data, recipe.metrics)
     if not data.labelled:
         _check_unlabelled(recipe)
         data = build.with_teacher_classes(data, task, recipe.teacher)

@@ -9,6 +9,7 @@ from typing import Any
 
 from stillroom.config.schema import Recipe, Student, Teacher
 from stillroom.distributed.precision import precision_for
+from stillroom.export.runtime import packages
 from stillroom.io import environment
 from stillroom.io.run_dir import RunDir
 from stillroom.stages import build
@@ -40,7 +41,7 @@ def record_provenance(
         seeds=list(recipe.seeds),
         command=f"stillroom run {home / 'recipe.toml'}",
         directory=str(Path.cwd()),
-        versions=environment.versions(),
+        versions=environment.versions(packages(section.runtime for section in recipe.export)),
         hardware=hardware | {"precision": precision},
         task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.about),
         data=_data_facts(recipe, experiment),

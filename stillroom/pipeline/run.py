@@ -152,8 +152,7 @@ def _deployment(run: RunDir, recipe: Recipe, experiment: Experiment, state: Resu
     deployment = resolve_target(experiment, target, recipe.compress, recipe.export, known=known)
     if deployment.choice:
         run.note(chosen=asdict(deployment.choice))
-    runtimes = {section.runtime for section in deployment.export} | ({target.runtime} if target else set())
-    check_available(runtimes, deployment.compress)
+    check_available(deployment.export, deployment.compress, target)
     return deployment
 
 

@@ -136,7 +136,9 @@ def _quoted(value: Any) -> Markup:
 def _library(run: RunData) -> str:
     kind, _, rest = str(run.section("networks", "student").get("network") or "").partition("/")
     # With another task, or after compression, only the backbone is the library's.
-    from_library = rest and run.task.predicts_classes and kind in ("timm", "torchvision") and not snippets.reformed(run)
+    from_library = (
+        rest and run.task.predicts_classes and kind in ("timm", "torchvision") and not snippets.is_modified(run)
+    )
     return kind if from_library else "stillroom"
 
 
@@ -215,7 +217,7 @@ def _input(run: RunData) -> Markup:
 
 def _snippets(run: RunData) -> list[tuple[str, Markup]]:
     parts = []
-    if snippets.there(run) and (code := snippets.student(run)):
+    if snippets.has_student(run) and (code := snippets.student(run)):
         parts.append(("The student with torch:", fenced(code, "python")))
     for file in run.files:
         if code := snippets.file(run, file):

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stillroom.export import runtime
+from stillroom.export.runtime import RuntimeInfo
 from stillroom.report import task_description
 from stillroom.report.errors import NotARunFolder, UnreadableRunFile
 from stillroom.report.format import number
 from stillroom.report.task_description import TaskDescription
 
 ROLES = ("teacher", "baseline", "student")
-RUNTIMES = {"onnx": "ONNX", "openvino": "OpenVINO", "executorch": "ExecuTorch", "litert": "LiteRT"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ModelResult:
         verified: None for a model that is not a file.
         what: the compression that produced it: "prune, macs=0.5".
         front: whether it is on the Pareto front; None if the run has no front.
+        runtime: of a file, if the runtime is installed with the program or was described beside the metrics.
     """
 
     key: str
@@ -56,6 +58,7 @@ class ModelResult:
     path: str = ""
     what: str = ""
     front: bool | None = None
+    runtime: RuntimeInfo | None = None
 
     def value(self, name: str) -> float | None:
         """The finite value of a metric, or None."""
@@ -198,16 +201,18 @@ def _intermediate(rows: list[dict[str, Any]]) -> list[ModelResult]:
 
 def _file(export: dict[str, Any]) -> ModelResult:
     target, bits = str(export.get("target") or "file"), _integer(export.get("bits")) or 32
+    info = runtime.info(target, export.get("runtime"))
     return ModelResult(
         key=f"{target}-{bits}",
         role="file",
-        label=f"{precision_name(bits)} {RUNTIMES.get(target, target)}",
+        label=f"{precision_name(bits)} {info.title if info else target}",
         metrics=_metrics(export),
         verified=export.get("verified") is True,
         bits=bits,
         target=target,
         path=str(export.get("path") or ""),
         front=_front(export),
+        runtime=info,
     )
 
 

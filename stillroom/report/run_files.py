@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from stillroom.report.run_data import RunData
+from stillroom.report.run_data import ModelResult, RunData
 
 
 def digests(run: RunData) -> list[tuple[str, int, str]]:
     """(path, bytes, sha256) of the student's weights and of every exported file that exists."""
     found = []
-    files = [model.path for model in run.files]
-    weights = [f"{path.removesuffix('.xml')}.bin" for path in files if path.endswith(".xml")]  # OpenVINO's
-    for name in ["student.safetensors", *files, *weights]:
+    files = [name for file in run.files for name in (file.path, *companions(file))]
+    for name in ["student.safetensors", *files]:
         file = file_inside(run.path, name)
         if file is not None:
             with file.open("rb") as stream:
                 found.append((name, file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()))
     return found
+
+
+def companions(file: ModelResult) -> list[str]:
+    """The paths of the files that an exported file needs beside it, such as OpenVINO's weights."""
+    suffixes = file.runtime.suffixes if file.runtime else ()
+    path = file.path
+    return [path.removesuffix(suffixes[0]) + other for other in suffixes[1:] if path.endswith(suffixes[0])]
 
 
 def file_inside(folder: Path, name: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, rate, share, size
+from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, plain, rate, share, size
 from stillroom.report.run_data import MetricValue, ModelResult, RunData
 from stillroom.report.task_description import metric_title
 
@@ -63,11 +63,11 @@ def rows(run: RunData) -> list[ResultRow]:
 
 
 def further(run: RunData) -> list[list[ResultRow]]:
-    """The other measured shares, as tables of at most `MAX_COLUMNS` columns: a row for each model with one of them."""
+    """The other measured numbers, as tables of at most `MAX_COLUMNS` columns: a row for each model with one of them."""
     skipped = WITH_COLUMN | VERIFICATION | {run.task.headline, run.task.by_class}
     names = dict.fromkeys(name for model in run.models for name in model.metrics if name not in skipped)
-    shares = [name for name in names if all(_is_share(model, name) for model in run.models)]
-    parts = [shares[start : start + MAX_COLUMNS] for start in range(0, len(shares), MAX_COLUMNS)]
+    shown = [name for name in names if all(_is_number(model, name) for model in run.models)]
+    parts = [shown[start : start + MAX_COLUMNS] for start in range(0, len(shown), MAX_COLUMNS)]
     tables = [[_further_row(model, part, run) for model in run.models] for part in parts]
     return [[row for row in rows if any(cell.text != EMPTY for cell in row.cells)] for rows in tables]
 
@@ -95,7 +95,7 @@ def tooltip(metric: MetricValue | None, *more: str) -> str:
 
 def _row(model: ModelResult, teacher: ModelResult | None, run: RunData) -> ResultRow:
     cells = (
-        _share_cell(run.task.title, model.metrics.get(run.task.headline)),
+        _metric_cell(run.task.title, model.metrics.get(run.task.headline)),
         _agreement(model),
         _cost_cell("Parameters", model, "parameters", teacher),
         _cost_cell("MACs", model, "macs", teacher),
@@ -127,22 +127,29 @@ def _network_title(record: Any) -> str:
     return f"{name} ({extra})" if name and extra else name
 
 
-def _is_share(model: ModelResult, name: str) -> bool:
-    """Whether a metric of a model, if it has it and it has a value, lies in 0..1."""
+def _is_number(model: ModelResult, name: str) -> bool:
+    """Whether a metric of a model, if it has it and it has a value, is one number."""
     metric = model.metrics.get(name)
     value = metric.value if metric else None
-    return value is None or (isinstance(value, float) and 0 <= value <= 1)
+    return value is None or isinstance(value, float)
+
+
+def _is_share(value: float | None) -> bool:
+    return value is None or 0 <= value <= 1
 
 
 def _further_row(model: ModelResult, names: list[str], run: RunData) -> ResultRow:
-    cells = [_share_cell(metric_title(name, run.task), model.metrics.get(name)) for name in names]
+    shares = {name for name in names if all(_is_share(one.value(name)) for one in run.models)}
+    titles = {name: metric_title(name, run.task) for name in names}
+    cells = [_metric_cell(titles[name], model.metrics.get(name), as_share=name in shares) for name in names]
     return ResultRow(model, model.label, "", tuple(cells), "")
 
 
-def _share_cell(title: str, metric: MetricValue | None) -> Cell:
+def _metric_cell(title: str, metric: MetricValue | None, *, as_share: bool = True) -> Cell:
     if metric is None:
         return Cell(title, EMPTY)
-    return Cell(title, percent(metric.value), _interval_and_n(metric), tooltip(metric))
+    text = percent(metric.value) if as_share else plain(metric.value)
+    return Cell(title, text, _interval_and_n(metric, as_share=as_share), tooltip(metric))
 
 
 def _agreement(model: ModelResult) -> Cell:
@@ -172,5 +179,6 @@ def _cost_cell(title: str, model: ModelResult, name: str, teacher: ModelResult |
     return Cell(title, text, "" if part == EMPTY else part, tooltip(metric))
 
 
-def _interval_and_n(metric: MetricValue) -> str:
-    return ", ".join(part for part in (interval(metric.ci95), f"n {metric.n:,}" if metric.n else "") if part)
+def _interval_and_n(metric: MetricValue, *, as_share: bool) -> str:
+    ends = interval(metric.ci95) if as_share else " to ".join(map(plain, metric.ci95 or ()))
+    return ", ".join(part for part in (ends, f"n {metric.n:,}" if metric.n else "") if part)

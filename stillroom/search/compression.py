@@ -14,11 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillroom.benchmark.target import MEGABYTE, describe_device, describe_limits, measure_on_device, number, within
-from stillroom.config.plugins import module, pick
+from stillroom.benchmark.target import (
+    MEGABYTE,
+    describe_device,
+    describe_limits,
+    measure_on_device,
+    number,
+    usable_bits,
+    within,
+)
+from stillroom.config.plugins import pick
 from stillroom.config.schema import Compress, Deploy, Export, Training
 from stillroom.data.sampling import sample_images
 from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import find
 from stillroom.models.network import Network
 from stillroom.search.errors import NoCompressionWithinLimits
 from stillroom.stages.compress import compression_view
@@ -81,7 +90,7 @@ class Deployment:
 
 def candidates(target: Deploy) -> list[Candidate]:
     """The mildest first: pruning costs more accuracy than quantisation does."""
-    return [Candidate(share, bits) for share in SHARES for bits in sorted(target.bits, reverse=True)]
+    return [Candidate(share, bits) for share in SHARES for bits in sorted(usable_bits(target), reverse=True)]
 
 
 def resolve_target(
@@ -107,7 +116,7 @@ def resolve_target(
     if target is None:
         return Deployment(compress, export)
     if compress:
-        return Deployment(compress, _with_files(export, target, [8] if 8 in target.bits else list(target.bits)))
+        return Deployment(compress, _with_files(export, target, [8] if 8 in usable_bits(target) else usable_bits(target)))
     engine = experiment.engine
     choice = known or engine.broadcast(choose(experiment, target) if engine.first else None)
     candidate = choice.candidate
@@ -150,16 +159,17 @@ def measure_candidate(experiment: Experiment, target: Deploy, candidate: Candida
     network = _candidate_network(experiment, candidate)
     images = sample_images(experiment.data.splits["train"], NUM_CALIBRATION)
     with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
-        path = pick("export", target.runtime)(
+        runtime = find(target.runtime)
+        path = runtime.write(
             Predictor(network, experiment.task),
-            Path(folder, f"candidate{module('export', target.runtime).SUFFIXES[0]}"),
+            Path(folder, f"candidate{runtime.suffixes[0]}"),
             example=images[:1],
             classes=experiment.data.classes,
             bits=candidate.bits,
             calibration=[images] if candidate.bits == 8 else (),
             task=experiment.task,
         )
-        size = ExportedFile(target=target.runtime, bits=candidate.bits, path=path, gate=0.0).bytes
+        size = ExportedFile(runtime=target.runtime, bits=candidate.bits, path=path, gate=0.0).bytes
         time = measure_on_device(path, target.runtime, target, images[:1])["latency_ms"]
     median = number(time)
     upper = time.ci95[1] if time.ci95 else median

@@ -17,10 +17,13 @@ from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import PLACEHOLDER_STATISTICS, PixelStatistics
 from stillroom.distributed.precision import precision_for
+from stillroom.metrics._errors import MetricWithoutTargets, UnknownMetric
+from stillroom.metrics.metric import Metric
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
 from stillroom.stages.errors import TaskDataMismatch
 from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._with_metrics import with_metrics
 from stillroom.tasks.task import Task
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
@@ -55,18 +58,43 @@ def build_data(section: schema.Data, *, report: Path | None = None, channels: in
     )
 
 
-def build_task(section: schema.Task, data: Dataset) -> Task:
+def build_task(section: schema.Task, data: Dataset, metrics: Sequence[str] = ()) -> Task:
     """The task that `[task]` names; where no image has a label, its metrics compare with the teacher's outputs.
+
+    Args:
+        section: the task and its arguments.
+        data: the images.
+        metrics: names of further metrics.
 
     Raises:
         TaskDataMismatch: SR-D118 the data has other targets than the task needs.
+        UnknownMetric, MetricWithoutTargets: SR-C442, SR-D143 one of `metrics` can't be computed.
         MetricPackageMissing: SR-X710, before anything is trained.
     """
     task: Task = pick("tasks", section.name)(**section.arguments)
     if task.needs != data.kind:
         raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+    task = with_metrics(task if data.labelled else agreeing(task), further_metrics(metrics, data))
     task.metrics(data.classes)
-    return task if data.labelled else agreeing(task)
+    return task
+
+
+def further_metrics(names: Sequence[str], data: Dataset) -> dict[str, type[Metric]]:
+    """Name -> class, each able to measure predictions on the data.
+
+    Raises:
+        UnknownMetric: SR-C442 it is no metric.
+        MetricWithoutTargets: SR-D143 it needs labels, and there are none.
+    """
+    found: dict[str, type[Metric]] = {}
+    for name in names:
+        kind = pick("metrics", name)
+        if not (isinstance(kind, type) and issubclass(kind, Metric)):
+            raise UnknownMetric(name=name, problem=f"{kind!r} is no subclass of Metric")
+        if kind.target_kind and not data.labelled:
+            raise MetricWithoutTargets(metric=name, kind=kind.target_kind)
+        found[name] = kind
+    return found
 
 
 def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> Dataset:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stillroom.benchmark import device, remote, tradeoff
+from stillroom.benchmark import remote, tradeoff
 from stillroom.benchmark.networks import cost, time_all
 from stillroom.benchmark.target import check_files
 from stillroom.config.schema import Deploy
@@ -17,6 +17,7 @@ from stillroom.data.sampling import sample_images
 from stillroom.errors import StillroomError
 from stillroom.export._verify import Verification
 from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import find
 from stillroom.io.run_dir import RunDir
 from stillroom.metrics.measurement import Measurement
 from stillroom.models.network import Network
@@ -95,10 +96,10 @@ def run_final_test(
 
 def measure_alone(file: ExportedFile, example: Tensor, target: Deploy | None) -> dict[str, Measurement]:
     """What only a process of its own can measure of a file: peak memory, loading time, energy."""
-    if file.target not in device.RUNTIMES:
+    if not find(file.runtime).measurable:
         return {}
     watts = target.watts if target else None
-    measured = remote.measure(file.path, runtime=file.target, images=example, threads=1, seconds=SECONDS, watts=watts)
+    measured = remote.measure(file.path, runtime=file.runtime, images=example, threads=1, seconds=SECONDS, watts=watts)
     return {name: figure for name, figure in measured.figures().items() if name in ("peak_mb", "load_ms", "energy_j")}
 
 

@@ -42,7 +42,7 @@ def best_boxes(
     open.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`.
+        pred: [B, A, 4 + K], see `types.OutputKind`.
         height: of the images, in pixels.
         width: likewise.
         nms_iou: greatest overlap of two boxes of one class.

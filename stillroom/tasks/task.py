@@ -52,7 +52,7 @@ class Task(Protocol):
     the export gate see answers only.
 
     Attributes:
-        answers: what a network must say.
+        output_kind: what a network must say.
         needs: what must be known of the images.
         about: how to speak of it.
         finetune: how far a teacher with pretrained weights is fitted to the data, where the recipe does not say.

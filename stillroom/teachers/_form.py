@@ -134,7 +134,7 @@ def form_of(
     Args:
         sample: of as many images as there are at hand; their shapes count, and where classes are left out, how much
             probability the first ones hold.
-        answers: what `pred` is.
+        output_kind: what `pred` is.
         bits: 16 or 32. With 32 every logit is kept.
         mass: mean probability, at T = 1, that the kept classes cover at least.
         temperatures: of the methods that will read them, besides `TEMPERATURES`.

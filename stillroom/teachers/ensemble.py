@@ -44,7 +44,7 @@ class Ensemble(nn.Module):
         combine: what is averaged of logits.
 
     Attributes:
-        answers: what it says, as every member does.
+        output_kind: what it says, as every member does.
         classes: K; of a vector its width.
 
     Raises:

@@ -20,7 +20,7 @@ def drawn(output_kind: str, n: int, seed: int = 0, *, ties: bool = False) -> tup
     """An answer, the images with their target, and a reference's answer, somewhat like the first.
 
     Args:
-        answers: one of `types.Answers`.
+        answers: one of `types.OutputKind`.
         n: images.
         seed: of everything.
         ties: whether numbers are rounded, so that many are equal.

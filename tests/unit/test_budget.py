@@ -69,7 +69,7 @@ def timed(monkeypatch):
 
 def files(*times, target="onnx"):
     return [
-        artifact.ExportedFile(target=target, bits=bits, path=Path(f"{time}.onnx"), gate=0.9)
+        artifact.ExportedFile(runtime=target, bits=bits, path=Path(f"{time}.onnx"), gate=0.9)
         for bits, time in zip((32, 8), times, strict=True)
     ]
 

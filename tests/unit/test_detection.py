@@ -14,8 +14,8 @@ from kit.stages import Stages
 from kit.targets import drawn_pred, known
 from torch.export import Dim
 
-from stillroom.export.file import ExportWrapper
-from stillroom.export.onnx import load
+from stillroom.export._wrapper import ExportWrapper
+from stillroom.export.onnx import ONNX
 from stillroom.models import create_model
 from stillroom.models._detector import detector
 from stillroom.models.network import Network, NetworkSpec
@@ -178,7 +178,7 @@ def exported(network, path):
         external_data=False,
         dynamic_shapes=({0: Dim("B"), 2: Dim("H"), 3: Dim("W")},),
     )
-    return load(path)
+    return ONNX().open(path)
 
 
 def compared(network, file, seen, height, width):

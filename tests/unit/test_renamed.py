@@ -110,13 +110,13 @@ def test_a_run_that_began_under_old_words_goes_on(tmp_path):
     path = recorded(tmp_path / "run")
     what = recipe.read(path)
     RunDir.open(path.parent, what.as_dict(), what.toml()).close()
-    with pytest.raises(StillroomError, match="train.max_grad_norm: 2.0 there, 3.0 here"):
+    with pytest.raises(StillroomError, match=r"train.max_grad_norm: 2.0 there, 3.0 here"):
         RunDir.open(path.parent, what.as_dict() | {"train": what.as_dict()["train"] | {"max_grad_norm": 3.0}}, "")
 
 
 def test_elsewhere_the_same_file_is_a_persons_and_answered(tmp_path):
     (tmp_path / "recipe.toml").write_text(OLD)
-    with pytest.raises(StillroomError, match="teacher.others: was renamed to \\[\\[teachers\\]\\]"):
+    with pytest.raises(StillroomError, match=r"teacher.others: was renamed to \\[\\[teachers\\]\\]"):
         recipe.read(tmp_path / "recipe.toml")
 
 

@@ -60,7 +60,7 @@ class Source(Protocol):
 
     A source of another kind than labels has besides:
 
-        kind: "boxes" or "masks", see `stillroom.types.Kind`.
+        kind: "boxes" or "masks", see `stillroom.types.TargetKind`.
         boxes(item) -> Boxes: of kind boxes.
         mask(item) -> bytes or NDArray: of kind masks; an encoded grey or palette image, or numbers [H, W].
         values: [256] int64, of kind masks: the class that each number in a mask stands for, -1 for void, -2 for nothing

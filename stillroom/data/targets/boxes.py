@@ -53,7 +53,7 @@ class UsableBoxes:
 
 
 class BoxTargets:
-    """Padded boxes, see `stillroom.types.Kind`; there is room for one at least, so that nobody reduces over nothing.
+    """Padded boxes, see `stillroom.types.TargetKind`; padded to one at least, so that no reduction is over nothing.
 
     Left out, in every split: boxes without width or height, wholly outside, of no known class, and the second of two
     with the same class and place. What reaches beyond the image is cut. `labels_wrong` counts all of it.

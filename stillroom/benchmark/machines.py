@@ -1,7 +1,7 @@
 """Where a file is measured: a temporary folder on this machine, or on another one over SSH.
 
-Nothing but `ssh` is asked of this machine, and a shell with mktemp, tar, cat and rm of the other. Names of files never
-reach a shell; what does is quoted.
+This machine needs nothing but `ssh`, the other a shell with mktemp, tar, cat and rm. Names of files never reach a
+shell; what does is quoted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WAIT = 15  # seconds for a host to answer
 Done = subprocess.CompletedProcess[bytes]
 
 
-class Here:
+class LocalMachine:
     """A temporary folder on this machine."""
 
     def __init__(self, folder: str):
@@ -45,7 +45,7 @@ class Here:
             Path(self.folder, name).write_bytes(content)
 
     def run(self, command: Sequence[str], limit: float) -> Done:
-        """A command and all that it said; it may take so many seconds."""
+        """A command and all that it printed, within so many seconds."""
         return subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=limit)
 
     def fetch(self, name: str) -> bytes:
@@ -53,7 +53,7 @@ class Here:
         return Path(self.folder, name).read_bytes()
 
 
-class There:
+class SshMachine:
     """A temporary folder on another machine."""
 
     def __init__(self, host: str, python: str, ssh: str):
@@ -62,14 +62,14 @@ class There:
         self._ssh = [ssh, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={WAIT}", host]
 
     def run(self, command: Sequence[str], limit: float, given: bytes = b"") -> Done:
-        """A command and all that it said; it may take so many seconds, and reads `given`."""
+        """A command, which reads `given`, and all that it printed, within so many seconds."""
         line = " ".join(quote(word) for word in command)  # ssh hands one line to a shell there
         try:
             done = subprocess.run([*self._ssh, line], input=given, capture_output=True, timeout=limit)
         except FileNotFoundError as problem:
             raise HostUnreachable(host=self.host, problem=f"{self._ssh[0]}: no such command here") from problem
-        if done.returncode == 255:  # ssh's own; a script that ends so is taken for it too
-            raise HostUnreachable(host=self.host, problem=last(done.stderr))
+        if done.returncode == 255:  # ssh's own; a script with this exit code is taken for it too
+            raise HostUnreachable(host=self.host, problem=last_line(done.stderr))
         return done
 
     def send(self, files: Mapping[str, bytes]) -> None:
@@ -80,47 +80,50 @@ class There:
                 entry = tarfile.TarInfo(name)
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
-        self.sure(["tar", "-xf", "-", "-C", self.folder], packed.getvalue())
+        self.checked(["tar", "-xf", "-", "-C", self.folder], packed.getvalue())
 
     def fetch(self, name: str) -> bytes:
         """A file of the folder, with what the shell's start-up files may have printed before it."""
-        return self.sure(["cat", f"{self.folder}/{name}"])
+        return self.checked(["cat", f"{self.folder}/{name}"])
 
-    def sure(self, command: Sequence[str], given: bytes = b"") -> bytes:
-        """What a command prints; a failure where it ends otherwise than well."""
+    def checked(self, command: Sequence[str], given: bytes = b"") -> bytes:
+        """What a command prints; an error where its exit code is not 0."""
         try:
             done = self.run(command, PATIENCE, given)
         except subprocess.TimeoutExpired as problem:
             raise MeasurementTimedOut(where=self.host, seconds=round(PATIENCE)) from problem
         if done.returncode:
-            raise MeasurementFailed(where=self.host, problem=last(done.stderr) or f"`{command[0]}` failed")
+            raise MeasurementFailed(where=self.host, problem=last_line(done.stderr) or f"`{command[0]}` failed")
         return done.stdout
 
 
+Machine = LocalMachine | SshMachine
+
+
 @contextmanager
-def here() -> Iterator[Here]:
+def local_machine() -> Iterator[LocalMachine]:
     """A fresh folder on this machine, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
-        yield Here(folder)
+        yield LocalMachine(folder)
 
 
 @contextmanager
-def there(host: str, python: str, ssh: str) -> Iterator[There]:
+def ssh_machine(host: str, python: str, ssh: str) -> Iterator[SshMachine]:
     """A fresh folder on another machine, gone afterwards."""
-    place = There(host, python, ssh)
-    made = place.sure(["mktemp", "-d", "-t", "stillroom-XXXXXXXX"]).decode(errors="replace").split()
+    machine = SshMachine(host, python, ssh)
+    made = machine.checked(["mktemp", "-d", "-t", "stillroom-XXXXXXXX"]).decode(errors="replace").split()
     # A shell's start-up files may print before; anything but the folder asked for must never reach `rm -rf`.
     if not made or not FOLDER.fullmatch(made[-1]):
         raise MeasurementFailed(where=host, problem="mktemp named no folder")
-    place.folder = made[-1]
+    machine.folder = made[-1]
     try:
-        yield place
+        yield machine
     finally:
-        with suppress(StillroomError, subprocess.TimeoutExpired):  # the first failure is the one to hear of
-            place.run(["rm", "-rf", "--", place.folder], 2 * WAIT)
+        with suppress(StillroomError, subprocess.TimeoutExpired):  # the first error is the one to report
+            machine.run(["rm", "-rf", "--", machine.folder], 2 * WAIT)
 
 
-def last(output: bytes) -> str:
+def last_line(output: bytes) -> str:
     """The last line that is not empty."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else ""
