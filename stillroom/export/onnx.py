@@ -11,7 +11,7 @@ from stillroom.export._facts import OUTPUTS, facts
 from stillroom.export._tools import calibration_batches, opening, writing
 from stillroom.export._usage import Snippet
 from stillroom.export.runtime import Runtime, RuntimeModel
-from stillroom.io.files import scratch_folder, atomic_write
+from stillroom.io.files import atomic_write, scratch_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from stillroom.export._tools import opening, quiet, writing
 from stillroom.export._usage import Snippet
 from stillroom.export.onnx import ONNX
 from stillroom.export.runtime import Runtime, RuntimeModel
-from stillroom.io.files import scratch_folder, atomic_write
+from stillroom.io.files import atomic_write, scratch_folder
 
 if TYPE_CHECKING:
     import numpy as np
