@@ -50,9 +50,9 @@ def _docstring(path: Path) -> str:
 
 def _tasks(metric: Path) -> str:
     """The tasks whose predictions and labels a metric reads, in words."""
-    answers, kind = _declared(metric, "answers", "classes"), _declared(metric, "target_kind", "labels")
+    predictions, kind = _declared(metric, "output_kind", "classes"), _declared(metric, "target_kind", "labels")
     tasks = {name: HERE / "tasks" / f"{name}.py" for name in choices("tasks")}
-    fitting = [name for name, path in tasks.items() if _declared(path, "answers") == answers]
+    fitting = [name for name, path in tasks.items() if _declared(path, "output_kind") == predictions]
     return ", ".join(name for name in fitting if kind in (None, _declared(tasks[name], "needs")))
 
 

@@ -347,12 +347,11 @@ def _unfit_metrics(recipe: Recipe) -> list[str]:
     for i, name in enumerate(recipe.metrics):
         problem = _not_found("metrics", name)
         kind = None if problem else pick("metrics", name)
-        output_kind, target_kind = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
-        if kind and output_kind != task.output_kind:
-            theirs = f"the predictions of {recipe.task.name} are {task.output_kind}"
-            problem = f"{name!r} measures {output_kind}, but {theirs}"
-        elif target_kind not in (None, task.needs):
-            problem = f"{name!r} compares with {target_kind}, but {recipe.task.name} has {task.needs}"
+        measured, labels = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
+        if kind and measured != task.output_kind:
+            problem = f"{name!r} measures {measured}, but the predictions of {recipe.task.name} are {task.output_kind}"
+        elif labels not in (None, task.needs):
+            problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.needs}"
         found += [f"metrics[{i}]: {problem}"] if problem else []
     return found
 

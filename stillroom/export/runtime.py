@@ -26,7 +26,8 @@ from stillroom.config.plugins import choices, pick
 from stillroom.export._errors import ExportPackagesMissing, UnknownRuntime, UnsupportedBits
 from stillroom.export._model import RuntimeModel as RuntimeModel
 from stillroom.export._standalone import standalone
-from stillroom.export._usage import RuntimeInfo, Snippet
+from stillroom.export._usage import RuntimeInfo
+from stillroom.export._usage import Snippet as Snippet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
