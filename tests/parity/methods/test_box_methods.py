@@ -15,7 +15,7 @@ from stillroom.methods.foreground import attention_loss, foreground_loss
 from stillroom.methods.localisation import localisation_loss
 from stillroom.methods.pkd import pkd_loss
 from stillroom.methods.pseudo_labels import pseudo_labels_loss, sure_boxes
-from stillroom.ops.assignment import detection_loss
+from stillroom.ops.detection_loss import detection_loss
 
 
 def sigmoid(x):
