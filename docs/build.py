@@ -483,27 +483,7 @@ def _write_results(folder: Path) -> None:
     )
     block = f"\n```text\n{printed}\n{Path('runs') / info['name']}/report.html\n```\n\n{about}\n"
     path = DOCS.parent / "README.md"
-    text = _between(path.read_text(encoding="utf-8"), "results", block)
-    path.write_text(_between(text, "rows", _row(metrics, info) + "\n"), encoding="utf-8")
-
-
-def _row(metrics: dict[str, Any], info: dict[str, Any]) -> str:
-    def accuracy(row: dict[str, Any]) -> str:
-        low, high = row["accuracy"]["ci95"]
-        return f"{row['accuracy']['value'] * 100:.1f} ({low * 100:.1f} to {high * 100:.1f})"
-
-    whole, small = metrics["exports"][:2]
-    macs = metrics["student"]["macs"]["value"] / metrics["teacher"]["macs"]["value"]
-    cells = [
-        f"digits, {metrics['student']['accuracy']['n']} images",
-        *(accuracy(metrics[name]) for name in ("teacher", "baseline", "student")),
-        accuracy(small) + ("" if small["verified"] else ", not verified"),
-        f"{macs:.1%}",
-        f"{small['bytes']['value'] / whole['bytes']['value']:.0%}",
-        ", ".join(map(str, info["seeds"])),
-        "`stillroom demo`",
-    ]
-    return f"| {' | '.join(cells)} |"
+    path.write_text(_between(path.read_text(encoding="utf-8"), "results", block), encoding="utf-8")
 
 
 def _between(text: str, name: str, inside: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from stillroom.report.seeds import half
+from stillroom.report.multi_seed import ci_half_width
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 MEASURED_AS = {"localisation": "ld", "pairwise": "skd", "regress": "simreg"}
@@ -125,13 +125,13 @@ def _scores(rows: list[dict[str, Any]], setting: str, name: str) -> dict[int, fl
 
 
 def _interval(values: list[float], *, sign: bool = False) -> str:
-    middle, reach = 100 * mean(values), 100 * half(values)
+    middle, reach = 100 * mean(values), 100 * ci_half_width(values)
     form = "{:+.1f} ({:+.1f} to {:+.1f})" if sign else "{:.1f} ({:.1f} to {:.1f})"
     return form.format(middle, middle - reach, middle + reach)
 
 
 def _verdict(gain: list[float]) -> str:
-    middle, reach = mean(gain), half(gain)
+    middle, reach = mean(gain), ci_half_width(gain)
     if middle == reach == 0:
         return "the same"
     if abs(middle) > reach:

@@ -169,6 +169,7 @@ def test_nobody_else_names_a_task(path):
         "stillroom.tasks.task",
         "stillroom.tasks.predictor",
         "stillroom.tasks._agreeing",
+        "stillroom.tasks._with_metrics",
     }  # the contract, and any task without labels
     assert {name for name in modules if name.startswith("stillroom.tasks.")} <= allowed
     said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -213,4 +214,4 @@ def test_results_are_returned_and_not_read_back_from_run_json(path):
             owner = ast.unparse(node.value)
             assert owner.rpartition(".")[2] != "run" and "RunDir(" not in owner, f"line {node.lineno} reads run.json"
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith("run.json"):
-            assert node.value != "run.json" and "/" not in node.value, f"line {node.lineno} opens run.json"
+            assert path.name == "recipe.py", f"line {node.lineno} names run.json"  # there: is it a run's own recipe?

@@ -1,4 +1,4 @@
-"""Verbs that work on a finished run: eval, export, bench, report."""
+"""Commands for a finished run: eval, export, bench, report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _renamed(_context: click.Context, option: click.Parameter, value: str | None
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default=None)
 @common
 def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -> int:
-    """A run's networks and files on images: its own test split, or all of others with the same classes.
+    """Evaluate networks and files of a run on its test split, or on other images with the same classes.
 
     \b
     stillroom eval runs/digits
@@ -42,11 +42,13 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--runtime", default="onnx", help="One of `stillroom list runtimes`.")
 @click.option("--target", default=None, hidden=True, callback=_renamed, expose_value=False)
-@click.option("--bits", type=click.Choice(["32", "8", "4"]), default="32", help="Of weights; 4 leaves sums in float.")
-@click.option("--agreement", type=float, default=None, help="Least agreement with the student, 0 to 1.")
+@click.option(
+    "--bits", type=click.Choice(["32", "8", "4"]), default="32", help="Bits per weight; with 4, activations stay float."
+)
+@click.option("--agreement", type=float, default=None, help="Minimum agreement with the student, 0 to 1.")
 @common
 def export(folder: Path, runtime: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
-    """One more file of a run's student, verified on its own runtime.
+    """Export the student of a run to another file, verified with its runtime.
 
     \b
     stillroom export runs/digits --bits 8
@@ -63,12 +65,12 @@ def export(folder: Path, runtime: str, bits: str, agreement: float | None, as_js
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--seconds", type=float, default=3.0, help="For all networks and files together.")
-@click.option("--profile", default="", help="A device, one of `stillroom list profiles` or a TOML file.")
-@click.option("--host", default="", help="Another machine, as `ssh` takes it; it needs Python, numpy and the runtime.")
+@click.option("--seconds", type=float, default=3.0, help="Total time for all networks and files.")
+@click.option("--profile", default="", help="A device profile: one of `stillroom list profiles` or a TOML file.")
+@click.option("--host", default="", help="Another machine, in ssh syntax; it needs Python, numpy and the runtime.")
 @common
 def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, **_: Any) -> int:
-    """Times of a run's networks and files on this machine, taken in turns; or of its files on another one.
+    """Measure latency of the networks and files of a run on this machine, or of its files on another one.
 
     \b
     stillroom bench runs/digits
@@ -86,7 +88,7 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
-        console.out.print(tables.times(found))
+        console.out.print(tables.latencies(found))
     return 0
 
 
@@ -94,7 +96,7 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
 @click.argument("folder", type=click.Path(path_type=Path))
 @common
 def report(folder: Path, as_json: bool, **_: Any) -> int:
-    """Write a run's report.html and model card again, from its files; of several seeds, the page of all of them.
+    """Regenerate report.html and model card from the files of a run, or of runs with several seeds.
 
     \b
     stillroom report runs/digits
@@ -103,10 +105,10 @@ def report(folder: Path, as_json: bool, **_: Any) -> int:
     """
     from stillroom import report as pages
     from stillroom.cli import console
-    from stillroom.report import seeds, spread
+    from stillroom.report import multi_seed, multi_seed_page
 
-    if seeds.there(folder):
-        path = spread.write(folder)
+    if multi_seed.is_multi_seed(folder):
+        path = multi_seed_page.write(folder)
     else:
         pages.card(folder)
         path = pages.write(folder)

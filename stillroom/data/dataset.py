@@ -1,9 +1,7 @@
-"""A source made ready for use: split, sized, checked, and told apart from every other by a fingerprint."""
+"""A source prepared for use: split, with a common image size, checked, and identified by a fingerprint."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.data.decode import MAX_PIXELS, read_header
+from stillroom.data.bad_images import BadImage, BadImageLog
+from stillroom.data.decode import MAX_PIXELS
 from stillroom.data.errors import NoImages
 from stillroom.data.hash_rng import evenly_spaced
-from stillroom.data.sources.source import Numbers, Source, content_hash
+from stillroom.data.scan import Scan
+from stillroom.data.sources.source import Source
 from stillroom.data.splits import complete_splits
-from stillroom.data.store import BadImage, BadImageLog, Split, raise_if_unsafe
+from stillroom.data.store import Split
 from stillroom.data.targets.build import build_targets
 from stillroom.data.targets.target import Targets
-from stillroom.data.threads import thread_map
-from stillroom.errors import StillroomError
-from stillroom.types import TargetKind
+from stillroom.types import IntArray, TargetKind
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
-LARGEST_OWN_SIZE = 224
-SURVEYED = 2000
+SAMPLED = 2000  # images that are scanned where the data set does not fit into memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +31,15 @@ class Dataset:
     """Images of K classes in three splits.
 
     Attributes:
-        classes: names, in the order of the labels.
+        classes: names, in label order.
         channels: C, 1 or 3.
         size: H = W of every image.
         splits: "train", "val" and "test".
         fingerprint: sha256 over classes, size, labels or boxes, splits, file names, and the content of train and val,
-            masks included (of the surveyed sample where the set is too large for memory). The same files in another
-            folder have the same.
-        source: where the images come from.
-        ledger: the images that could not be read so far.
-        targets: what is known of the images beside their pixels.
+            masks included (of the sample where the data set does not fit into memory). The folder does not matter.
+        source: of the images.
+        bad_image_log: the images found unreadable so far.
+        targets: the annotation of the images.
     """
 
     classes: tuple[str, ...]
@@ -57,21 +53,21 @@ class Dataset:
 
     @property
     def kind(self) -> TargetKind:
-        """What is known of the images: labels, boxes or masks."""
+        """The kind of annotation: labels, boxes or masks."""
         return self.targets.kind
 
     @property
     def labelled(self) -> bool:
-        """Whether anything is known of any image."""
-        return not self._unknown().all()
+        """Whether any image is labelled."""
+        return not self._unlabelled().all()
 
     @property
     def bad(self) -> list[BadImage]:
-        """Images that can't be used, as far as anybody has looked."""
+        """The images found unreadable so far."""
         return [self.bad_image_log.bad[item] for item in sorted(self.bad_image_log.bad)]
 
     def summary(self) -> dict[str, Any]:
-        """What a report prints; opens no split."""
+        """Facts for a report; opens no split."""
         counts = {name: self.targets.counts(split.listed).tolist() for name, split in self.splits.items()}
         return {
             "classes": list(self.classes),
@@ -79,14 +75,14 @@ class Dataset:
             "size": self.size,
             "images": {name: len(split.listed) for name, split in self.splits.items()},
             "per_class": counts,
-            "unlabelled": int(self._unknown().sum()),
+            "unlabelled": int(self._unlabelled().sum()),
             "bad": len(self.bad_image_log.bad),
-            "in_memory": all(split.memory for split in self.splits.values()),
+            "in_memory": all(split.in_memory for split in self.splits.values()),
             "fingerprint": self.fingerprint,
         }
 
-    def _unknown(self) -> NDArray[np.bool_]:
-        """For each image of all splits whether nothing is known of it."""
+    def _unlabelled(self) -> NDArray[np.bool_]:
+        """For each image of all splits whether it is unlabelled."""
         return self.targets.unlabelled(np.concatenate([split.listed for split in self.splits.values()]))
 
 
@@ -102,23 +98,23 @@ def load_dataset(
     seed: int = 0,
     report: Path | None = None,
 ) -> Dataset:
-    """Splits a source and looks at the headers of its train and val images; the test split stays closed.
+    """Split a source and read the headers of its train and val images; the test split is not opened.
 
-    Where the decoded set is larger than `memory_gb`, 2,000 images spread over train and val are looked at, and images
-    are decoded on request.
+    If the decoded images would need more than `memory_gb`, 2,000 evenly spaced images of train and val are scanned
+    instead of all, and images are decoded on request.
 
     Args:
-        source: where images come from.
-        size: H = W; every image's shorter side is brought to it and the centre kept, or, with boxes and masks, the
-            whole image stretched to it. None: the images' own size where all are squares of one size, else the median
-            of the shorter sides, 224 at most.
-        max_bad: the largest share of images that may be unreadable.
-        max_pixels: the largest image that is decoded.
+        source: of the images.
+        size: H = W of every image: the shorter side is resized to it and the centre cropped, or, with boxes and masks,
+            the whole image is stretched to it. None: the images' own size if all are squares of one size, else the
+            median of the shorter sides, at most 224.
+        max_bad: largest fraction of images that may be unreadable.
+        max_pixels: H W of the largest image that is decoded.
         memory_gb: GiB of decoded images that may be kept in memory.
-        val: share that chooses the model, where the source doesn't say.
-        test: share that is reported, where the source doesn't say.
+        val: fraction for model selection, where the source has no such split.
+        test: fraction for reported results, where the source has no such split.
         seed: of the split.
-        report: the folder for bad_files.csv.
+        report: folder for bad_files.csv.
 
     Raises:
         StillroomError: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
@@ -126,105 +122,43 @@ def load_dataset(
     targets = build_targets(source)
     splits = _splits(source, targets, val=val, test=test, seed=seed)
     total = sum(len(items) for items in splits.values())
-    ledger = BadImageLog(total=total, max_bad=max_bad, report=report)
-    survey = _Survey(source, max_pixels=max_pixels)
+    log = BadImageLog(total=total, max_bad=max_bad, report=report)
+    scan = Scan(source, max_pixels=max_pixels)
     visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
-    survey.look(visible[evenly_spaced(len(visible), SURVEYED)])
-    side = size or survey.size()
-    memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
-    if memory:
-        survey.look(visible)
-        side = size or survey.size()
+    scan.add(visible[evenly_spaced(len(visible), SAMPLED)])
+    side = size or scan.image_size()
+    in_memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
+    if in_memory:
+        scan.add(visible)
+        side = size or scan.image_size()
     for name in ("train", "val"):
-        ledger.add(name, [(item, survey.failures[item]) for item in splits[name].tolist() if item in survey.failures])
-    if len(survey.failures) == len(visible):
+        log.add(name, [(item, scan.failures[item]) for item in splits[name].tolist() if item in scan.failures])
+    if len(scan.failures) == len(visible):
         raise NoImages(path=source.name(0), why=f"none of {len(visible)} images can be read")
-    made = {
-        name: Split(
-            name=name,
-            listed=items,
-            source=source,
-            size=side,
-            max_pixels=max_pixels,
-            memory=memory,
-            bad_image_log=ledger,
-            targets=targets,
-        )
-        for name, items in splits.items()
-    }
-    fingerprint = _fingerprint(source, targets, splits, side, survey.contents)
+    common: dict[str, Any] = {"source": source, "size": side, "bad_image_log": log, "targets": targets}
+    common |= {"max_pixels": max_pixels, "in_memory": in_memory}
     return Dataset(
         classes=source.classes,
         channels=source.channels,
         size=side,
-        splits=made,
-        fingerprint=fingerprint,
+        splits={name: Split(name=name, listed=items, **common) for name, items in splits.items()},
+        fingerprint=scan.fingerprint(splits, targets, side),
         source=source,
-        bad_image_log=ledger,
+        bad_image_log=log,
         targets=targets,
     )
 
 
-def _splits(source: Source, targets: Targets, *, val: float, test: float, seed: int) -> dict[str, Numbers]:
+def _splits(source: Source, targets: Targets, *, val: float, test: float, seed: int) -> dict[str, IntArray]:
     """All three splits.
 
-    Images of which nothing is known are for training, unless somebody has put them elsewhere or there are no others;
-    they make no split larger or smaller.
+    Unlabelled images go to train, unless the source has placed them elsewhere or no image is labelled; they do not
+    count towards the fractions of the other splits.
     """
-    every = np.arange(len(source.labels))
-    placed = np.concatenate([items for name, items in source.splits.items() if name != "train"] or [every[:0]])
-    unknown = targets.unlabelled(every)
-    further = every[:0] if unknown.all() else np.setdiff1d(every[unknown], placed)
-    train = np.setdiff1d(source.splits.get("train", np.setdiff1d(every, placed)), further)
+    items = np.arange(len(source.labels))
+    placed = np.concatenate([items for name, items in source.splits.items() if name != "train"] or [items[:0]])
+    unlabelled = targets.unlabelled(items)
+    added = items[:0] if unlabelled.all() else np.setdiff1d(items[unlabelled], placed)
+    train = np.setdiff1d(source.splits.get("train", np.setdiff1d(items, placed)), added)
     splits = complete_splits(source.labels, source.splits | {"train": train}, val=val, test=test, seed=seed)
-    return splits | {"train": np.union1d(splits["train"], further)}
-
-
-class _Survey:
-    """Sizes and content hashes of images, from their headers and bytes."""
-
-    def __init__(self, source: Source, *, max_pixels: int):
-        self.source, self.max_pixels = source, max_pixels
-        self.sides: dict[int, tuple[int, int]] = {}
-        self.contents: dict[int, bytes] = {}
-        self.failures: dict[int, StillroomError] = {}
-
-    def look(self, items: Numbers) -> None:
-        thread_map(self._one, [item for item in items.tolist() if item not in self.contents])
-
-    def size(self) -> int:
-        """The side for all: their own where they are squares of one size, else the median shorter side, 224 at most."""
-        sides = set(self.sides.values())
-        if len(sides) == 1:
-            height, width = next(iter(sides))
-            if height == width:
-                return height
-        shorter = [min(pair) for pair in self.sides.values()]
-        return min(LARGEST_OWN_SIZE, int(np.median(shorter))) if shorter else LARGEST_OWN_SIZE
-
-    def _one(self, item: int) -> None:
-        self.contents[item] = b""
-        name = self.source.name(item)
-        try:
-            raw = self.source.read(item)
-            self.contents[item] = content_hash(raw)
-            self.sides[item] = read_header(raw, max_pixels=self.max_pixels, name=name)[:2]
-        except StillroomError as failure:
-            raise_if_unsafe(failure)
-            self.failures[item] = failure
-
-
-def _fingerprint(
-    source: Source, targets: Targets, splits: dict[str, Numbers], size: int, contents: dict[int, bytes]
-) -> str:
-    digest = hashlib.sha256(repr((source.classes, source.channels, size)).encode())
-    for name, items in splits.items():
-        digest.update(name.encode() + items.tobytes() + source.labels[items].tobytes())
-        digest.update("\0".join(_last_parts(source, items)).encode("utf-8", "surrogateescape"))
-        digest.update(b"".join(contents.get(item, b"") for item in items.tolist()))
-        digest.update(targets.digest(items, sampled=contents))
-    return digest.hexdigest()
-
-
-def _last_parts(source: Source, items: Numbers) -> Iterable[str]:
-    return (source.name(item).rpartition("/")[2] for item in items.tolist())
+    return splits | {"train": np.union1d(splits["train"], added)}

@@ -174,11 +174,11 @@ def summary(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, fou
         "ways": {name: _way(way, recipe) for name, way in found.ways.items()},
         "hours": {name: astuple(span) for name, span in _all_hours(recipe, experiment, assumed, found).items()},
         "teacher": {
-            "asked": "once" if cached else "at every step",
+            "mode": "cached" if cached else "live",
             "why": why,
-            "answers": assumed.entries,
-            "looks": assumed.augment.distinct_views,
-            "seconds_an_image": found.teacher_seconds,
+            "entries": assumed.entries,
+            "num_views": assumed.augment.distinct_views,
+            "seconds_per_image": found.teacher_seconds,
         },
         "compile": _compiled(found.ways, recipe.train.total_steps(images)),
         "target": _target(recipe, found.candidates),
@@ -211,7 +211,8 @@ def _all_hours(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, 
     filling = _interval(found.teacher_seconds * assumed.entries / 3600)
     student = {"live": hours("live", recipe.train) * seeds, "cached": filling + hours("cached", recipe.train) * seeds}
     total = sum([*stages.values(), student[way]], Interval())
-    return stages | {f"student, {name}": one for name, one in student.items()} | {"labelling": filling, "total": total}
+    student_hours = {f"student, {name}": one for name, one in student.items()}
+    return stages | student_hours | {"cache_filling": filling, "total": total}
 
 
 def _interval(value: float) -> Interval:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from stillroom.methods._checks import one_of
 from stillroom.methods.method import Method
-from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.assignment import Assign
 from stillroom.ops.boxes import clip
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 from stillroom.types import Batch, Output, Terms, at_least_float32
 

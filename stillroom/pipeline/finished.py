@@ -25,7 +25,7 @@ from stillroom.pipeline import after
 from stillroom.pipeline.errors import MultiSeedFolder, RunNotFinished
 from stillroom.pipeline.prepare import prepare
 from stillroom.pipeline.relocate import relocated
-from stillroom.report import seeds
+from stillroom.report import multi_seed
 from stillroom.report.errors import NotARunFolder
 from stillroom.stages import build
 from stillroom.stages.experiment import Experiment
@@ -50,7 +50,7 @@ class FinishedRun:
 
     def __init__(self, folder: Path | str):
         self.run = RunDir(Path(folder))
-        if seeds.there(self.folder):
+        if multi_seed.is_multi_seed(self.folder):
             first = recipe.read(self.folder / "recipe.toml").seeds[0]
             raise MultiSeedFolder(folder=folder, first=self.folder / f"seed-{first}")
         if not (self.folder / "recipe.toml").is_file():

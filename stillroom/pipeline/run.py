@@ -108,7 +108,7 @@ def check_labels(run: RunDir, experiment: Experiment) -> None:
     A set too large for memory is not read through for this: `stillroom check` does that.
     """
     data = experiment.data
-    small = data.splits["train"].memory
+    small = data.splits["train"].in_memory
     findings = inspect(data.source, data) if small else inspect_targets(data.source, data)
     raise_first_error(findings)
     for finding in findings:

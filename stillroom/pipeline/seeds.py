@@ -23,7 +23,7 @@ from stillroom.io.run_dir import RunDir, differences
 from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
 from stillroom.pipeline.resume import RunResult, Shared, earlier_result
-from stillroom.report import seeds, spread
+from stillroom.report import multi_seed, multi_seed_page
 from stillroom.stages.build import teacher_sections
 
 log = logging.getLogger("stillroom")
@@ -51,7 +51,7 @@ def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -
         StillroomError: SR-C410 the folder holds another recipe; whatever stops a run.
     """
     if len(recipe.seeds) == 1:
-        if seeds.there(folder):
+        if multi_seed.is_multi_seed(folder):
             raise OtherKindOfRun(folder=folder, theirs="runs of several seeds", ours="one run")
         return list(run_one(recipe, folder, Shared()).failures)
     if writes:
@@ -71,8 +71,8 @@ def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -
         for failure in result.failures:
             log.warning("seed %d: %s; the other seeds go on", seed, str(failure).partition("\n")[0])
         failures += result.failures
-    if writes and seeds.read(folder).measured:
-        spread.write(folder)
+    if writes and multi_seed.read(folder).measured:
+        multi_seed_page.write(folder)
     return failures
 
 
@@ -88,8 +88,8 @@ class MultiSeedRun:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        if not seeds.read(self.folder).measured:
-            raise seeds.unmeasured(self.folder)
+        if not multi_seed.read(self.folder).measured:
+            raise multi_seed.no_results(self.folder)
 
     def __repr__(self) -> str:
         return f"Several({str(self.folder)!r})"
@@ -97,16 +97,16 @@ class MultiSeedRun:
     @cached_property
     def runs(self) -> list[FinishedRun]:
         """The runs that have come to their figures, in the order of the seeds."""
-        return [FinishedRun(run.path) for run in seeds.read(self.folder).measured.values()]
+        return [FinishedRun(run.path) for run in multi_seed.read(self.folder).measured.values()]
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Every figure over the seeds: `value` is the mean, beside it `sd`, `least`, `greatest` and all `values`."""
-        return seeds.read(self.folder).metrics()
+        return multi_seed.read(self.folder).metrics()
 
     def report(self) -> Path:
         """Write `metrics.json`, `report.html` and `README.md` of all seeds again; the report's path."""
-        return spread.write(self.folder)
+        return multi_seed_page.write(self.folder)
 
 
 def _begin(recipe: Recipe, folder: Path) -> None:

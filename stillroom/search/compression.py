@@ -116,7 +116,8 @@ def resolve_target(
     if target is None:
         return Deployment(compress, export)
     if compress:
-        return Deployment(compress, _with_files(export, target, [8] if 8 in usable_bits(target) else usable_bits(target)))
+        usable = usable_bits(target)
+        return Deployment(compress, _with_files(export, target, [8] if 8 in usable else usable))
     engine = experiment.engine
     choice = known or engine.broadcast(choose(experiment, target) if engine.first else None)
     candidate = choice.candidate

@@ -17,7 +17,8 @@ from stillroom.config.schema import Augment
 from stillroom.config.schema import Cache as Section
 from stillroom.data.dataset import Dataset, Split
 from stillroom.data.hash_rng import VIEW_SEED, evenly_spaced
-from stillroom.data.loader import augmented_view, prefetch
+from stillroom.data.loader import augmented_view
+from stillroom.data.prefetch import prefetch
 from stillroom.models.network import Network
 from stillroom.teachers._form import WHOLE, Form, form_of
 from stillroom.teachers.frozen import FrozenTeacher, join

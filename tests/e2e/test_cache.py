@@ -73,9 +73,9 @@ def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_pat
     before = 8192 * len(list(tmp_path.glob("caches/*/shard-*")))
     both = [start(*words, cwd=tmp_path) for _ in range(2)]
     said = [json.loads(process.communicate()[0]) for process in both]
-    assert before + sum(one["made"] for one in said) == said[0]["answers"] == 24 * 1169
+    assert before + sum(one["added"] for one in said) == said[0]["entries"] == 24 * 1169
     again = json.loads(stillroom(*words, "--audit", "0.05", cwd=tmp_path).stdout)
-    assert again["made"] == 0 and again["worst"] == 0.0
+    assert again["added"] == 0 and again["max_difference"] == 0.0
     (folder,) = tmp_path.glob("caches/*/")
     assert not list(folder.glob(".*"))
     shard = next(folder.glob("shard-*2.safetensors"))
@@ -83,7 +83,7 @@ def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_pat
     raw[-9] ^= 1
     shard.write_bytes(raw)
     mended = stillroom(*words, cwd=tmp_path)
-    assert json.loads(mended.stdout)["made"] == 8192 and "SR-T602" in mended.stderr
+    assert json.loads(mended.stdout)["added"] == 8192 and "SR-T602" in mended.stderr
     assert load_file(shard)["records"].shape == (8192, 4 + 10 * 2 + 1)
 
 
@@ -113,11 +113,11 @@ def test_a_plan_tells_hours_memory_disk_and_who_is_asked(tmp_path, monkeypatch):
     assert all(low <= middle <= high for low, middle, high in found["hours"].values())
     total = found["hours"]["teacher"][1] + found["hours"]["baseline"][1] + found["hours"]["student, cached"][1]
     assert found["hours"]["total"][1] == pytest.approx(total)
-    assert found["teacher"]["asked"] == "once" and found["teacher"]["answers"] == 1169
+    assert found["teacher"]["mode"] == "cached" and found["teacher"]["entries"] == 1169
     assert found["disk_gb"]["cache"] == round(1169 * 21 / 2**30, 3)
     assert found["ways"]["live"]["peak_gb"] > 0.1
     assert not list(tmp_path.iterdir())
-    console.plan(found | {"compile": {"speedup": 1.2, "start": 30.0, "saves": -12.0}})
+    console.print_plan(found | {"compile": {"speedup": 1.2, "start": 30.0, "saves": -12.0}})
 
 
 def test_the_log_of_a_cached_run_has_every_step_once(live):

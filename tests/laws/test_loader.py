@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from stillroom.config.schema import Augment
 from stillroom.data.augment import augment, make_key, to_float
+from stillroom.data.bad_images import BadImageLog
 from stillroom.data.dataset import Split, load_dataset
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
-from stillroom.data.store import BadImageLog
 from stillroom.types import Batch, Mixed
 
 SOURCE = Digits()
@@ -36,7 +36,7 @@ def split(length: int, *, memory: bool = True) -> Split:
         ledger = BadImageLog(total=length, max_bad=0, report=None)
         listed = np.arange(3, 3 + 2 * length, 2)
         made = Split(
-            name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, memory=memory, bad_image_log=ledger
+            name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, in_memory=memory, bad_image_log=ledger
         )
         if not memory:
             return made
@@ -148,7 +148,7 @@ def test_equal_keys_mean_equal_pixels_over_a_whole_run():
 
 @pytest.mark.parametrize(("batch", "rank", "world"), [(10, 0, 3), (0, 0, 1), (10, 2, 2), (10, -1, 2)])
 def test_batches_that_can_t_be_shared(batch, rank, world):
-    with pytest.raises(ValueError, match=r"shared equally|rank must be"):
+    with pytest.raises(ValueError, match=r"split equally|rank must be"):
         Loader(split(32), batch=batch, seed=0, rank=rank, world=world)
 
 

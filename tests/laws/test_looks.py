@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from stillroom.config.schema import Augment
 from stillroom.data.augment import to_float
+from stillroom.data.bad_images import BadImageLog
 from stillroom.data.dataset import Split
 from stillroom.data.hash_rng import VIEW_SEED, decode_key, make_key
 from stillroom.data.loader import Loader, augmented_view
 from stillroom.data.sources.digits import Digits
-from stillroom.data.store import BadImageLog
 
 SOURCE = Digits()
 POLICY = Augment(flip=True, shift=0.2, rotate=10, brightness=0.1)
@@ -25,7 +25,9 @@ POLICY = Augment(flip=True, shift=0.2, rotate=10, brightness=0.1)
 def made(length: int) -> Split:
     ledger = BadImageLog(total=length, max_bad=0, report=None)
     listed = np.arange(3, 3 + 2 * length, 2)
-    return Split(name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, memory=True, bad_image_log=ledger)
+    return Split(
+        name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, in_memory=True, bad_image_log=ledger
+    )
 
 
 SPLITS = {length: made(length) for length in (1, 7, 32)}

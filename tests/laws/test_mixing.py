@@ -13,12 +13,12 @@ from scipy import stats
 
 from stillroom.config.schema import Augment
 from stillroom.data.augment import augment
+from stillroom.data.bad_images import BadImageLog
 from stillroom.data.dataset import Split
 from stillroom.data.hash_rng import make_key, uniform
 from stillroom.data.loader import augmented_view
 from stillroom.data.mixing import mix_images, mixing_partners
 from stillroom.data.sources.digits import Digits
-from stillroom.data.store import BadImageLog
 
 SOURCE = Digits()
 LISTED = np.arange(5, 95, 3)
@@ -28,7 +28,7 @@ SPLIT = Split(
     source=SOURCE,
     size=8,
     max_pixels=100,
-    memory=True,
+    in_memory=True,
     bad_image_log=BadImageLog(total=len(LISTED), max_bad=0, report=None),
 )
 BLACK, WHITE = torch.zeros(3000, 1, 9, 14), torch.ones(3000, 1, 9, 14)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from stillroom.data.decode import decode, read_header, resize_and_crop
+from stillroom.data.decode import decode, read_header
+from stillroom.data.resize import resize_and_crop
 from stillroom.errors import StillroomError
 
 

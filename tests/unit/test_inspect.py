@@ -54,9 +54,9 @@ def test_empty_and_text_files_are_found_before_training_in_test_too(root):
 
 
 def test_permission_denied_is_found(root, monkeypatch):
-    from stillroom.data.sources import source
+    from stillroom.data.sources import _paths
 
-    allowed = source.read_file
+    allowed = _paths.read_file
 
     def read(path: str, *, name: str) -> bytes:
         if path.endswith("0003.png"):

@@ -13,7 +13,7 @@ from kit.scenes import MASK_CLASSES, mask_scenes, scenes, split_of
 from PIL import Image
 
 from stillroom.data.dataset import load_dataset
-from stillroom.data.decode import decode_mask
+from stillroom.data.decode_mask import decode_mask
 from stillroom.data.infer_source import infer_source
 from stillroom.data.inspect import inspect
 from stillroom.data.sources.masks import Masks

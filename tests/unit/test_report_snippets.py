@@ -1,4 +1,4 @@
-"""The card's code for files of other runtimes, and for a student that its library can't build, runs as written."""
+"""The code of the card for files of other runtimes, and for a student that its library can't build, runs as written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from stillroom.errors import StillroomError
 from stillroom.export import runtime
-from stillroom.report import folder, model_card, snippets
+from stillroom.report import model_card, run_data, snippets
 from stillroom.types import Output
 
 pytest_plugins = ["kit.fixtures"]
@@ -42,17 +42,17 @@ def run(code: str, place: Path) -> str:
     return done.stdout.strip()
 
 
-def listed(run_copy: Path, target: str) -> folder.Folder:
+def listed(run_copy: Path, target: str) -> run_data.RunData:
     """The run with one file of that runtime, and other class names than the file's."""
     path = f"exports/student{RUNTIMES[target].suffixes[0]}"
     row = {"target": target, "bits": 32, "path": path, "verified": True}
     change(run_copy / "metrics.json", lambda m: m.update(exports=[row]))
-    return folder.read(run_copy)
+    return run_data.read(run_copy)
 
 
 @pytest.mark.slow  # exporting takes a while
 @pytest.mark.parametrize("target", sorted(RUNTIMES))
-def test_the_code_of_a_file_says_what_its_network_says(run_copy: Path, target: str) -> None:
+def test_the_code_of_a_file_predicts_what_its_network_predicts(run_copy: Path, target: str) -> None:
     kind = RUNTIMES[target]
     try:
         kind.ready(32)
@@ -86,7 +86,7 @@ def test_a_path_is_a_literal(run_copy: Path) -> None:
         change(
             run_copy / "metrics.json", lambda m, t=target: m.update(exports=[{"target": t, "path": "a'\");{path}b\n"}])
         )
-        found = folder.read(run_copy)
+        found = run_data.read(run_copy)
         code = snippets.file(found, found.files[0])
         compile(code, "card", "exec")
         assert repr("a'\");{path}b\n") in code

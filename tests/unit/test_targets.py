@@ -13,9 +13,10 @@ from PIL import Image
 
 from stillroom.config.schema import Augment
 from stillroom.data.dataset import load_dataset
-from stillroom.data.decode import decode, resize_square
+from stillroom.data.decode import decode
 from stillroom.data.inspect import inspect, inspect_targets
 from stillroom.data.loader import Loader, in_order
+from stillroom.data.resize import resize_square
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.voc import Voc

@@ -200,7 +200,7 @@ def test_a_head_is_fitted_to_what_is_known():
             data.splits["train"]._items = items[1::2]
         torch.manual_seed(0)
         network = create_model("resnet8", classes=10, channels=1, size=8)
-        data.splits["train"].memory = False
+        data.splits["train"].in_memory = False
         assert linear_probe(network, data.splits["train"], data.splits["val"], device=torch.device("cpu")) > 0.7
         heads.append(network.heads()[0].weight)
     torch.testing.assert_close(*heads, atol=1e-6, rtol=0)

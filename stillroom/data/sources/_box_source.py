@@ -1,4 +1,4 @@
-"""What a list of boxes becomes: the items of a source, those first of which boxes are known, then the further ones."""
+"""The common part of sources of boxes: annotated images first, then unlabelled ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from stillroom.data.decode import oriented_size
 from stillroom.data.sources._files import ImageFiles, images_below, resolve_folder
 from stillroom.data.sources._splits import ORDER
 from stillroom.data.sources._strata import rarest_class
-from stillroom.data.sources.source import BoxAnnotations, Numbers
-from stillroom.types import TargetKind
+from stillroom.data.sources.source import BoxAnnotations
+from stillroom.types import IntArray, TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,23 +22,23 @@ class AnnotatedImage:
 
     Attributes:
         path: of the image file.
-        split: "train", "val", "test", or "" where nobody says.
+        split: "train", "val", "test", or "" if unspecified.
         boxes: [M, 4] float64 in pixels, as in `Boxes`.
         labels: [M] int64.
         crowd: [M] bool.
-        size: height and width that the file of annotations declares; None where it doesn't.
+        size: height and width declared in the annotation file; None if there are none.
     """
 
     path: str
     split: str
     boxes: np.ndarray
-    labels: Numbers
+    labels: IntArray
     crowd: np.ndarray
     size: tuple[int, int] | None
 
 
 class BoxSource:
-    """Images with boxes, and images nobody looked at: what the sources of boxes have in common."""
+    """Base class of sources of boxes."""
 
     kind: TargetKind = "boxes"
 
@@ -50,9 +50,9 @@ class BoxSource:
         """The image file's bytes."""
         return self._files.read(item)
 
-    def _hold(
+    def _set_images(
         self,
-        notes: list[AnnotatedImage],
+        annotated: list[AnnotatedImage],
         roots: Sequence[str],
         *,
         classes: int,
@@ -60,42 +60,42 @@ class BoxSource:
         unlabelled: str | None,
         allow_outside: bool,
     ) -> None:
-        """Take in what a source has found.
+        """Set `labels`, `splits`, `num_unlabelled` and the files.
 
         Args:
-            notes: the images of which boxes are known.
-            roots: for each the folder that it must not leave, real.
+            annotated: the annotated images.
+            roots: for each of them the folder (a real path) that it must stay inside.
             classes: K.
-            below: the data's own folder.
-            unlabelled: a folder of further images.
+            below: the folder of the data set.
+            unlabelled: a folder of unlabelled images.
             allow_outside: whether links may lead out of the folders.
         """
         folder = resolve_folder(unlabelled, below=below) if unlabelled else None
-        further = images_below(folder) if folder else []
-        bounds = [*roots, *([os.path.realpath(folder)] * len(further) if folder else [])]
-        paths = [note.path for note in notes] + further
-        self._known, self._files = notes, ImageFiles(paths, [None] * len(paths) if allow_outside else bounds)
-        self.num_unlabelled = len(further)
-        strata = rarest_class([note.labels for note in notes], classes)
-        self.labels: Numbers = np.concatenate([strata, np.full(self.num_unlabelled, -1, dtype=np.int64)])
-        names = np.array([note.split for note in notes], dtype=object)
-        self.splits: dict[str, Numbers] = {
+        extra = images_below(folder) if folder else []
+        all_roots = [*roots, *([os.path.realpath(folder)] * len(extra) if folder else [])]
+        paths = [image.path for image in annotated] + extra
+        self._annotated, self._files = annotated, ImageFiles(paths, [None] * len(paths) if allow_outside else all_roots)
+        self.num_unlabelled = len(extra)
+        strata = rarest_class([image.labels for image in annotated], classes)
+        self.labels: IntArray = np.concatenate([strata, np.full(self.num_unlabelled, -1, dtype=np.int64)])
+        names = np.array([image.split for image in annotated], dtype=object)
+        self.splits: dict[str, IntArray] = {
             split: np.flatnonzero(names == split) for split in ORDER if (names == split).any()
         }
 
     def boxes(self, item: int) -> BoxAnnotations:
-        """What is known of an item; none and `known=False` of the further ones.
+        """The annotation of an item; for unlabelled images no boxes and `known=False`.
 
         Raises:
             StillroomError: no size is declared and the image can't be read.
         """
-        if item >= len(self._known):
-            size = self._measured(item)
+        if item >= len(self._annotated):
+            size = self._size_from_file(item)
             none = np.empty(0, dtype=np.int64)
             return BoxAnnotations(boxes=np.empty((0, 4)), labels=none, crowd=none.astype(bool), size=size, known=False)
-        note = self._known[item]
-        size = note.size or self._measured(item)
-        return BoxAnnotations(boxes=note.boxes, labels=note.labels, crowd=note.crowd, size=size)
+        image = self._annotated[item]
+        size = image.size or self._size_from_file(item)
+        return BoxAnnotations(boxes=image.boxes, labels=image.labels, crowd=image.crowd, size=size)
 
-    def _measured(self, item: int) -> tuple[int, int]:
+    def _size_from_file(self, item: int) -> tuple[int, int]:
         return oriented_size(self._files.read(item), name=self._files.name(item))

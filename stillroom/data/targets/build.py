@@ -1,4 +1,4 @@
-"""From a source to what it knows."""
+"""The targets of a source, by its kind of annotation."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ KINDS: dict[str, Callable[[Source], Targets]] = {"labels": LabelTargets, "boxes"
 
 
 def build_targets(source: Source) -> Targets:
-    """The targets of its kind; a source that doesn't say has labels."""
+    """The targets for `source.kind`, "labels" by default."""
     return KINDS[getattr(source, "kind", "labels")](source)
