@@ -81,7 +81,7 @@ def resolved(recipe: Recipe) -> Recipe:
     to (a classifier's head, a detector as a whole, an embedding not at all); a file is the user's own and is left as it
     is; a network without weights is trained whole.
     """
-    fits: dict[str, Fit] = {"pretrained": pick("tasks", recipe.task.name).fit, "none": "all"}
+    fits: dict[str, Fit] = {"pretrained": pick("tasks", recipe.task.name).default_finetune, "none": "all"}
 
     def one(teacher: Teacher) -> Teacher:
         library = "/" in teacher.network.partition(":")[0]
@@ -300,7 +300,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
     ]
     rules += [
         (
-            getattr(recipe.augment, kind) > 0 and not pick("tasks", recipe.task.name).mixes,
+            getattr(recipe.augment, kind) > 0 and not pick("tasks", recipe.task.name).supports_mixing,
             f"augment.{kind}: must be 0, for the labels of two images can't be made one in {recipe.task.name}",
         )
         for kind in ("mixup", "cutmix")
@@ -341,7 +341,7 @@ def _untaught(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
             f"{path}.fit: 'head' needs {path}.weights; a head on random features teaches nothing",
         ),
         (
-            teacher.fit != "none" and not pick("tasks", task).taught,
+            teacher.fit != "none" and not pick("tasks", task).has_label_loss,
             f"{path}.fit: must be 'none', for labels teach nothing in {task}; give {path}.weights",
         ),
         (path != "teacher" and bool(teacher.others), f"{path}.others: teachers are one list, below [teacher] itself"),

@@ -133,7 +133,7 @@ def measure(
         kept, ask = stack.enter_context(fill.sample_cache(counted))
         sections = build.teacher_sections(recipe.teacher)
         ways = {name: alone(network, sections[name].train) for name, network in trained.items()}
-        if recipe.baseline and task.taught:
+        if recipe.baseline and task.has_label_loss:
             ways["baseline"] = alone(student, recipe.train)
         sample = Sample(kept, temperature=asking.temperature)
         ways |= {"live": taught(teacher), "cached": taught(sample)}

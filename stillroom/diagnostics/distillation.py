@@ -120,7 +120,7 @@ def conventions(label: str, method: Method, student: Output, heard: Output, batc
     believes in, that classes are summed, not averaged; near 1 at twice the temperature, that T^2 is not forgotten.
     Correlations and the like have other figures by right.
     """
-    if method.reads != "pred" or method.student_taps:
+    if method.default_taps != "pred" or method.student_taps:
         return None
     value = _charge(method, student.pred, heard.pred, batch)
     doubled = Batch(images=batch.images, target=torch.cat([batch.target] * 2), keys=batch.keys)

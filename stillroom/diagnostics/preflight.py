@@ -159,7 +159,7 @@ def _known(frozen: FrozenTeacher, task: Task, data: Dataset) -> list[str]:
     if task.answers == "classes":
         return distillation.knowledge(frozen, data.splits["val"], len(data.classes))
     found = validate(frozen.speak, task, data.splits["val"], data.classes, 32, Engine(1))
-    return [f"{task.about.title} {found:.1%} on {len(data.splits['val'])} val images"]
+    return [f"{task.info.title} {found:.1%} on {len(data.splits['val'])} val images"]
 
 
 def _chosen(taught: MethodSetup) -> list[str]:

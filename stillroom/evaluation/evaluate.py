@@ -97,7 +97,9 @@ def evaluate(
         if name not in speakers:
             raise ValueError(f"{name!r} is none of the speakers: {', '.join(speakers)}")
     tallies = {
-        name: _Tally(task, task.metrics(classes, gallery) + [task.agreement(classes, gallery)] * (name in against))
+        name: _Tally(
+            task, task.metrics(classes, gallery) + [task.agreement_metric(classes, gallery)] * (name in against)
+        )
         for name in speakers
     }
     targets, keys = [], []
@@ -113,7 +115,7 @@ def evaluate(
             targets.append(truth.target)
             keys.append(batch.keys)
             for name, answer in answers.items():
-                score = task.score(answer, truth).float()
+                score = task.score_per_image(answer, truth).float()
                 tallies[name].keep(answer, score)
                 if keep:
                     keep(name, truth, answer, score)

@@ -32,7 +32,7 @@ def warn_weak_teacher(
     """
     if not data.labelled:
         return
-    split, chance = data.splits["val"], task.chance(len(data.classes))
+    split, chance = data.splits["val"], task.chance_level(len(data.classes))
     whole = "the mean of all teachers" if members else "teacher"
     metrics = {name: task.metrics(data.classes)[0] for name in (*members, whole)}
     for batch in in_order(split, 32):
@@ -40,7 +40,7 @@ def warn_weak_teacher(
         said = teacher((batch.images,), batch.keys, tuple(members.values()))
         preds = {name: said.taps[tap] for name, tap in members.items()} | {whole: said.pred}
         for name, pred in preds.items():
-            metrics[name].update(task.answer(Output(pred=pred), batch.images), batch)
+            metrics[name].update(task.postprocess(Output(pred=pred), batch.images), batch)
     for name, metric in metrics.items():
         found = metric.value()
         if chance and wilson(round(found * len(split)), len(split))[0] <= chance:
@@ -48,4 +48,4 @@ def warn_weak_teacher(
                 f"SR-M302 {name} is right on {found:.1%} of {len(split)} val images, which chance explains "
                 f"({chance:.1%}): are its classes in the data's order, and its pixels as it wants them?"
             )
-        log.info("%s: %s %.1f %% on val", name, task.about.title, 100 * found)
+        log.info("%s: %s %.1f %% on val", name, task.info.title, 100 * found)

@@ -31,6 +31,6 @@ def validate(
     for one in in_order(split, batch):
         one = one.to(engine.device)
         if judge:
-            one = replace(one, target=task.answer(judge(one.images), one.images))
-        metric.update(task.answer(network(one.images), one.images), one)
+            one = replace(one, target=task.postprocess(judge(one.images), one.images))
+        metric.update(task.postprocess(network(one.images), one.images), one)
     return metric.value()

@@ -74,7 +74,7 @@ def onnx(
         source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
         said = facts(classes=classes, example=example, task=task, bits=bits)
         if bits == 8:
-            agreement = partial(task.agreement if task else Agreement, classes=classes)
+            agreement = partial(task.agreement_metric if task else Agreement, classes=classes)
             source, chosen = _integers(source, folder, batches, methods, agreement, known.get("float", ()))
             said |= chosen
         elif bits == 4:

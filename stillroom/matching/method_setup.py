@@ -81,7 +81,7 @@ def build_methods(
         while label in made.methods:
             label += "+"
         kind = pick("methods", section.name)
-        if not kind.teaches(student.answers):
+        if not kind.supports(student.answers):
             raise UnsupportedMethod(method=section.name, answers=student.answers, able=_able(student.answers))
         method: Method = kind(**section.arguments)
         made.pairs[label] = bind_taps(method, *sides, name=section.name)
@@ -103,9 +103,9 @@ def teacher_features(network: nn.Module, images: Tensor) -> FeatureInfo:
 def bind_taps(method: Method, student: FeatureInfo, teacher: FeatureInfo, *, name: str) -> list[Pair]:
     """Give a method the taps that it needs and was not told; the pairs that it compares."""
     named = method.student_taps, tuple(map(teacher.full, method.teacher_taps))
-    found = layer_pairs.find_pairs(method.reads, student, teacher, named=named, method=name)
+    found = layer_pairs.find_pairs(method.default_taps, student, teacher, named=named, method=name)
     if found:
-        method.connect(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
+        method.bind_taps(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
         # A method may have use for the predictions alone, and then takes none of the places.
         found = [
             pair
@@ -128,7 +128,10 @@ def pair_facts(
 def _able(answers: Answers) -> str:
     """The methods of predictions that are made for networks of a kind."""
     kinds = {name: pick("methods", name) for name in choices("methods")}
-    return ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(answers)) or "none"
+    return (
+        ", ".join(name for name, kind in kinds.items() if kind.default_taps == "pred" and kind.supports(answers))
+        or "none"
+    )
 
 
 def _weight(section: Section, method: Method) -> Weight:

@@ -68,7 +68,7 @@ class AT(Method):
     """
 
     weight = 1000.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, power: float = 2.0, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

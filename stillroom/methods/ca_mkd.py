@@ -89,11 +89,11 @@ class CAMKD(Method):
     Raises:
         ValueError: the temperature is not above 0, or the weight below 0.
         StillroomError: SR-M332, in `loss`, when the labels are not one class for each prediction; SR-M333, in
-            `connect`, where features count and a network has none.
+            `bind_taps`, where features count and a network has none.
     """
 
     weight = 1.0
-    reads = "members"
+    default_taps = "members"
     answers = ("classes", "pixels")
 
     def __init__(self, *, temperature: float = 4.0, features: float = 0.0):
@@ -104,14 +104,14 @@ class CAMKD(Method):
         self.own: tuple[str, ...] = ()  # taps of each teacher's own predictions; () of one teacher
         self.projections = nn.ModuleList()
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """The places of the vectors, where they count; behind them every teacher's own predictions."""
         if self.features and not all((*student, *teacher)):
             side = "teacher" if all(student) else "student"
             raise NoTapFound(method="ca_mkd", side=side, network="whose parts can't be heard", why=ALONE)
         places = (student, teacher) if self.features else ((), ())
         self.own = tuple(f"{number}/pred" for number in range(1, len(teacher) + 1)) if len(teacher) > 1 else ()
-        super().connect(places[0], places[1] + self.own)
+        super().bind_taps(places[0], places[1] + self.own)
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size a projection for each teacher."""

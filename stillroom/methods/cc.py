@@ -66,7 +66,7 @@ class CC(Method):
     """
 
     weight = 100.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self,

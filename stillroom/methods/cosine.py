@@ -45,7 +45,7 @@ class Cosine(Method):
     """
 
     weight = 1.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

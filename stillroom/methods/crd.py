@@ -70,7 +70,7 @@ class CRD(Method):
     """
 
     weight = 0.8
-    reads = "vector"
+    default_taps = "vector"
     student_bank: Tensor
     teacher_bank: Tensor
     classes: Tensor

@@ -12,7 +12,7 @@ from stillroom.methods._checks import above, one_of
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
 from stillroom.methods._maps import comparable, pairs, same_grid
-from stillroom.methods.method import Method, Reads
+from stillroom.methods.method import DefaultTaps, Method
 from stillroom.types import Batch, Output, Terms
 
 Of = Literal["features", "logits"]
@@ -72,7 +72,7 @@ class CWD(Method):
     """
 
     weight = 50.0
-    reads: ClassVar[Reads] = "last"
+    default_taps: ClassVar[DefaultTaps] = "last"
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class CWD(Method):
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.align = nn.ModuleList()
         if of == "logits":  # of this one method only: the class says what it does where the recipe says nothing
-            self.reads, self.weight = "pred", 3.0  # type: ignore[misc]
+            self.default_taps, self.weight = "pred", 3.0  # type: ignore[misc]
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Align widths where they differ; refuse what has no places."""

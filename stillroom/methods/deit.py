@@ -75,7 +75,7 @@ class DeiT(Method):
         self.kind, self.temperature, self.standardised = kind, temperature, standardised
         self.student_taps = tuple(student_taps)
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """Keep its own tap: it reads a head, which nobody has to look for, and of the teacher the predictions."""
 
     def setup(self, student: Output, teacher: Output) -> None:

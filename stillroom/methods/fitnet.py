@@ -50,7 +50,7 @@ class FitNet(Method):
     """
 
     weight = 100.0
-    reads = "middle"
+    default_taps = "middle"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

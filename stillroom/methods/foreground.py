@@ -121,7 +121,7 @@ class Foreground(Method):
     """
 
     weight = 1e-3
-    reads = "stages"
+    default_taps = "stages"
     answers = ("boxes",)
 
     def __init__(

@@ -8,7 +8,7 @@ from torch import nn
 
 from stillroom.types import Answers, Batch, Output, Terms
 
-Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
+DefaultTaps = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
 """Where in the two networks a method looks, when the recipe names no taps. `pairing` finds the places:
 
 pred: at no tap, the predictions are enough.     vector: at what the classifiers read, pooled, [B, D].
@@ -36,18 +36,18 @@ class Method(nn.Module):
     """
 
     weight: ClassVar[float] = 1.0
-    reads: ClassVar[Reads] = "pred"
+    default_taps: ClassVar[DefaultTaps] = "pred"
     needs_labels: ClassVar[bool] = False
     answers: ClassVar[tuple[Answers, ...]] = ()
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
 
     @classmethod
-    def teaches(cls, answers: Answers) -> bool:
+    def supports(cls, answers: Answers) -> bool:
         """Whether networks that say `answers` can learn from it: features are features whatever is said at the end."""
-        return answers in (cls.answers or (("classes", "pixels") if cls.reads == "pred" else get_args(Answers)))
+        return answers in (cls.answers or (("classes", "pixels") if cls.default_taps == "pred" else get_args(Answers)))
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """Take the taps that were found for it. A method that reads one side only keeps the other empty."""
         self.student_taps, self.teacher_taps = student, teacher
 

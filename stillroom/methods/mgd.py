@@ -68,7 +68,7 @@ class MGD(Method):
     """
 
     weight = 7e-5
-    reads = "last"
+    default_taps = "last"
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class NST(Method):
     """
 
     weight = 50.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

@@ -77,7 +77,7 @@ class OFA(Method):
 
     weight = 1.0
     needs_labels = True
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, eps: float = 1.0, temperature: float = 1.0, student_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -87,7 +87,7 @@ class OFA(Method):
         self.student_taps = tuple(student_taps)
         self.branches = nn.ModuleList()
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """The student's stages only."""
         self.student_taps = student
 

@@ -76,7 +76,7 @@ class OFD(Method):
     """
 
     weight = 1e-3
-    reads = "edges"
+    default_taps = "edges"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

@@ -69,7 +69,7 @@ class Pairwise(Method):
     """
 
     weight = 10.0
-    reads = "last"
+    default_taps = "last"
 
     def __init__(self, *, nodes: int = 32, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

@@ -64,7 +64,7 @@ class PKD(Method):
     """
 
     weight = 6.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

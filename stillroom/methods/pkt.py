@@ -57,7 +57,7 @@ class PKT(Method):
     """
 
     weight = 30000.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

@@ -86,7 +86,7 @@ class ReviewKD(Method):
     """
 
     weight = 1.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

@@ -94,7 +94,7 @@ class RKD(Method):
     """
 
     weight = 1.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self,

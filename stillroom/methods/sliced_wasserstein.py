@@ -62,7 +62,7 @@ class SlicedWasserstein(Method):
         ValueError: fewer than one direction.
     """
 
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self, *, directions: int = 100, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()

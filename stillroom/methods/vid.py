@@ -59,7 +59,7 @@ class VID(Method):
     """
 
     weight = 1.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(
         self, *, variance: float = 5.0, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()

@@ -32,24 +32,24 @@ class Places:
     alone: bool
 
     @classmethod
-    def of(cls, keys: Tensor, gallery: Collection[int], known: Tensor) -> Places:
+    def of(cls, keys: Tensor, gallery_keys: Collection[int], known: Tensor) -> Places:
         """Rows parted by their keys.
 
         Args:
             keys: [N] int64.
-            gallery: keys of the images that are only compared with. If none of them is here, or none was named, the
-                queries search among each other.
+            gallery_keys: keys of the gallery images. If none of them is here, or none was named, the queries search
+                among each other.
             known: [N] bool, the rows that may ask and be found at all.
         """
         order = torch.from_numpy(np.argsort(keys.numpy(), kind="stable"))
-        stored = held(keys, gallery)
+        stored = held(keys, gallery_keys)
         asking = order[(known & ~stored)[order]]
         return cls(asking, order[(known & stored)[order]], False) if stored.any() else cls(asking, asking, True)
 
 
-def held(keys: Tensor, gallery: Collection[int]) -> Tensor:
+def held(keys: Tensor, gallery_keys: Collection[int]) -> Tensor:
     """[N] bool: which keys are the gallery's."""
-    return torch.from_numpy(np.isin(keys.numpy(), np.fromiter(gallery, np.int64, len(gallery))))
+    return torch.from_numpy(np.isin(keys.numpy(), np.fromiter(gallery_keys, np.int64, len(gallery_keys))))
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Metric:
         """Count one batch.
 
         Args:
-            output: the judged network's answer, see `Task.answer`.
+            output: the judged network's answer, see `Task.postprocess`.
             batch: the images and what is known of them.
             reference: the answer of the one it is compared with, when there is one.
         """

@@ -35,14 +35,14 @@ class Neighbours(Metric):
 
     Args:
         classes: names in label order; not read.
-        gallery: keys of the images that are only compared with.
+        gallery_keys: keys of the images that are only compared with.
     """
 
     answers: ClassVar[Answers] = "vector"
 
-    def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = ()):
+    def __init__(self, *, classes: tuple[str, ...], gallery_keys: Collection[int] = ()):
         super().__init__(classes, rows=("said", "expected", "keys"))
-        self.gallery = frozenset(gallery)
+        self.gallery_keys = frozenset(gallery_keys)
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Keep both sides' vectors of the images that both have seen."""
@@ -55,7 +55,7 @@ class Neighbours(Metric):
         if said is None or expected is None or keys is None:
             return {}
         said, expected = unit(said), unit(expected)
-        places = Places.of(keys, self.gallery, torch.ones(len(keys), dtype=torch.bool))
+        places = Places.of(keys, self.gallery_keys, torch.ones(len(keys), dtype=torch.bool))
         own, theirs = (nearest(side, places, 1).flatten() for side in (said, expected))
         if not len(own):
             return {}

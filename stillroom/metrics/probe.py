@@ -37,14 +37,14 @@ class Probe(Metric):
 
     Args:
         classes: names in label order.
-        gallery: keys of the images that are only compared with.
+        gallery_keys: keys of the images that are only compared with.
     """
 
     answers: ClassVar[Answers] = "vector"
 
-    def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = ()):
+    def __init__(self, *, classes: tuple[str, ...], gallery_keys: Collection[int] = ()):
         super().__init__(classes, rows=("vectors", "labels", "keys"))
-        self.gallery = frozenset(gallery)
+        self.gallery_keys = frozenset(gallery_keys)
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Keep the vectors, with their labels and keys."""
@@ -55,7 +55,7 @@ class Probe(Metric):
         vectors, labels, keys = (self._kept(name) for name in ("vectors", "labels", "keys"))
         if vectors is None or labels is None or keys is None:
             return {}
-        places = Places.of(keys, self.gallery, labels >= 0)
+        places = Places.of(keys, self.gallery_keys, labels >= 0)
         scaled = (unit(vectors) * sqrt(vectors.shape[1])).float()
         finite = scaled.isfinite().all(1)
         pool = places.pool[finite[places.pool]]

@@ -37,15 +37,15 @@ class Retrieval(Metric):
 
     Args:
         classes: names in label order.
-        gallery: keys of the images that are only compared with.
+        gallery_keys: keys of the images that are only compared with.
         k: neighbours that vote, at least 1; where fewer are there, all of them.
     """
 
     answers: ClassVar[Answers] = "vector"
 
-    def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = (), k: int = 5):
+    def __init__(self, *, classes: tuple[str, ...], gallery_keys: Collection[int] = (), k: int = 5):
         super().__init__(classes, rows=("vectors", "labels", "keys"))
-        self.gallery, self.k = frozenset(gallery), k
+        self.gallery_keys, self.k = frozenset(gallery_keys), k
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Keep the vectors, with their labels and keys."""
@@ -68,7 +68,7 @@ class Retrieval(Metric):
         return float(figure.value) if figure and isinstance(figure.value, float) else 0.0
 
     def _votes(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
-        places = Places.of(keys, self.gallery, labels >= 0)
+        places = Places.of(keys, self.gallery_keys, labels >= 0)
         found = nearest(vectors, places, self.k)
         if not found.numel():
             return {}
@@ -80,7 +80,7 @@ class Retrieval(Metric):
         return {"knn": proportion(hits, len(found), how=f"{how}, by cosine")}
 
     def _ranks(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
-        places = Places.of(keys, (), (labels >= 0) & ~held(keys, self.gallery))
+        places = Places.of(keys, (), (labels >= 0) & ~held(keys, self.gallery_keys))
         own = labels[places.queries]
         possible = (own[:, None] == torch.arange(len(self.classes))).sum(0)[own] > 1
         if not possible.any():

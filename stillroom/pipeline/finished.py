@@ -153,7 +153,7 @@ class FinishedRun:
             row = verify.export_row(made, self.folder, verdict, result.figures[made.name], times)
             rows = [r for r in self.metrics.get("exports", []) if (r["target"], r["bits"]) != (target, bits)]
             metrics = self.metrics | {"exports": [*rows, row]}
-            self.run.write_metrics(tradeoff.attach(metrics, self.task.about.headline))
+            self.run.write_metrics(tradeoff.attach(metrics, self.task.info.headline))
             self.report()
         if not verdict.passed:
             raise verdict.failure(made.path)

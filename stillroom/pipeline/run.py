@@ -111,7 +111,7 @@ def record_provenance(run: RunDir, recipe: Recipe, data: Dataset, task: Task, en
         directory=str(Path.cwd()),
         versions=environment.versions(),
         hardware=hardware | {"precision": precision},
-        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
+        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.info),
         data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},
         networks={
             "teacher": _teacher_facts(recipe.teacher, task, "here" if other is None else f"by the run of seed {other}"),

@@ -21,7 +21,7 @@ from stillroom.distributed.precision import precision_for
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
 from stillroom.stages.errors import NoLabelsForStudent, NoLabelsForTeacher, TaskDataMismatch
-from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._unlabelled import without_labels
 from stillroom.tasks.task import Task
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
@@ -64,7 +64,7 @@ def build_task(section: schema.Task) -> Task:
 def task_for(section: schema.Task, data: Dataset) -> Task:
     """The task of `[task]`, see `matched`; where no image has a label, it asks for agreement with the teacher."""
     task = check_task(build_task(section), data)
-    return task if data.labelled else agreeing(task)
+    return task if data.labelled else without_labels(task)
 
 
 def check_task(task: Task, data: Dataset) -> Task:
@@ -73,8 +73,8 @@ def check_task(task: Task, data: Dataset) -> Task:
     Raises:
         StillroomError: SR-D118 it does not; SR-X710 a metric's package is missing, said before anything is trained.
     """
-    if task.needs != data.kind:
-        raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+    if task.target_kind != data.kind:
+        raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.target_kind, kind=data.kind)
     task.metrics(data.classes)
     return task
 
@@ -111,7 +111,7 @@ def build_data_and_task(recipe: schema.Recipe, *, report: Path | None = None) ->
 
 def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> Dataset:
     """Data that has no classes with those of the teacher, if the task has any."""
-    if data.classes or task.outputs(1) is None:
+    if data.classes or task.num_outputs(1) is None:
         return data
     count = len(teacher.map or ()) or build_network(teacher, data, task, UNSEEN, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
@@ -135,7 +135,7 @@ def build_network(
         "answers": task.answers,
     }
     fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
-    outputs = task.outputs(len(data.classes)) if data.classes else None
+    outputs = task.num_outputs(len(data.classes)) if data.classes else None
     classes = None if fit == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"

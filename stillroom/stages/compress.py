@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.benchmark import latency
-from stillroom.compress.compression import Compression, View
+from stillroom.compress.compression import Compression, CompressionContext
 from stillroom.config.plugins import pick
 from stillroom.config.recipe import AUTO
 from stillroom.config.schema import Compress, Method, Recipe
@@ -88,12 +88,12 @@ def _smaller(stages: Stages, stage: str, section: Compress, network: Network, te
     for round in range(1, compression.rounds + 1):
         last = round == compression.rounds
         part = stage if last else f"{stage}.round-{round}"
-        speaker = teacher if last or compression.between == "teacher" else before
+        speaker = teacher if last or compression.interim_teacher == "teacher" else before
         if not stages.run.weights(part).exists():
             begun = _begun(stages, part, compression, network, teacher, round)
             who, own = (stages, True) if speaker is teacher else (_among_themselves(stages), False)
             taught_by = speaker if section.taught else None
-            who.train(part, begun, taught_by, section.train, settle=compression.settle, kept=own)
+            who.train(part, begun, taught_by, section.train, settle=compression.finalize, kept=own)
         network = stages.filled(part, stages.untrained())
     return network
 
@@ -118,7 +118,7 @@ def _begun(
     return load_into(stages.untrained(), path)
 
 
-def view(stages: Stages, teacher: FrozenTeacher | None) -> View:
+def view(stages: Stages, teacher: FrozenTeacher | None) -> CompressionContext:
     """What a compression may look at: training images as they are, what labels or else the teacher charge for them."""
     split, task = stages.data.splits["train"], stages.task
     rows = evenly_spaced(len(split), BATCHES * BATCH)
@@ -134,7 +134,7 @@ def view(stages: Stages, teacher: FrozenTeacher | None) -> View:
             return torch.stack(list(terms.values())).sum()
         return F.mse_loss(stage_descriptions.pred, speak(batch.images).pred)
 
-    return View(
+    return CompressionContext(
         images=sampling.sample_images(split, LOOKED_AT),
         batches=list(in_order(split, BATCH, rows=rows)),
         loss=loss,
@@ -177,7 +177,7 @@ def _tell(stages: Stages, stage: str, network: Network, teacher: FrozenTeacher) 
         "%s (%s): %s %.1f %% on val, %.2f M MACs, %.0f kB of weights, %.2f ms",
         stage,
         row["what"],
-        stages.task.about.title,
+        stages.task.info.title,
         100 * found,
         row["macs"] / 1e6,
         row["bytes"] / 1e3,

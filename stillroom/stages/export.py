@@ -61,7 +61,7 @@ def export_files(
         )
         if section.bits == 32:
             floats[section.target] = path
-        usual = task.gates[32 if section.bits == 32 else 8]
+        usual = task.min_agreement[32 if section.bits == 32 else 8]
         gate = usual if section.agreement is None else section.agreement
         made.append(artifact.ExportedFile(target=section.target, bits=section.bits, path=path, gate=gate))
     return made

@@ -71,10 +71,10 @@ def run_final_test(
     what = compress.stage_descriptions(recipe)
     metrics: dict[str, Any] = {name: found[name] for name in ("teacher", "student", "baseline") if name in found}
     metrics |= {"stages": [{"stage": name, "what": what[name]} | found[name] for name in between]} if between else {}
-    metrics = tradeoff.attach(metrics | {"exports": rows}, task.about.headline)
+    metrics = tradeoff.attach(metrics | {"exports": rows}, task.info.headline)
     failures = [verdicts[made.name].failure(made.path) for made in files if not verdicts[made.name].passed]
     if recipe.target:
-        metrics["target"], missed = target.check_files(recipe.target, files, rows, example, task.about.headline)
+        metrics["target"], missed = target.check_files(recipe.target, files, rows, example, task.info.headline)
         failures += [missed] if missed else []
     run.write_metrics(metrics)
     return failures

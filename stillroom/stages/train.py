@@ -105,7 +105,7 @@ class Stages:
     def student(self, stage: str, teacher: FrozenTeacher | None) -> Network:
         """The student, taught by `teacher`; by the labels alone where there is none, if labels teach."""
         network = self.untrained()
-        if teacher is None and not self.task.taught:
+        if teacher is None and not self.task.has_label_loss:
             if not self.run.weights(stage).exists():
                 self._leave(stage, network, 0.0)
             return self.filled(stage, network)

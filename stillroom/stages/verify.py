@@ -51,7 +51,7 @@ def evaluate_all(
     """
     speakers = dict(networks) | {made.name: made.load() for made in files}
     collected = SampleGallery(speakers, task)
-    compared = [name for name in task.gallery if name not in splits]
+    compared = [name for name in task.gallery_splits if name not in splits]
     rows = {name: evenly_spaced(len(data.splits[name]), GALLERY) for name in compared}
     result = evaluate(
         speakers,
@@ -97,7 +97,7 @@ def explain_failure(made: ExportedFile, network: PredictFn, data: Dataset, task:
     images = next(in_order(split, TELLING, rows=evenly_spaced(len(split), TELLING))).images.to(device)
 
     def agree(answer: Output, other: Output) -> float:
-        return float(task.same(answer, Output(pred=other.pred.to(answer.pred.device))).mean())
+        return float(task.agreement_per_image(answer, Output(pred=other.pred.to(answer.pred.device))).mean())
 
     return diagnose(made.load(), network, images, agree, gate=made.gate) or ""
 

@@ -47,7 +47,7 @@ def test_unlike_places_are_refused_and_the_way_out_is_named(kind):
 
 @pytest.mark.parametrize("kind", [BoxLogits, Localisation, PseudoLabels, Foreground])
 def test_only_detectors_are_taught(kind):
-    assert kind.teaches("boxes") and not kind.teaches("classes") and not kind.teaches("vector")
+    assert kind.supports("boxes") and not kind.supports("classes") and not kind.supports("vector")
 
 
 @given(seeds, st.floats(1e-2, 1e2), st.floats(-50, 50))

@@ -30,7 +30,7 @@ def drawn(count, seed, dtype=torch.float64):
 
 def connected(count, **arguments):
     method = CAMKD(**arguments)
-    method.connect(("s",) * count, tuple(f"{n + 1}/t" for n in range(count)) if count > 1 else ("t",))
+    method.bind_taps(("s",) * count, tuple(f"{n + 1}/t" for n in range(count)) if count > 1 else ("t",))
     return method
 
 

@@ -30,7 +30,7 @@ def outputs(student, teacher):
 
 def ready(ours=6, theirs=8, **arguments):
     method = CRD(**arguments)
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     torch.manual_seed(3)
     method.setup(*outputs(torch.zeros(2, ours), torch.zeros(2, theirs)))
     return method

@@ -65,7 +65,10 @@ def test_tokens_maps_widths_and_sizes_mix():
 
 def test_logits_of_two_segmenters_at_the_authors_weight():
     method = CWD(of="logits")
-    assert (method.reads, method.weight) == ("pred", 3.0) and (CWD().reads, CWD().weight) == ("last", 50.0)
+    assert (method.default_taps, method.weight) == ("pred", 3.0) and (CWD().default_taps, CWD().weight) == (
+        "last",
+        50.0,
+    )
     s, t = Output(pred=drawn(2, 4, 6, 6).requires_grad_()), Output(pred=drawn(2, 4, 6, 6, seed=1))
     method.setup(s, t)
     batch = Batch(images=torch.zeros(2, 1, 6, 6), target=torch.zeros(2, 6, 6), keys=torch.arange(2))

@@ -73,8 +73,8 @@ def test_arguments(arguments, says):
 
 def test_it_keeps_its_tap_and_says_how_to_get_one():
     method = DeiT()
-    method.connect(("norm",), ("norm",))
-    method.connect((), ())
+    method.bind_taps(("norm",), ("norm",))
+    method.bind_taps((), ())
     assert method.student_taps == ("head_dist",) and method.teacher_taps == ()
     pred = torch.zeros(2, 5)
     for taps in ({}, {"head_dist": torch.zeros(2, 4)}):

@@ -108,7 +108,7 @@ def test_no_image():
 def ready(images=4):
     torch.manual_seed(0)
     method = OFA()
-    method.connect(("a", "b", "c"), ("x", "y", "z"))
+    method.bind_taps(("a", "b", "c"), ("x", "y", "z"))
     maps = {"a": torch.randn(images, 4, 8, 8), "b": torch.randn(images, 10, 6), "c": torch.randn(images, 12, 1, 1)}
     student = Output(pred=torch.randn(images, 5, requires_grad=True), taps=maps)
     teacher = Output(pred=torch.randn(images, 5))

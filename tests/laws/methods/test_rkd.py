@@ -137,7 +137,7 @@ def test_arguments():
 
 
 def charge(method):
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     student, teacher = two((5, 3, 4), 1)
     batch = Batch(images=torch.zeros(5, 1, 1, 1), target=None, keys=torch.arange(5))
     return method.loss(Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher}), batch, 0.0)

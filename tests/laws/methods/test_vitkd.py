@@ -40,7 +40,7 @@ def test_every_place_is_masked_equally_often_and_images_differ():
 def ready(student_width=4, teacher_width=6, images=3, side=4, prefix=1, **arguments):
     torch.manual_seed(0)
     method = ViTKD(**arguments)
-    method.connect(("a", "b", "c"), ("a", "b", "c"))
+    method.bind_taps(("a", "b", "c"), ("a", "b", "c"))
     student, teacher = (
         Output(
             pred=torch.zeros(images, 5),

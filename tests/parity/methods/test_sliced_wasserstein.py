@@ -43,7 +43,7 @@ def test_the_class_pools_and_fits_the_width():
     torch.manual_seed(0)
     s, t = torch.randn(4, 3, 2, 2, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
     method = SlicedWasserstein(directions=3)
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     student, teacher = Output(pred=s, taps={"a": s}), Output(pred=t, taps={"b": t})
     method.setup(student, teacher)
     method.double()
