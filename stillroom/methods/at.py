@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import comparable, pairs, same_grid
+from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -42,7 +42,7 @@ def at_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tensor:
     Returns:
         Scalar in 0 .. 2 / (h * w); 0 where both look at the same places, and for an empty batch.
     """
-    s, t = same_grid(to_map(student), to_map(teacher))
+    s, t = to_smaller_grid(to_map(student), to_map(teacher))
     return s.sum() if s.numel() == 0 else (attention(s, power) - attention(t, power)).square().mean()
 
 
@@ -78,9 +78,9 @@ class AT(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Nothing to learn; refuse vectors."""
-        comparable(self, student, teacher, vectors=False)
+        checked_map_pairs(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"at": ...}`: `at_loss` summed over the stages."""
-        found = [at_loss(s, t, self.power) for s, t in pairs(self, student, teacher)]
+        found = [at_loss(s, t, self.power) for s, t in map_pairs(self, student, teacher)]
         return {"at": torch.stack(found).sum()}

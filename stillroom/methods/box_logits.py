@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.methods._box_locations import check_locations, confidence, per_object
 from stillroom.methods._checks import at_least
-from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
 
@@ -32,7 +32,7 @@ def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Ten
     apart = F.binary_cross_entropy_with_logits(s, p, reduction="none") - entropy
     # Where the two are equal the power's slope may be without bound, and there is nothing to learn.
     gap = (p - s.sigmoid()).abs().clamp_min(1e-12).pow(focus) if focus else 1.0
-    return shared((gap * apart.clamp_min(0)).sum(), confidence(t))
+    return per_object((gap * apart.clamp_min(0)).sum(), confidence(t))
 
 
 class BoxLogits(Method):
@@ -64,7 +64,7 @@ class BoxLogits(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Refuse detectors of unlike places."""
-        alike(self, student, teacher)
+        check_locations(self, student, teacher)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"scores": ...}`, see `box_logits_loss`."""

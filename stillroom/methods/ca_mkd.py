@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._errors import NoTapFound
 from stillroom.methods._features import to_vector
-from stillroom.methods._logits import classes_of, rows
-from stillroom.methods._target import mean
+from stillroom.methods._logits import row_labels, rows
+from stillroom.methods._target import mean_of_rows
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
 
@@ -49,7 +49,7 @@ def ca_mkd_loss(student: Tensor, teachers: Tensor, weights: Tensor, temperature:
     log_q = F.log_softmax(student / temperature, dim=-1).expand_as(teachers)
     log_p = F.log_softmax(teachers / temperature, dim=-1)
     divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(2)
-    return temperature**2 * mean((weights * divergence).sum(0))
+    return temperature**2 * mean_of_rows((weights * divergence).sum(0))
 
 
 def members_loss(students: list[Tensor], teachers: list[Tensor], weights: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def members_loss(students: list[Tensor], teachers: list[Tensor], weights: Tensor
         Scalar, at least 0; 0 when all vectors that count are equal. No images cost 0.
     """
     apart = torch.stack([(s - t).square().mean(1) for s, t in zip(students, teachers, strict=True)])
-    return mean((weights * apart).sum(0))
+    return mean_of_rows((weights * apart).sum(0))
 
 
 class CAMKD(Method):
@@ -143,10 +143,10 @@ class CAMKD(Method):
 
 def _wrong(teachers: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of each teacher with each row's label, [P, M]; 0 without one."""
-    wrong = _cross_entropy(teachers, classes_of(batch.target, teachers[0]))
+    wrong = _cross_entropy(teachers, row_labels(batch.target, teachers[0]))
     if batch.mixed is None:
         return wrong
-    other = _cross_entropy(teachers, classes_of(batch.mixed.target, teachers[0]))
+    other = _cross_entropy(teachers, row_labels(batch.mixed.target, teachers[0]))
     return batch.mixed.share * wrong + (1 - batch.mixed.share) * other
 
 

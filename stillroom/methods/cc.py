@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
-from stillroom.methods._relations import inner, unit, vectors
+from stillroom.methods._relations import inner, unit, vector_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
 
@@ -93,5 +93,5 @@ class CC(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"kernel": ...}`, see `cc_loss`; summed over the taps."""
-        pairs = zip(self.embed, vectors(self, student, teacher), strict=True)
+        pairs = zip(self.embed, vector_pairs(self, student, teacher), strict=True)
         return {"kernel": torch.stack([cc_loss(embed(s), t, self.gamma, self.order) for embed, (s, t) in pairs]).sum()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stillroom.methods._checks import above, one_of
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import comparable, pairs, same_grid
+from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods.method import DefaultTaps, Method
 from stillroom.types import Batch, Output, Terms
 
@@ -42,7 +42,7 @@ def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tens
     Returns:
         Scalar in nats times T^2, at least 0; 0 when every channel is the teacher's up to a shift, and for no images.
     """
-    s, t = same_grid(to_map(student), to_map(teacher))
+    s, t = to_smaller_grid(to_map(student), to_map(teacher))
     said, taught = where(s, temperature), where(t, temperature)
     rows = max(said.shape[0] * said.shape[1], 1)
     return temperature**2 * (taught.exp() * (taught - said)).sum() / rows
@@ -95,7 +95,9 @@ class CWD(Method):
         """Align widths where they differ; refuse what has no places."""
         if self.of == "logits":
             return _maps_only(student.pred, teacher.pred)
-        found = [(s.shape[1], t.shape[1], s.device) for s, t in comparable(self, student, teacher, vectors=False)]
+        found = [
+            (s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher, vectors=False)
+        ]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
@@ -104,7 +106,7 @@ class CWD(Method):
             return {"cwd": cwd_loss(student.pred, teacher.pred, self.temperature)}
         found = [
             cwd_loss(align(s), t, self.temperature)
-            for (s, t), align in zip(pairs(self, student, teacher), self.align, strict=True)
+            for (s, t), align in zip(map_pairs(self, student, teacher), self.align, strict=True)
         ]
         return {"cwd": torch.stack(found).sum()}
 

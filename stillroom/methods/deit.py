@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stillroom.methods._checks import above, one_of
 from stillroom.methods._errors import NoTapFound
-from stillroom.methods._logits import both
+from stillroom.methods._logits import paired_rows
 from stillroom.methods.hard import hard_loss
 from stillroom.methods.hinton import hinton_loss
 from stillroom.methods.method import Method
@@ -93,5 +93,5 @@ class DeiT(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{kind: ...}`, see `deit_loss`."""
-        head, t = both(student.taps[self.student_taps[0]], teacher.pred, standardised=self.standardised)
+        head, t = paired_rows(student.taps[self.student_taps[0]], teacher.pred, standardised=self.standardised)
         return {self.kind: deit_loss(head, t, self.kind, self.temperature)}

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import above, at_least, one_of
-from stillroom.methods._logits import both
+from stillroom.methods._logits import paired_rows
 from stillroom.methods._ranks import pearson, spearman
-from stillroom.methods._target import mean
+from stillroom.methods._target import mean_of_rows
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -38,7 +38,7 @@ def dist_loss(student: Tensor, teacher: Tensor, *, correlation: Correlation = "p
         pearson(student, teacher) if kind == "pearson" else spearman(student, teacher, reg)
         for kind in correlation.split("+")
     ]
-    return mean(1 - sum(rho[1:], start=rho[0]) / len(rho))
+    return mean_of_rows(1 - sum(rho[1:], start=rho[0]) / len(rho))
 
 
 class DIST(Method):
@@ -91,7 +91,8 @@ class DIST(Method):
         Correlations over images are taken over those of all processes.
         """
         s, t = (
-            (z / self.temperature).softmax(1) for z in both(student.pred, teacher.pred, standardised=self.standardised)
+            (z / self.temperature).softmax(1)
+            for z in paired_rows(student.pred, teacher.pred, standardised=self.standardised)
         )
         inter = dist_loss(s, t, correlation=self.correlation, reg=self.reg)
         intra = dist_loss(gather_rows(s).T, gather_rows(t).T, correlation=self.correlation, reg=self.reg)

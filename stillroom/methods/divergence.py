@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.methods._checks import one_of
-from stillroom.methods._logits import both, rows
+from stillroom.methods._logits import paired_rows, rows
 from stillroom.methods._temperature import Policy, as_temperature, temperature_of
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
@@ -145,5 +145,5 @@ class Divergence(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{kind: ...}`, see `divergence_loss`."""
-        s, t = both(student.pred, teacher.pred, standardised=self.standardised)
+        s, t = paired_rows(student.pred, teacher.pred, standardised=self.standardised)
         return {self.kind: divergence_loss(s, t, self.kind, self.thermostat(s, t, progress), self.beta)}

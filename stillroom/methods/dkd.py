@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.methods._checks import at_least
-from stillroom.methods._logits import both, labelled
-from stillroom.methods._target import mean, others, true
+from stillroom.methods._logits import labelled_rows, paired_rows
+from stillroom.methods._target import mean_of_rows, other_entries, true_entry
 from stillroom.methods._temperature import Policy, as_temperature, temperature_of
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
@@ -35,12 +35,12 @@ def dkd_loss(
         Two scalars in nats, each at least 0 and 0 when the networks agree. With K = 2 the second is always 0.
         No rows cost 0.
     """
-    s, t = both(student, teacher)
+    s, t = paired_rows(student, teacher)
     heat = as_temperature(temperature, s)
     s, t, square = s / heat, t / heat, heat.square().flatten()
     sure = _divergence(_binary(s, target), _binary(t, target))
-    rest = _divergence(F.log_softmax(others(s, target), dim=1), F.log_softmax(others(t, target), dim=1))
-    return alpha * mean(square * sure), beta * mean(square * rest)
+    rest = _divergence(F.log_softmax(other_entries(s, target), dim=1), F.log_softmax(other_entries(t, target), dim=1))
+    return alpha * mean_of_rows(square * sure), beta * mean_of_rows(square * rest)
 
 
 class DKD(Method):
@@ -91,7 +91,7 @@ class DKD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"tckd": ..., "nckd": ...}`, see `dkd_loss`."""
-        s, t, y = labelled(batch, *both(student.pred, teacher.pred, standardised=self.standardised))
+        s, t, y = labelled_rows(batch, *paired_rows(student.pred, teacher.pred, standardised=self.standardised))
         heat = self.thermostat(s, t, progress)
         tckd, nckd = dkd_loss(s, t, y, alpha=self.alpha, beta=self.beta, temperature=heat)
         return {"tckd": tckd, "nckd": nckd} if s.shape[1] > 2 else {"tckd": tckd}
@@ -99,7 +99,7 @@ class DKD(Method):
 
 def _binary(rows: Tensor, target: Tensor) -> Tensor:
     """(log p_y, log(1 - p_y)), [M, 2]; the second from the other classes' logits, so that no 1 - 1 is taken."""
-    logits = torch.stack([true(rows, target), others(rows, target).logsumexp(1)], 1)
+    logits = torch.stack([true_entry(rows, target), other_entries(rows, target).logsumexp(1)], 1)
     return logits - rows.logsumexp(1, keepdim=True)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_grid, to_map
-from stillroom.methods._maps import comparable
+from stillroom.methods._maps import checked_map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -59,7 +59,7 @@ class FitNet(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size the regressors."""
-        found = comparable(self, student, teacher)
+        found = checked_map_pairs(self, student, teacher)
         self.regress = nn.ModuleList(nn.Conv2d(s.shape[1], t.shape[1], 1).to(s.device) for s, t in found)
 
     def project(self, output: Output) -> Output:

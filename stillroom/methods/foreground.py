@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_grid
-from stillroom.methods._maps import comparable, pairs
+from stillroom.methods._maps import checked_map_pairs, map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
 
@@ -142,7 +142,9 @@ class Foreground(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Align widths where they differ."""
-        found = [(s.shape[1], t.shape[1], s.device) for s, t in comparable(self, student, teacher, vectors=False)]
+        found = [
+            (s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher, vectors=False)
+        ]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
@@ -150,7 +152,8 @@ class Foreground(Method):
         boxes = batch.target["boxes"]
         real = (batch.target["labels"] >= 0) & batch.target["known"][:, None]
         maps = [
-            (to_grid(align(s), t), t) for (s, t), align in zip(pairs(self, student, teacher), self.align, strict=True)
+            (to_grid(align(s), t), t)
+            for (s, t), align in zip(map_pairs(self, student, teacher), self.align, strict=True)
         ]
         how = {"background": self.background, "temperature": self.temperature}
         objects = torch.stack([foreground_loss(s, t, boxes, real, **how) for s, t in maps]).sum()

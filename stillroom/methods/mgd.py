@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_grid, to_map
-from stillroom.methods._maps import comparable, pairs
+from stillroom.methods._maps import checked_map_pairs, map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -89,14 +89,14 @@ class MGD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size the generators; align widths where they differ."""
-        found = [(s.shape[1], t.shape[1], s.device) for s, t in comparable(self, student, teacher)]
+        found = [(s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher)]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
         self.generate = nn.ModuleList(_generator(d).to(at) for _, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"mgd": ...}`, see `mgd_loss`."""
         found = []
-        for (s, t), align, generate in zip(pairs(self, student, teacher), self.align, self.generate, strict=True):
+        for (s, t), align, generate in zip(map_pairs(self, student, teacher), self.align, self.generate, strict=True):
             seen = to_grid(align(s), t)
             found.append(mgd_loss(generate(seen * keep(seen, self.masked, self.over)), t))
         return {"mgd": torch.stack(found).sum()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stillroom.methods._checks import above
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
-from stillroom.methods._logits import labelled, rows
+from stillroom.methods._logits import labelled_rows, rows
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, wide
 
@@ -111,7 +111,7 @@ class OFA(Method):
         """`{"pred": of the student's own logits, "stages": of the branches, summed}`, see `ofa_loss`."""
         taps = zip(self.branches, self.student_taps, strict=True)
         said = [wide(student.pred), *(wide(one(to_map(student.taps[name]))) for one, name in taps)]
-        ours, theirs, target = labelled(batch, torch.cat(said, 1), teacher.pred)
+        ours, theirs, target = labelled_rows(batch, torch.cat(said, 1), teacher.pred)
         pred, *stages = (
             ofa_loss(one, theirs, target, self.eps, self.temperature) for one in ours.chunk(len(said), dim=1)
         )

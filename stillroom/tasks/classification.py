@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillroom.metrics.accuracy import Accuracy
 from stillroom.metrics.agreement import Agreement
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric, predicted_class
 from stillroom.metrics.recall import Recall
 from stillroom.tasks.task import TaskInfo
 from stillroom.types import Answers, Batch, Kind, Output, Terms
@@ -82,7 +82,7 @@ class Classification:
 
     def decode(self, prediction: Output) -> Tensor:
         """The class of the largest logit, [B]; -1 where a logit is not finite."""
-        return decide(prediction.pred)
+        return predicted_class(prediction.pred)
 
     def score_per_image(self, prediction: Output, batch: Batch) -> Tensor:
         """1 where the largest logit is the label's or the label is unknown, else 0."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stillroom.metrics.average_precision import AveragePrecision
-from stillroom.metrics.box_agreement import BoxAgreement, compared
+from stillroom.metrics.box_agreement import BoxAgreement, compare_boxes
 from stillroom.metrics.metric import Metric
 from stillroom.ops.assignment import Assign, detection_loss
 from stillroom.ops.boxes import clip, in_pixels
@@ -134,7 +134,7 @@ class Detection:
         return prediction.pred
 
     def score_per_image(self, prediction: Output, batch: Batch) -> Tensor:
-        """Agreement with the labelled boxes, each of score 1; see `box_agreement.compared`. Crowds are left out.
+        """Agreement with the labelled boxes, each of score 1; see `box_agreement.compare_boxes`. Crowds are left out.
 
         Boxes with a score below 0.1 are left out, so that such boxes on an empty image count as correct. 1 for an image
         whose boxes are unknown.
@@ -143,13 +143,15 @@ class Detection:
         real = (target["labels"] >= 0) & ~target["crowd"]
         boxes = in_pixels(target["boxes"].float(), batch.images.shape[-2], batch.images.shape[-1])
         truth = torch.cat((boxes, real[..., None], torch.where(real, target["labels"], -1)[..., None]), -1)
-        agreement = compared(_confident(prediction.pred), truth).agreement
+        agreement = compare_boxes(_confident(prediction.pred), truth).agreement
         return agreement.masked_fill(~target["known"].to(agreement.device), 1).float().to(prediction.pred.device)
 
     def agreement_per_image(self, prediction: Output, other: Output) -> Tensor:
-        """Agreement of the boxes with a score of at least 0.1; see `box_agreement.compared`."""
+        """Agreement of the boxes with a score of at least 0.1; see `box_agreement.compare_boxes`."""
         return (
-            compared(_confident(prediction.pred), _confident(other.pred)).agreement.float().to(prediction.pred.device)
+            compare_boxes(_confident(prediction.pred), _confident(other.pred))
+            .agreement.float()
+            .to(prediction.pred.device)
         )
 
     def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:

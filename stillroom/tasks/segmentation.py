@@ -12,9 +12,9 @@ from torch import Tensor
 
 from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.metrics.boundary import Boundary
-from stillroom.metrics.metric import Metric, decide
-from stillroom.metrics.overlap import Overlap, image_overlap
-from stillroom.metrics.pixel_agreement import PixelAgreement, same_share
+from stillroom.metrics.metric import Metric, predicted_class
+from stillroom.metrics.overlap import Overlap, miou_per_image
+from stillroom.metrics.pixel_agreement import PixelAgreement, equal_pixel_share
 from stillroom.tasks.task import TaskInfo
 from stillroom.types import Answers, Batch, Kind, Output, Terms
 
@@ -118,16 +118,16 @@ class Segmentation:
 
         With more than 255 classes int16, and -1.
         """
-        return _compact(decide(prediction.pred), prediction.pred.shape[1])
+        return _compact(predicted_class(prediction.pred), prediction.pred.shape[1])
 
     def score_per_image(self, prediction: Output, batch: Batch) -> Tensor:
         """Mean IoU of each image, over the classes that are predicted or true in it; 1 where every pixel is void."""
-        predicted = decide(prediction.pred)
-        return image_overlap(predicted, batch.target, prediction.pred.shape[1]).to(predicted.device)
+        predicted = predicted_class(prediction.pred)
+        return miou_per_image(predicted, batch.target, prediction.pred.shape[1]).to(predicted.device)
 
     def agreement_per_image(self, prediction: Output, other: Output) -> Tensor:
         """Share of an image's pixels for which both predict the same class."""
-        return same_share(decide(prediction.pred), decide(other.pred))
+        return equal_pixel_share(predicted_class(prediction.pred), predicted_class(other.pred))
 
     def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:
         """Overlap of regions, and boundary F."""
@@ -143,7 +143,9 @@ class Segmentation:
 
     def drawable(self, prediction: Output, row: int) -> Mapping[str, Any]:
         """The class of every pixel."""
-        return {"mask": decide(prediction.pred[row : row + 1])[0].remainder(VOID + 1).to(torch.uint8).cpu().numpy()}
+        return {
+            "mask": predicted_class(prediction.pred[row : row + 1])[0].remainder(VOID + 1).to(torch.uint8).cpu().numpy()
+        }
 
     def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
         """The mask."""

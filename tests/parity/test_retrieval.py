@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from stillroom.metrics import _search
-from stillroom.metrics._search import Places, nearest, unit
+from stillroom.metrics._search import SearchRows, nearest, unit
 from stillroom.metrics.neighbours import Neighbours
 from stillroom.metrics.probe import STRENGTHS, Probe
 from stillroom.metrics.retrieval import Retrieval
@@ -134,10 +134,10 @@ def test_agreement_is_a_loop(seed: int, n: int, stored: int, noise: float) -> No
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 50), k=st.integers(1, 12), cells=st.integers(1, 200))
 def test_the_search_is_the_same_in_pieces(seed: int, n: int, k: int, cells: int) -> None:
     rows = unit(torch.from_numpy(vectors(seed, n, integers=True)))
-    places = Places.of(torch.arange(n), range(n // 3), torch.ones(n, dtype=torch.bool))
+    places = SearchRows.of(torch.arange(n), range(n // 3), torch.ones(n, dtype=torch.bool))
     whole = nearest(rows, places, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_search, "CELLS", cells)
+        patch.setattr(_search, "MAX_COSINES", cells)
         assert torch.equal(nearest(rows, places, k), whole)
     for query, found in zip(places.queries, whole, strict=True):
         pool = [row for row in places.pool.tolist() if row != query]

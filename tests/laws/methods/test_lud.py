@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillroom.methods._temperature import warmth
+from stillroom.methods._temperature import correlation_temperature
 from stillroom.methods.lud import LUD, confidence_mask, lud_loss, spearman_relation
 from stillroom.types import Batch, Output
 
@@ -68,7 +68,7 @@ def test_where_all_are_equally_sure_all_are_kept():
 def test_the_temperature_stays_in_its_range():
     """techniques.md 6 and 0.1, no. 7: T in 1..4 for 10^4 random rho in -1..1; as printed, rho = -1 gives -4.16."""
     rho = 2 * torch.rand(10_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
-    found = warmth(torch.cat([rho, torch.tensor([-1.0, 0.0, 1.0])]), 4.0, 1.0)
+    found = correlation_temperature(torch.cat([rho, torch.tensor([-1.0, 0.0, 1.0])]), 4.0, 1.0)
     assert found.min() == 1 and found.max() <= 4 and found.max() == pytest.approx(1 + 3 * (1 - 2.718281828**-1))
     printed = 1 + 3 * (1 - torch.exp(torch.tensor(1.0)))
     assert printed.item() == pytest.approx(-4.16, abs=0.01)
