@@ -16,7 +16,7 @@ from stillroom.types import Output
 
 
 def unit(x: Tensor) -> Tensor:
-    """Directions x / |x| along the last axis. A zero vector stays zero, with gradient zero instead of 1 / eps or NaN."""
+    """Directions x / |x| along the last axis. A zero vector stays zero, with gradient zero and not 1 / eps or NaN."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.masked_fill(length == 0, torch.inf)
 

@@ -52,9 +52,7 @@ def rank_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     """
     a, b = (_ranks(x) - (x.shape[1] + 1) / 2 for x in (student, teacher))
     size = a.square().sum(1, keepdim=True) * b.square().sum(1, keepdim=True)
-    return (a * b).sum(1, keepdim=True) / size.sqrt().clamp_min(
-        0.25
-    )  # at least 0.5 unless all ranks of a row are equal
+    return (a * b).sum(1, keepdim=True) / size.sqrt().clamp_min(0.25)  # avoids 0 / 0; it is 0 or at least 0.5
 
 
 def correlation_temperature(rho: Tensor, highest: float, lowest: float) -> Tensor:

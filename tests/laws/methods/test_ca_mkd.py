@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillroom.errors import StillroomError
-from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, confidence, members_loss
+from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, teacher_weights, members_loss
 from stillroom.methods.hinton import Hinton, hinton_loss
 from stillroom.types import Batch, Mixed, Output
 
@@ -50,7 +50,7 @@ def wrong(teachers, target):
 def test_weights_sum_to_one_and_the_least_wrong_has_the_greatest(count, seed):
     """techniques.md 27: sum w = 1; the teacher that is right and sure of it counts most."""
     _, teachers, target = drawn(count, seed)
-    w = confidence(wrong(teachers, target))
+    w = teacher_weights(wrong(teachers, target))
     assert torch.allclose(w.sum(0), torch.ones(ROWS, dtype=w.dtype), rtol=0, atol=1e-12)
     assert (w >= 0).all() and (w <= 1 / max(count - 1, 1) + 1e-12).all()
     assert torch.equal(w.argmax(0), wrong(teachers, target).argmin(0))
@@ -59,7 +59,7 @@ def test_weights_sum_to_one_and_the_least_wrong_has_the_greatest(count, seed):
 def test_one_that_is_sure_and_right_among_two_that_are_not():
     right, unsure, misled = torch.zeros(3, 1, CLASSES).double()
     right[0, 2], misled[0, 4] = 20.0, 20.0
-    w = confidence(wrong(torch.stack([unsure, right, misled]), torch.tensor([2])))[:, 0]
+    w = teacher_weights(wrong(torch.stack([unsure, right, misled]), torch.tensor([2])))[:, 0]
     assert w.argmax() == 1 and w.argmin() == 2 and w[2] < 1e-6 and w[1] > 0.49
 
 
@@ -105,7 +105,7 @@ def test_without_labels_all_count_alike(count, seed):
 def test_a_mixed_image_has_two_labels_in_their_shares(seed, share):
     student, teachers, target = drawn(3, seed)
     other = target.roll(1)
-    w = confidence(share * wrong(teachers, target) + (1 - share) * wrong(teachers, other))
+    w = teacher_weights(share * wrong(teachers, target) + (1 - share) * wrong(teachers, other))
     mixed = Mixed(target=other, share=torch.full((ROWS,), share, dtype=torch.float64))
     found = charged(connected(3), student, teachers, target, mixed)
     assert torch.isclose(found, ca_mkd_loss(student, teachers, w, 4.0), rtol=1e-6)
@@ -118,7 +118,7 @@ def test_a_mixed_image_has_two_labels_in_their_shares(seed, share):
 @given(seeds, temperatures)
 def test_zero_at_equality_and_never_below(seed, temperature):
     student, teachers, target = drawn(3, seed)
-    w = confidence(wrong(teachers, target))
+    w = teacher_weights(wrong(teachers, target))
     assert ca_mkd_loss(student, teachers, w, temperature) >= 0
     assert abs(ca_mkd_loss(student, student.expand(3, -1, -1), w, temperature)) <= 1e-7
 
@@ -141,7 +141,7 @@ def test_pixels_are_rows_and_an_image_s_features_weigh_what_its_pixels_do():
     rich.double()
     batch = Batch(images=torch.zeros(2, 1, 3, 3), target=target, keys=torch.arange(2))
     known = target.flatten().clamp_min(0)
-    w = confidence(wrong(torch.stack(flat[1:]), known) * (target.flatten() >= 0)).unflatten(1, (2, 9)).mean(2)
+    w = teacher_weights(wrong(torch.stack(flat[1:]), known) * (target.flatten() >= 0)).unflatten(1, (2, 9)).mean(2)
     vectors = [projection(ours["s"]) for projection in rich.projections]
     expected = 2 * members_loss(vectors, [taps[f"{n}/t"] for n in (1, 2, 3)], w)
     assert torch.isclose(rich.loss(rich.project(seen), heard, batch, 0.5)["features"], expected, rtol=1e-9)

@@ -8,7 +8,7 @@ from kit.mlp import trained
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from stillroom.methods.ca_mkd import ca_mkd_loss, confidence
+from stillroom.methods.ca_mkd import ca_mkd_loss, teacher_weights
 
 TRAIN, SHOWN, NOISE = 1200, 200, 10.0
 """Images that the two good teachers learn from, those that the student sees, and how loud the third one is.
@@ -30,7 +30,7 @@ def two_ways(seed):
     ]
     noise = NOISE * torch.randn(SHOWN, 10, generator=torch.Generator().manual_seed(seed))
     teachers = torch.stack([*good, noise])
-    adaptive = confidence(torch.stack([cross_entropy(z, labels, reduction="none") for z in teachers]))
+    adaptive = teacher_weights(torch.stack([cross_entropy(z, labels, reduction="none") for z in teachers]))
     found = []
     for weights in (adaptive, torch.full_like(adaptive, 1 / 3)):
         loss = lambda z, weights=weights: ca_mkd_loss(z, teachers, weights, 4.0)  # noqa: E731

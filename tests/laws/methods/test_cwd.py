@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kit.features import drawn, ready, teaches
 
 from stillroom.errors import StillroomError
-from stillroom.methods.cwd import CWD, cwd_loss, where
+from stillroom.methods.cwd import CWD, cwd_loss, spatial_log_softmax
 from stillroom.types import Batch, Output
 
 seeds = st.integers(0, 2**31)
@@ -19,7 +19,7 @@ temperatures = st.floats(0.2, 8.0)
 @given(seeds, temperatures)
 @settings(max_examples=30)
 def test_each_channel_is_a_distribution_over_places(seed, temperature):
-    shares = where(drawn(3, 5, 4, 6, seed=seed) * 10, temperature).exp()
+    shares = spatial_log_softmax(drawn(3, 5, 4, 6, seed=seed) * 10, temperature).exp()
     assert shares.shape == (3, 5, 24) and shares.min() >= 0
     assert torch.allclose(shares.sum(2), torch.ones(3, 5, dtype=shares.dtype), atol=1e-12)
 
