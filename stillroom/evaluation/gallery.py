@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillroom.io.files import temporary, write_json
+from stillroom.io.files import atomic_write, write_json
 from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output
 
@@ -166,5 +166,5 @@ def _rounded(values: Any) -> Any:
 
 
 def _save(file: Path, picture: Image.Image) -> None:
-    with temporary(file) as temp:
+    with atomic_write(file) as temp:
         picture.save(temp, format="PNG")

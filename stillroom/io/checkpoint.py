@@ -28,7 +28,7 @@ def save(folder: Path, step: int, parts: Parts, scalars: dict[str, Any]) -> Path
         write_json(temp / "state.json", scalars)
 
     path = commit_folder(folder / f"step-{step:06d}", fill)
-    for old in everyone(folder)[:-KEPT]:
+    for old in list_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -39,7 +39,7 @@ def load(path: Path) -> tuple[Parts, dict[str, Any]]:
     return parts, json.loads((path / "state.json").read_text(encoding="utf-8"))
 
 
-def everyone(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The committed checkpoints of a stage, oldest first."""
     return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 

@@ -19,36 +19,36 @@ TEMPORARY = ".tmp-"
 """Every unfinished file or folder begins with this; `sweep` removes what a killed process left."""
 
 
-def write(path: Path, content: bytes | str) -> Path:
+def write_file(path: Path, content: bytes | str) -> Path:
     """`path` holds `content`, whole, or is as it was before.
 
     Raises:
         DiskFull: SR-R501 the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    with temporary(path) as temp:
+    with atomic_write(path) as temp:
         temp.write_bytes(data)
     return path
 
 
 def write_json(path: Path, value: Any) -> Path:
     """`path` holds `value` as JSON; what is not finite becomes null, because JSON has no NaN."""
-    return write(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    return write_file(path, json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """`value` with every NaN and infinity replaced by None."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [replace_non_finite(item) for item in value]
     return value
 
 
 @contextmanager
-def temporary(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path in the same folder to write a file to; it takes `path`'s place when the block ends well.
 
     The same folder, because a rename is atomic only inside one file system.
@@ -56,27 +56,27 @@ def temporary(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with disk_errors(path):
+        with disk_full_errors(path):
             yield temp
-            sync(temp)
+            fsync(temp)
             os.replace(temp, path)
-            sync(path.parent)
+            fsync(path.parent)
     finally:
         temp.unlink(missing_ok=True)
 
 
 @contextmanager
-def scratch(path: Path) -> Iterator[Path]:
+def scratch_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` for what is needed only while `path` is made; it vanishes however the block ends.
 
     Beside it, because that disk is known to be large enough for such files, and `sweep` looks there after a kill.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(path), TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent) as folder:
+    with disk_full_errors(path), TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent) as folder:
         yield Path(folder)
 
 
-def same_file(source: Path, path: Path) -> None:
+def link_or_copy(source: Path, path: Path) -> None:
     """`path` is another name of the file at `source`; a copy of it where the file system has no second names.
 
     For files that are only ever replaced, never written into.
@@ -94,20 +94,20 @@ def commit_folder(path: Path, fill: Callable[[Path], None]) -> Path:
     shutil.rmtree(temp, ignore_errors=True)
     temp.mkdir()
     try:
-        with disk_errors(path):
+        with disk_full_errors(path):
             fill(temp)
             for file in temp.iterdir():
-                sync(file)
-            sync(temp)
+                fsync(file)
+            fsync(temp)
             shutil.rmtree(path, ignore_errors=True)
             os.replace(temp, path)
-            sync(path.parent)
+            fsync(path.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return path
 
 
-def sweep(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what an interrupted writer left below `folder`."""
     for left in list(folder.rglob(f"{TEMPORARY}*")):
         if left.is_dir():
@@ -116,7 +116,7 @@ def sweep(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until the system has put the file or the folder's entries on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -126,7 +126,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_full_errors(path: Path) -> Iterator[None]:
     """A full disk, told as one. Some libraries wrap the system's error, so the text is looked at too."""
     try:
         yield

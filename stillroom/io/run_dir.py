@@ -28,9 +28,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from stillroom.config.renamed import upgrade
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
-from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
+from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
 
 log = logging.getLogger("stillroom")
 
@@ -67,13 +68,13 @@ class RunDir:
         run._take_lock()
         path = run.folder / "recipe.toml"
         if path.exists():
-            changes = differences(tomllib.loads(path.read_text(encoding="utf-8")), recipe)
+            changes = differences(upgrade(tomllib.loads(path.read_text(encoding="utf-8"))), recipe)
             if changes:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
         else:
-            write(path, toml)
-        sweep(run.folder)
+            write_file(path, toml)
+        remove_unfinished(run.folder)
         return run
 
     def close(self) -> None:
@@ -92,6 +93,11 @@ class RunDir:
         """`run.json`; empty before the first note."""
         path = self.folder / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a `run.json`."""
+        return (self.folder / "run.json").exists()
 
     def note(self, **facts: Any) -> None:
         """Lay `facts` over `run.json`."""
@@ -119,7 +125,7 @@ class RunDir:
             return
         if stream not in self._streams:
             self._streams[stream] = open(self.folder / stream, "a", encoding="utf-8")  # noqa: SIM115
-        self._streams[stream].write(json.dumps(finite(line)) + "\n")
+        self._streams[stream].write(json.dumps(replace_non_finite(line)) + "\n")
         self._streams[stream].flush()
 
     def rewind(self, stage: str, step: int) -> None:
@@ -134,7 +140,7 @@ class RunDir:
             if path.exists():
                 if name in self._streams:
                     self._streams.pop(name).close()
-                with temporary(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
+                with atomic_write(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
                     new.writelines(line for line in old if _kept(line, stage, step))
 
     # Files
@@ -154,14 +160,15 @@ class RunDir:
         """The file a finished stage leaves."""
         return self.folder / f"{stage}.safetensors"
 
-    def export_path(self, suffixes: Sequence[str], bits: int) -> Path:
-        """Where the file of a target goes. What an earlier try left there, verified or not, is removed.
+    def export_path(self, suffixes: Sequence[str], bits: int, *, own: str = "") -> Path:
+        """Where the file of a runtime goes. What an earlier try left there, verified or not, is removed.
 
         Args:
             suffixes: of the file and its companions.
             bits: 32 for floats.
+            own: the name of a runtime that is one's own, whose suffixes may be another's.
         """
-        name = f"student{'' if bits == 32 else f'-int{bits}'}"
+        name = f"student{own and f'-{own}'.lower()}{'' if bits == 32 else f'-int{bits}'}"
         for suffix in suffixes:
             for ending in (suffix, f".unverified{suffix}"):
                 (self.folder / "exports" / f"{name}{ending}").unlink(missing_ok=True)
@@ -170,29 +177,18 @@ class RunDir:
     def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
         """What a stage ended with, loadable without this program."""
         if self.writes:
-            with temporary(self.weights(stage)) as temp:
+            with atomic_write(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
 
-    def adopt(self, other: Path) -> None:
-        """Take the trained teachers of another run as what this run's own stages left, and say in `run.json` whose.
-
-        The note comes first: a run that is killed in between notes the same again. Nothing is taken by a run that has
-        trained a teacher of its own, or from one that has none.
-        """
-        theirs, info = sorted(other.glob("teacher*.safetensors")), self.info
-        mine = any(self.folder.glob("teacher*.safetensors"))
-        if not (self.writes and theirs) or (mine and "teacher_of_seed" not in info):
-            return
-        origin = RunDir(other).info
-        self.note(teacher_of_seed=info.get("teacher_of_seed", origin.get("teacher_of_seed", origin["seeds"][0])))
-        for file in theirs:
-            if not (self.folder / file.name).exists():
-                with temporary(self.folder / file.name) as temp:
-                    same_file(file, temp)
+    def copy_weights(self, stage: str, source: Path) -> None:
+        """Take the weights file of another run as this one's, where it has none: a hard link on the same disk."""
+        if self.writes and not self.weights(stage).exists():
+            with atomic_write(self.weights(stage)) as temp:
+                link_or_copy(source, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
         """`name.safetensors`."""
-        with temporary(self.folder / f"{name}.safetensors") as temp:
+        with atomic_write(self.folder / f"{name}.safetensors") as temp:
             save_tensors(tensors, temp)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:

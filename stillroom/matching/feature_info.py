@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillroom.models._taps import READS, channels_first, first, split_tap
+from stillroom.models._taps import INPUT_SUFFIX, channels_first, first_tensor, split_tap
 from stillroom.models.network import Network
 
 CUTS = 4  # stages of a network that keeps one resolution
@@ -146,10 +146,10 @@ def _noting(name: str, part: nn.Module, side: int, calls: dict[str, _Call]) -> A
     sizes = (part.in_features, part.out_features) if isinstance(part, nn.Linear) else None
 
     def hook(module: nn.Module, given: Any, said: Any) -> None:
-        left = first(said)
+        left = first_tensor(said)
         if left is None or left.ndim not in (2, 3, 4) or not left.is_floating_point():
             return
-        entered = first(given)
+        entered = first_tensor(given)
         shape = tuple(channels_first(left).shape[1:])
         stride = side / shape[-1] if len(shape) == 3 else None
         calls.pop(name, None)  # a part that runs again finishes again
@@ -229,7 +229,7 @@ def _edge(stage: FeaturePoint, calls: dict[str, _Call]) -> FeaturePoint:
     for name, call in calls.items():
         inside = name == stage.tap or name.startswith(f"{stage.tap}.")
         if inside and call.leaf and _is_activation(call.kind) and call.left.data_ptr() == end.data_ptr():
-            return replace(stage, tap=name + READS)
+            return replace(stage, tap=name + INPUT_SUFFIX)
     return stage
 
 
@@ -252,5 +252,5 @@ def _attention(calls: dict[str, _Call], blocks: list[_Call]) -> FeaturePoint | N
 def _vector(network: Network, calls: dict[str, _Call], stages: tuple[FeaturePoint, ...]) -> FeaturePoint | None:
     for head in network.head:
         if head in calls and (read := calls[head].entered) is not None:
-            return FeaturePoint(head + READS, tuple(read.shape[1:]))
+            return FeaturePoint(head + INPUT_SUFFIX, tuple(read.shape[1:]))
     return stages[-1] if stages else None

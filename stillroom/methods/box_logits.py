@@ -8,7 +8,7 @@ from torch import Tensor
 from stillroom.methods._box_locations import check_locations, confidence, per_object
 from stillroom.methods._checks import at_least
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Tensor:
@@ -19,14 +19,14 @@ def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Ten
     images of all processes, so that locations which the teacher predicts as background contribute too.
 
     Args:
-        student: [B, A, 4 + K], see `types.Answers`.
+        student: [B, A, 4 + K], see `types.OutputKind`.
         teacher: the same shape.
         focus: exponent of the score difference, at least 0; 0 weights all differences equally.
 
     Returns:
         Scalar in nats, at least 0; 0 for equal scores, and for an empty batch.
     """
-    s, t = wide(student)[..., 4:], wide(teacher)
+    s, t = at_least_float32(student)[..., 4:], at_least_float32(teacher)
     p = t[..., 4:].sigmoid()
     entropy = F.binary_cross_entropy_with_logits(t[..., 4:], p, reduction="none")
     divergence = F.binary_cross_entropy_with_logits(s, p, reduction="none") - entropy
@@ -42,7 +42,7 @@ class BoxLogits(Method):
     subtracted, so that the loss of equal networks is 0. Scores are the final ones, which include centre-ness or
     softmax.
 
-    Use: two dense detectors with the same anchors or points, together with `localisation`.
+    Use: two dense detectors with the same anchors or points, together with `ld`.
 
     Avoid: detectors with different box locations. The queries of a transformer have no fixed order, so that the i-th
     queries of two networks are unrelated even if there are equally many; take `pseudo_labels`, which needs no common
@@ -57,7 +57,7 @@ class BoxLogits(Method):
     """
 
     weight = 1.0
-    answers = ("boxes",)
+    output_kinds = ("boxes",)
 
     def __init__(self, *, focus: float = 1.0):
         super().__init__()

@@ -16,7 +16,7 @@ from stillroom.methods._features import to_vector
 from stillroom.methods._logits import row_labels, rows
 from stillroom.methods._target import mean_of_rows
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 NO_FEATURE = "it has no feature that is a vector, a map or tokens; with features = 0 the predictions are enough"
 
@@ -79,7 +79,7 @@ class CAMKD(Method):
     and has no images without a label; here these weight all teachers equally. For a mixed image the cross-entropies
     with both labels are weighted by their shares.
 
-    Use: with several teachers (`teacher.others`) of different accuracy, or each accurate on different classes, and with
+    Use: with several teachers (`[[teachers]]`) of different accuracy, or each accurate on different classes, and with
     labels. The mean of the teachers, from which every other method learns, gets worse with one inaccurate teacher.
 
     Avoid: with one teacher, where it equals `hinton`; with noisy labels, because they determine the weights.
@@ -97,7 +97,7 @@ class CAMKD(Method):
 
     weight = 1.0
     default_taps = "members"
-    answers = ("classes", "pixels")
+    output_kinds = ("classes", "pixels")
 
     def __init__(self, *, temperature: float = 4.0, features: float = 0.0):
         super().__init__()
@@ -134,7 +134,7 @@ class CAMKD(Method):
         weights = teacher_weights(_teachers_cross_entropy(z, batch))
         terms = {"kl": ca_mkd_loss(s, z, weights, self.temperature)}
         if self.features:
-            ours = [wide(student.taps[f"{s} ~ {t}"]) for s, t in self._tap_pairs()]
+            ours = [at_least_float32(student.taps[f"{s} ~ {t}"]) for s, t in self._tap_pairs()]
             theirs = [to_vector(teacher.taps[t]) for _, t in self._tap_pairs()]
             image_weights = weights.unflatten(1, (len(student.pred), -1)).mean(2)  # the mean over an image's pixels
             terms["features"] = self.features * members_loss(ours, theirs, image_weights)

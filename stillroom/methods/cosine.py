@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     if student.numel() == 0:
         return student.sum()
-    return 1 - F.cosine_similarity(wide(student), wide(teacher), dim=1, eps=1e-8).mean()
+    return 1 - F.cosine_similarity(at_least_float32(student), at_least_float32(teacher), dim=1, eps=1e-8).mean()
 
 
 class Cosine(Method):
@@ -35,7 +35,7 @@ class Cosine(Method):
     Use: embeddings, which are compared by cosine. With equal widths the student's vectors are in the teacher's space,
     and can be searched in the teacher's index.
 
-    Avoid: where the length carries information, as before a classifier; `regress` keeps it. If all of the teacher's
+    Avoid: where the length carries information, as before a classifier; `simreg` keeps it. If all of the teacher's
     vectors have nearly the same direction, the loss carries little information: see `rkd`, which compares images with
     each other.
 

@@ -49,11 +49,11 @@ class DKD(Method):
     """Decoupled distillation: the teacher's distribution over the wrong classes counts fully, however confident it is.
 
     Differs: the true class is selected by index instead of adding -1000 to its logit. The authors raise the weight over
-    the first 20 of 240 epochs; here that is `warmup` in the recipe. With two classes there is only one wrong class, so
-    "nckd" is left out.
+    the first 20 of 240 epochs; here that is `warmup_fraction` in the recipe. With two classes there is only one wrong
+    class, so "nckd" is left out.
 
     Use: with clean labels and a teacher so confident that the loss of `hinton` carries little information. With
-    `warmup` = 20 / 240 it is trained like the authors'.
+    `warmup_fraction = 0.083` it is trained like the authors'.
 
     Avoid: with noisy labels, which it trusts; without labels; with very many classes and a weak student, where beta = 8
     can dominate the label loss.

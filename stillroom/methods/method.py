@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import nn
 
-from stillroom.types import Answers, Batch, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, Terms
 
 DefaultTaps = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
 """Where the taps of a method are, when the recipe names none. `matching/layer_pairs.py` finds them:
@@ -33,7 +33,7 @@ class Method(nn.Module):
         weight: the authors' weight of this loss, used where a recipe gives none.
         default_taps: where its taps are, when the recipe names none.
         needs_labels: whether its loss is 0 for images without a label.
-        answers: kinds of predictions that it supports, see `supports`.
+        output_kinds: kinds of predictions that it supports, see `supports`.
         student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of the student is compared
             with the i-th of the teacher.
     """
@@ -41,18 +41,19 @@ class Method(nn.Module):
     weight: ClassVar[float] = 1.0
     default_taps: ClassVar[DefaultTaps] = "pred"
     needs_labels: ClassVar[bool] = False
-    answers: ClassVar[tuple[Answers, ...]] = ()
+    output_kinds: ClassVar[tuple[OutputKind, ...]] = ()
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
 
     @classmethod
-    def supports(cls, answers: Answers) -> bool:
-        """Whether it can distil networks with this kind of prediction.
+    def supports(cls, output_kind: OutputKind) -> bool:
+        """Whether it can distil networks with this kind of predictions.
 
-        Unless `answers` says, a method of features supports all kinds, and a method of predictions logits of classes
-        and pixels.
+        Where `output_kinds` is empty: a method that compares features supports all kinds, one that compares predictions
+        supports logits, of classes and of pixels.
         """
-        return answers in (cls.answers or (("classes", "pixels") if cls.default_taps == "pred" else get_args(Answers)))
+        usual = ("classes", "pixels") if cls.default_taps == "pred" else get_args(OutputKind)
+        return output_kind in (cls.output_kinds or usual)
 
     def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """Set the taps that were found. A method that reads one side only leaves the other empty."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, predicted_class, probability_difference
-from stillroom.types import Batch, Output
+from stillroom.types import Batch, Output, TargetKind
 
 
 class Agreement(Metric):
@@ -15,6 +16,8 @@ class Agreement(Metric):
     A row of logits that is not finite agrees with none. Batches without a reference are not counted. The figure also
     holds the differences of the probabilities: the largest over images and classes, and the mean.
     """
+
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("largest", "mean"), same=(), images=())

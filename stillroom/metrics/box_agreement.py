@@ -12,7 +12,7 @@ from stillroom.metrics._bootstrap import RESAMPLES, percentile_interval, resampl
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.ops.boxes import area, iou
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 MIN_IOU = 0.5
 """Boxes that overlap less are never matched."""
@@ -86,7 +86,8 @@ class BoxAgreement(Metric):
         classes: names in label order; not used.
     """
 
-    answers: ClassVar[Answers] = "boxes"
+    output_kind: ClassVar[OutputKind] = "boxes"
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("images",))

@@ -12,7 +12,7 @@ from torch import Tensor
 from stillroom.metrics._search import SearchRows, nearest, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 SLACK = 1e-6
 """Cosines that differ by less count as equal: float32 sums in another order differ by about as much."""
@@ -37,7 +37,8 @@ class Neighbours(Metric):
         gallery_keys: keys of the gallery images.
     """
 
-    answers: ClassVar[Answers] = "vector"
+    output_kind: ClassVar[OutputKind] = "vector"
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...], gallery_keys: Collection[int] = ()):
         super().__init__(classes, rows=("vectors", "reference", "keys"))

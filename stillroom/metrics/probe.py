@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stillroom.metrics._search import SearchRows, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Candidate values of C, the inverse regularisation strength."""
@@ -40,7 +40,7 @@ class Probe(Metric):
         gallery_keys: keys of the gallery images.
     """
 
-    answers: ClassVar[Answers] = "vector"
+    output_kind: ClassVar[OutputKind] = "vector"
 
     def __init__(self, *, classes: tuple[str, ...], gallery_keys: Collection[int] = ()):
         super().__init__(classes, rows=("vectors", "labels", "keys"))

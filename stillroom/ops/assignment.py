@@ -17,12 +17,12 @@ from stillroom.types import Terms
 Assign = Literal["many", "one"]
 
 
-FLOOR = 0.1
+MIN_OVERLAP = 0.1
 """Least overlap that counts in an assignment. A new detector's boxes overlap nothing: without it no place would be
 charged for any box, so that none would ever learn."""
 
 
-ALPHA, BETA, PLACES = 1.0, 6.0, 13
+ALPHA, BETA, TOPK = 1.0, 6.0, 13
 """TOOD's powers of score and overlap, and how many places a box has at most (section 3.2 there)."""
 
 
@@ -40,7 +40,7 @@ class Assignment:
 
 
 @torch.no_grad()
-def assignment(pred: Tensor, target: Mapping[str, Tensor], how: Assign = "many") -> Assignment:
+def assign_boxes(pred: Tensor, target: Mapping[str, Tensor], how: Assign = "many") -> Assignment:
     """Places for boxes, by what they say now: t = score^1 IoU^6 with score and IoU for the box's class and sides.
 
     many: each box takes the 13 places of largest t whose own box has its centre in it, and the nearest others where
@@ -55,8 +55,8 @@ def assignment(pred: Tensor, target: Mapping[str, Tensor], how: Assign = "many")
     for this sees predictions only. An overlap counts as 0.1 at least, see `FLOOR`.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`.
-        target: see `types.Kind`. Crowds, and images of which nothing is known, get no place.
+        pred: [B, A, 4 + K], see `types.OutputKind`.
+        target: see `types.TargetKind`. Crowds, and images of which nothing is known, get no place.
         how: one of the two above.
     """
     places, count = pred.shape[1], target["labels"].shape[1]
@@ -67,7 +67,7 @@ def assignment(pred: Tensor, target: Mapping[str, Tensor], how: Assign = "many")
     said, logits = pred.float().split((4, pred.shape[-1] - 4), -1)
     real = (labels >= 0) & ~target["crowd"] & target["known"][:, None]
     of_class = logits.transpose(1, 2).gather(1, labels.clamp(min=0)[..., None].expand(-1, -1, places))  # [B, M, A]
-    overlap = iou(boxes[:, :, None], said[:, None]).clamp(min=FLOOR)
+    overlap = iou(boxes[:, :, None], said[:, None]).clamp(min=MIN_OVERLAP)
     fit = ALPHA * F.logsigmoid(of_class) + BETA * overlap.log()
     mine = _many(boxes, said, overlap, fit, real) if how == "many" else _one(boxes, said, of_class, real)
     best = fit.masked_fill(~mine, -torch.inf).amax(-1, keepdim=True).nan_to_num(neginf=0.0)
@@ -83,7 +83,7 @@ def _many(boxes: Tensor, said: Tensor, overlap: Tensor, fit: Tensor, real: Tenso
     apart = (centre - to_centres(boxes)[:, :, None, :2]).norm(dim=-1)
     # A thousandth of t, or of an overlap, decides nothing but ties.
     wish = torch.where(inside, fit - 1e-3 * apart, -1e4 * (1 + apart))
-    first = wish.topk(min(PLACES, wish.shape[-1]), -1).indices
+    first = wish.topk(min(TOPK, wish.shape[-1]), -1).indices
     mine = torch.zeros_like(inside).scatter(-1, first, True) & real[..., None]
     owner = (overlap - 1e-3 * apart).masked_fill(~mine, -torch.inf).argmax(1, keepdim=True)
     return mine & torch.zeros_like(mine).scatter(1, owner, True)
@@ -121,11 +121,11 @@ def detection_loss(pred: Tensor, target: Mapping[str, Tensor], *, assign: Assign
     an image of which nobody knows the boxes charges nothing.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`; read as float32.
-        target: see `types.Kind`.
+        pred: [B, A, 4 + K], see `types.OutputKind`; read as float32.
+        target: see `types.TargetKind`.
         assign: many places to a box, for detectors whose answers are suppressed; or one, for those that are not.
     """
-    found = assignment(pred, target, assign)
+    found = assign_boxes(pred, target, assign)
     said, logits = pred.float().split((4, pred.shape[-1] - 4), -1)
     taken = found.box >= 0
     at = found.box.clamp(min=0)

@@ -59,7 +59,7 @@ class UnlabelledTask:
         task: the task of both networks.
     """
 
-    default_finetune: ClassVar[str] = "none"
+    finetune: ClassVar[str] = "none"
     has_label_loss: ClassVar[bool] = False
 
     def __init__(self, task: Task):

@@ -13,7 +13,7 @@ from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric, predicted_class
 from stillroom.metrics.recall import Recall
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 class Classification:
@@ -38,9 +38,9 @@ class Classification:
         ValueError: `smoothing` is out of range.
     """
 
-    answers: ClassVar[Answers] = "classes"
-    target_kind: ClassVar[Kind] = "labels"
-    default_finetune: ClassVar[Literal["none", "head", "all"]] = "head"
+    output_kind: ClassVar[OutputKind] = "classes"
+    target_kind: ClassVar[TargetKind] = "labels"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "head"
     min_agreement: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
     tolerance: ClassVar[float] = 0.01
     has_label_loss: ClassVar[bool] = True

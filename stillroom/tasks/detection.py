@@ -15,7 +15,7 @@ from stillroom.ops.assignment import Assign, detection_loss
 from stillroom.ops.boxes import clip, in_pixels
 from stillroom.ops.nms import nms
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 MIN_SCORE = 0.1
 """Boxes with a lower score are ignored when single images are compared."""
@@ -26,33 +26,42 @@ MobileNetV3 at 192 px, FCOS and SSDLite heads, minmax and percentile calibration
 
 
 def best_boxes(
-    pred: Tensor, height: int, width: int, *, iou: float, most: int, least: float, candidates: int
+    pred: Tensor,
+    height: int,
+    width: int,
+    *,
+    nms_iou: float,
+    max_detections: int,
+    score_threshold: float,
+    pre_nms_topk: int,
 ) -> Tensor:
     """Raw predictions of a detector -> its boxes: top scores, then NMS per class.
 
-    NMS runs on the `candidates` largest scores of all box locations and classes; the `most` largest of those left are
-    returned. All operations have fixed shapes, so that height and width can stay dynamic in an exported file.
+    NMS runs on the `pre_nms_topk` largest scores of all box locations and classes; the `max_detections` largest of
+    those left are returned. All operations have fixed shapes, so that height and width can stay dynamic in an exported
+    file.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`.
+        pred: [B, A, 4 + K], see `types.OutputKind`.
         height: of the images, in pixels.
         width: of the images, in pixels.
-        iou: greatest IoU of two boxes of one class.
-        most: boxes to return.
-        least: smallest score to return.
-        candidates: scores that enter NMS.
+        nms_iou: greatest IoU of two boxes of one class.
+        max_detections: boxes to return.
+        score_threshold: smallest score to return.
+        pre_nms_topk: scores that enter NMS.
 
     Returns:
-        [B, min(most, A), 6] float32: left, top, right, bottom in pixels, score in 0..1, class; in descending order of
-        score. Unused rows have score 0, class -1 and a box of zeros. A score that is not finite counts as 0.
+        [B, min(max_detections, A), 6] float32: left, top, right, bottom in pixels, score in 0..1, class; in descending
+        order of score. Unused rows have score 0, class -1 and a box of zeros. A score that is not finite counts as 0.
     """
     locations, classes = pred.shape[1], pred.shape[2] - 4
     sides, logits = pred.float().split((4, classes), -1)
-    scores, index = logits.sigmoid().nan_to_num(0.0).flatten(1).topk(min(max(candidates, most), locations * classes))
+    candidates = min(max(pre_nms_topk, max_detections), locations * classes)
+    scores, index = logits.sigmoid().nan_to_num(0.0).flatten(1).topk(candidates)
     labels = index % classes
     boxes = clip(sides.gather(1, (index // classes)[..., None].expand(-1, -1, 4)))
-    scores = torch.where(nms(boxes, labels, iou) & (scores >= least), scores, torch.zeros_like(scores))
-    scores, first = scores.topk(min(most, locations))
+    scores = torch.where(nms(boxes, labels, nms_iou) & (scores >= score_threshold), scores, torch.zeros_like(scores))
+    scores, first = scores.topk(min(max_detections, locations))
     used = scores > 0
     boxes = in_pixels(boxes.gather(1, first[..., None].expand(-1, -1, 4)), height, width)
     labels = torch.where(used, labels.gather(1, first), torch.full_like(first, -1)).to(scores.dtype)
@@ -65,18 +74,18 @@ class Detection:
     Args:
         assign: "many": several box locations are matched to each labelled box, for convolutional detectors, which need
             NMS. "one": one location each, for the queries of a transformer.
-        iou: 0 to 1; greatest IoU of two predicted boxes of one class (NMS). 1 suppresses none.
-        most: at least 1; boxes per image.
-        least: 0 to 1; smallest score of a predicted box.
-        candidates: at least 1; scores that enter NMS. Time grows with its square.
+        nms_iou: 0 to 1; greatest IoU of two predicted boxes of one class. 1 suppresses none.
+        max_detections: at least 1; boxes per image.
+        score_threshold: 0 to 1; smallest score of a predicted box.
+        pre_nms_topk: at least 1; scores that enter NMS. Time grows with its square.
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
-    answers: ClassVar[Answers] = "boxes"
-    target_kind: ClassVar[Kind] = "boxes"
-    default_finetune: ClassVar[Literal["none", "head", "all"]] = (
+    output_kind: ClassVar[OutputKind] = "boxes"
+    target_kind: ClassVar[TargetKind] = "boxes"
+    finetune: ClassVar[Literal["none", "head", "all"]] = (
         "all"  # with the weights of a classifier neck and head are untrained
     )
     min_agreement: ClassVar[Mapping[int, float]] = MIN_AGREEMENT
@@ -101,20 +110,26 @@ class Detection:
         self,
         *,
         assign: Assign = "many",
-        iou: float = 0.6,
-        most: int = 100,
-        least: float = 0.01,
-        candidates: int = 300,
+        nms_iou: float = 0.6,
+        max_detections: int = 100,
+        score_threshold: float = 0.01,
+        pre_nms_topk: int = 300,
     ):
         if assign not in get_args(Assign):
             raise ValueError(f"assign must be one of {', '.join(get_args(Assign))}, got {assign}")
-        for name, share in (("iou", iou), ("least", least)):
+        for name, share in (("nms_iou", nms_iou), ("score_threshold", score_threshold)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be 0 to 1, got {share}")
-        for name, count in (("most", most), ("candidates", candidates)):
+        for name, count in (("max_detections", max_detections), ("pre_nms_topk", pre_nms_topk)):
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
-        self.assign, self.iou, self.most, self.least, self.candidates = assign, iou, most, least, candidates
+        self.assign, self.nms_iou, self.max_detections, self.score_threshold, self.pre_nms_topk = (
+            assign,
+            nms_iou,
+            max_detections,
+            score_threshold,
+            pre_nms_topk,
+        )
 
     def num_outputs(self, classes: int) -> int:
         """One logit per class; the four sides of a box are not counted."""
@@ -126,7 +141,12 @@ class Detection:
 
     def postprocess(self, output: Output, images: Tensor) -> Output:
         """[B, M, 6] in pixels of the images, see `best_boxes`."""
-        bounds = {"iou": self.iou, "most": self.most, "least": self.least, "candidates": self.candidates}
+        bounds = {
+            "nms_iou": self.nms_iou,
+            "max_detections": self.max_detections,
+            "score_threshold": self.score_threshold,
+            "pre_nms_topk": self.pre_nms_topk,
+        }
         return Output(pred=best_boxes(output.pred, images.shape[-2], images.shape[-1], **bounds))  # type: ignore[arg-type]
 
     def decode(self, prediction: Output) -> Tensor:

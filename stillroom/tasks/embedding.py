@@ -13,7 +13,7 @@ from stillroom.metrics.neighbours import Neighbours
 from stillroom.metrics.probe import Probe
 from stillroom.metrics.retrieval import Retrieval
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 class Embedding:
@@ -34,9 +34,9 @@ class Embedding:
         ValueError: `k` is below 1.
     """
 
-    answers: ClassVar[Answers] = "vector"
-    target_kind: ClassVar[Kind] = "labels"
-    default_finetune: ClassVar[Literal["none", "head", "all"]] = "none"
+    output_kind: ClassVar[OutputKind] = "vector"
+    target_kind: ClassVar[TargetKind] = "labels"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "none"
     min_agreement: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.75}
     tolerance: ClassVar[float] = 0.01
     has_label_loss: ClassVar[bool] = False

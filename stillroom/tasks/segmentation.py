@@ -16,7 +16,7 @@ from stillroom.metrics.metric import Metric, predicted_class
 from stillroom.metrics.overlap import Overlap, miou_per_image
 from stillroom.metrics.pixel_agreement import PixelAgreement, equal_pixel_share
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 VOID = 255
 """Value of pixels without a class in masks that are drawn or stored."""
@@ -72,9 +72,9 @@ class Segmentation:
         ValueError: `dice` is below 0.
     """
 
-    answers: ClassVar[Answers] = "pixels"
-    target_kind: ClassVar[Kind] = "masks"
-    default_finetune: ClassVar[Literal["none", "head", "all"]] = (
+    output_kind: ClassVar[OutputKind] = "pixels"
+    target_kind: ClassVar[TargetKind] = "masks"
+    finetune: ClassVar[Literal["none", "head", "all"]] = (
         "all"  # with the weights of a classifier the decoder is untrained
     )
     min_agreement: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.9}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ class Task(Protocol):
     sample images and the export check see predictions only.
 
     Attributes:
-        answers: the kind of prediction that a network must make.
+        output_kind: the kind of predictions that a network must make.
         target_kind: the kind of labels that the data must have.
         info: what tables, report and card print about the task.
-        default_finetune: which part of a teacher with pretrained weights is fitted to the data, unless the recipe says.
+        finetune: which part of a teacher with pretrained weights is fitted to the data, unless the recipe says.
         min_agreement: bits of an exported file -> least agreement with the network it was made from, unless the recipe
             says.
         tolerance: greatest `max_difference` of a float file.
@@ -65,10 +65,10 @@ class Task(Protocol):
         any_size: whether an exported file takes images of any height and width.
     """
 
-    answers: ClassVar[Answers]
-    target_kind: ClassVar[Kind]
+    output_kind: ClassVar[OutputKind]
+    target_kind: ClassVar[TargetKind]
     info: ClassVar[TaskInfo]
-    default_finetune: ClassVar[Literal["none", "head", "all"]]
+    finetune: ClassVar[Literal["none", "head", "all"]]
     min_agreement: ClassVar[Mapping[int, float]]
     tolerance: ClassVar[float]
     has_label_loss: ClassVar[bool]

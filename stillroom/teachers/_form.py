@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from stillroom.types import Answers, Output
+from stillroom.types import Output, OutputKind
 
 Rows = dict[str, NDArray[Any]]
 """Column -> [n, ...], the i-th row everywhere is of the same answer."""
@@ -127,21 +127,21 @@ class Form:
 
 
 def form_of(
-    sample: Output, answers: Answers, *, bits: int, mass: float = 0.99, temperatures: tuple[float, ...] = ()
+    sample: Output, output_kind: OutputKind, *, bits: int, mass: float = 0.99, temperatures: tuple[float, ...] = ()
 ) -> Form:
     """The form that suits a network's answers.
 
     Args:
         sample: of as many images as there are at hand; their shapes count, and where classes are left out, how much
             probability the first ones hold.
-        answers: what `pred` is.
+        output_kind: what `pred` is.
         bits: 16 or 32. With 32 every logit is kept.
         mass: mean probability, at T = 1, that the kept classes cover at least.
         temperatures: of the methods that will read them, besides `TEMPERATURES`.
     """
     parts = {"pred": sample.pred} | {TAP + name: value for name, value in sample.taps.items()}
     shapes = {name: tuple(value.shape[1:]) for name, value in parts.items()}
-    if answers != "classes" or bits == 32 or shapes["pred"][0] <= WHOLE:
+    if output_kind != "classes" or bits == 32 or shapes["pred"][0] <= WHOLE:
         return Form(shapes=shapes, bits=bits)
     asked = tuple(sorted({*TEMPERATURES, *temperatures}))
     logits = sample.pred.float()

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from stillroom.errors import StillroomError
-from stillroom.io.files import temporary, write_json
+from stillroom.io.files import atomic_write, write_json
 from stillroom.teachers._errors import CacheMismatch, DamagedCache
 from stillroom.teachers._form import Form, Rows
 
@@ -89,7 +89,7 @@ class Cache:
         parts = [np.ascontiguousarray(rows[name], kind) for name, (kind, _) in self.form.columns.items()]
         flat = np.concatenate([part.reshape(len(part), -1).view(np.uint8) for part in parts], 1)
         records = np.concatenate([_checksums(flat).view(np.uint8).reshape(-1, CHECKSUM), flat], 1)
-        with temporary(self.path(number)) as temp:
+        with atomic_write(self.path(number)) as temp:
             save_file({"records": records}, temp)
 
     def read(self, numbers: Numbers) -> Rows:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stillroom.data.hash_rng import LOOKS, unkey
+from stillroom.data.hash_rng import VIEW_SEED, decode_key
 from stillroom.teachers.cache import Cache
 from stillroom.types import Output
 
@@ -44,7 +44,7 @@ class CachedTeacher:
 
     def numbers(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which answers of the cache belong to keys [B]."""
-        views, items = unkey(LOOKS, keys)
+        views, items = decode_key(VIEW_SEED, keys)
         places = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
         if (self._items[places] != items).any() or (views >= self.cache.views).any():
             raise ValueError("these pixels are none of those that the teacher was asked about")

@@ -14,7 +14,7 @@ from stillroom.models._taps import split_tap
 from stillroom.models.network import Network
 from stillroom.teachers._errors import DetectorEnsemble, NoSuchTeacher, TeacherOutputsDiffer
 from stillroom.teachers.frozen import mapped
-from stillroom.types import Output, wide
+from stillroom.types import Output, at_least_float32
 
 Combine = Literal["logits", "probabilities"]
 
@@ -44,7 +44,7 @@ class Ensemble(nn.Module):
         combine: what is averaged of logits.
 
     Attributes:
-        answers: what it says, as every member does.
+        output_kind: what it says, as every member does.
         classes: K; of a vector its width.
 
     Raises:
@@ -61,12 +61,12 @@ class Ensemble(nn.Module):
         super().__init__()
         maps = maps or [None] * len(networks)
         sizes = [network.classes if map is None else len(map) for network, map in zip(networks, maps, strict=True)]
-        kinds = [f"{network.answers} of {size}" for network, size in zip(networks, sizes, strict=True)]
-        if networks[0].answers == "boxes":
+        kinds = [f"{network.output_kind} of {size}" for network, size in zip(networks, sizes, strict=True)]
+        if networks[0].output_kind == "boxes":
             raise DetectorEnsemble(count=len(networks))
         if len(set(kinds)) > 1:
             raise TeacherOutputsDiffer(kinds=", ".join(kinds))
-        self.answers, self.classes, self.combine = networks[0].answers, sizes[0], combine
+        self.output_kind, self.classes, self.combine = networks[0].output_kind, sizes[0], combine
         self.networks = nn.ModuleList(networks)
         for number, map in enumerate(maps, 1):
             self.register_buffer(f"map{number}", None if map is None else torch.tensor(map))
@@ -86,13 +86,13 @@ class Ensemble(nn.Module):
         for number, network in enumerate(self.networks, 1):
             own = {tap: name for tap, (whom, name) in asked.items() if whom == number}
             said = network(images, tuple(dict.fromkeys(name for name in own.values() if name != PRED)))
-            preds.append(mapped(wide(said.pred), getattr(self, f"map{number}"), self.answers))
+            preds.append(mapped(at_least_float32(said.pred), getattr(self, f"map{number}"), self.output_kind))
             heard |= {tap: preds[-1] if name == PRED else said.taps[name] for tap, name in own.items()}
         return Output(pred=self._combined(torch.stack(preds)), taps={tap: heard[tap] for tap in taps})
 
     def metadata(self) -> dict[str, str]:
         """What its answers depend on besides `state_dict()`: what is averaged, and how each member takes its pixels."""
-        said: dict[str, str] = {"combine": self.combine, "answers": self.answers}
+        said: dict[str, str] = {"combine": self.combine, "answers": self.output_kind}
         for number, network in enumerate(self.members, 1):
             said |= {f"{number}/{name}": value for name, value in network.metadata().items()}
         return said
@@ -107,7 +107,7 @@ class Ensemble(nn.Module):
 
     def _combined(self, preds: Tensor) -> Tensor:
         """[M, B, K, ...] -> [B, K, ...]."""
-        if self.answers == "vector":
+        if self.output_kind == "vector":
             return F.normalize(preds, dim=2).mean(0)
         if self.combine == "logits":
             return preds.mean(0)

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from stillroom.types import Output, wide
+from stillroom.types import Output, at_least_float32
 
 
 class FrozenTeacher:
@@ -53,26 +53,26 @@ class FrozenTeacher:
         # In float32 the block is there all the same: it ends the autocast of whoever asks.
         with torch.autocast(here.type, self.precision, enabled=self.precision != torch.float32):
             said = join([network(images.to(here), taps) for images in views])
-        answers = getattr(self.network, "answers", "classes")
+        answers = getattr(self.network, "output_kind", "classes")
         return Output(
-            pred=mapped(wide(said.pred), self.map, answers).to(there),
-            taps={name: wide(value).to(there) for name, value in said.taps.items()},
+            pred=mapped(at_least_float32(said.pred), self.map, answers).to(there),
+            taps={name: at_least_float32(value).to(there) for name, value in said.taps.items()},
         )
 
-    def speak(self, images: Tensor) -> Output:
-        """What it says of [B, C, H, W] images, for those who judge it as they judge any network."""
-        return self((images,), torch.empty(0, dtype=torch.int64), ())
+    def predict(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        """The output for [B, C, H, W] images, called as any network is."""
+        return self((images,), torch.empty(0, dtype=torch.int64), taps)
 
     def update(self, learner: nn.Module, step: int) -> None:
         """Nothing: it is frozen."""
 
 
-def mapped(pred: Tensor, map: Tensor | None, answers: str) -> Tensor:
+def mapped(pred: Tensor, map: Tensor | None, output_kind: str) -> Tensor:
     """A prediction in the data's classes: of each of them the output that means it, as `map` says."""
     if map is None:
         return pred
     chosen = map.to(pred.device)
-    if answers == "boxes":  # behind the four sides of the box
+    if output_kind == "boxes":  # behind the four sides of the box
         return torch.cat([pred[..., :4], pred[..., 4 + chosen]], -1)
     return pred[:, chosen]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from stillroom.config.schema import Augment
 from stillroom.config.schema import Cache as Section
 from stillroom.data.dataset import Dataset, Split
-from stillroom.data.hash_rng import LOOKS, evenly_spaced
-from stillroom.data.loader import ahead, look
+from stillroom.data.hash_rng import VIEW_SEED, evenly_spaced
+from stillroom.data.loader import augmented_view
+from stillroom.data.prefetch import prefetch
 from stillroom.models.network import Network
 from stillroom.teachers._form import WHOLE, Form, form_of
 from stillroom.teachers.frozen import FrozenTeacher, join
@@ -34,7 +35,7 @@ class TeacherQueries:
     Attributes:
         teacher: at rest, on its device.
         data: whose training images it sees.
-        augment: how they look; `augment.looks` must be above 0.
+        augment: how they look; `augment.distinct_views` must be above 0.
         taps: inner features that are wanted too.
         temperatures: of the methods that will read the answers.
         batch: images at a time.
@@ -69,7 +70,7 @@ class TeacherQueries:
     @property
     def entries(self) -> int:
         """Answers in the whole cache: a look at an image each."""
-        return len(self.split.listed) * self.augment.looks
+        return len(self.split.listed) * self.augment.distinct_views
 
     @property
     def bytes(self) -> int:
@@ -91,19 +92,24 @@ class TeacherQueries:
         """How the answers are kept, from a few of them."""
         numbers = evenly_spaced(self.entries, SAMPLE)
         said = join([said for _, said in self.answers(numbers)])
-        answers = self.network.answers
-        return form_of(said, answers, bits=self.section.bits, mass=self.section.mass, temperatures=self.temperatures)
+        answers = self.network.output_kind
+        return form_of(said, answers, bits=self.section.bits, mass=self.section.top_p, temperatures=self.temperatures)
 
     def facts(self) -> dict[str, Any]:
-        """What the answers depend on, and so whose a cache is."""
-        policy = asdict(self.augment) | {"views": self.augment.looks}
+        """What the answers depend on, and so whose a cache is.
+
+        The keys are hashed into the names of caches, so they stay as they are whatever the recipe's are called.
+        """
+        policy = asdict(self.augment)
+        del policy["num_views"]
+        policy["views"] = self.augment.distinct_views
         return {
             "teacher": self._identity,
             "precision": str(self.teacher.precision).removeprefix("torch."),
             "data": self.data.fingerprint,
             "augment": {name: value for name, value in policy.items() if value},
             "bits": self.section.bits,
-            "mass": self.section.mass if self.network.classes > WHOLE else None,
+            "mass": self.section.top_p if self.network.classes > WHOLE else None,
             "rules": RULES,
         }
 
@@ -117,9 +123,9 @@ class TeacherQueries:
 
         def at(start: int) -> Batch:
             views, places = np.divmod(np.resize(numbers[start : start + self.batch], self.batch), size)
-            return look(self.split, order[places], views, seed=LOOKS, policy=self.augment)
+            return augmented_view(self.split, order[places], views, seed=VIEW_SEED, policy=self.augment)
 
-        return ahead(at, range(0, len(numbers), self.batch))
+        return prefetch(at, range(0, len(numbers), self.batch))
 
     def answers(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Output]]:
         """The same, as the teacher sees them: which numbers, and what it says of each. A process asks when it likes."""

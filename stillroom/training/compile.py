@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import nn
 
-from stillroom.models._taps import READS
+from stillroom.models._taps import INPUT_SUFFIX
 from stillroom.models.network import Network
 from stillroom.training.errors import CompileFailed
 
@@ -33,7 +33,7 @@ def compile_student(student: Network, taps: Collection[str], once: Callable[[], 
         CompileFailed: SR-R530 there is no compiler, or the network is beyond it.
     """
     # A network with several heads is heard at the first one when a further one is tapped.
-    heard = {tap.removesuffix(READS) for tap in (*taps, *student.head)} if taps else set()
+    heard = {tap.removesuffix(INPUT_SUFFIX) for tap in (*taps, *student.head)} if taps else set()
     found = [part for part in pieces(student.module, heard) if "forward" not in vars(part)]
     if not found:
         return

@@ -16,7 +16,7 @@ from kit.answers import CLASSES, count, drawn, rows
 
 from stillroom.config import plugins
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind
 
 NAMES = plugins.choices("metrics")
 N = 12
@@ -38,7 +38,7 @@ def metric(request: Any) -> Metric:
 
 
 def parts(metric: Metric, n: int = N, seed: int = 0, **how: Any) -> tuple[Output, Batch, Output]:
-    return drawn(metric.answers, n, seed, **how)
+    return drawn(metric.output_kind, n, seed, **how)
 
 
 def said(metric: Metric) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_the_folder_is_the_registry() -> None:
 def test_it_is_a_metric_and_says_what_it_computes(metric: Metric) -> None:
     assert isinstance(metric, Metric)
     assert metric.classes is CLASSES
-    assert metric.answers in get_args(Answers)
+    assert metric.output_kind in get_args(OutputKind)
     assert importlib.import_module(type(metric).__module__).__doc__
     assert type(metric).__doc__
 
@@ -149,7 +149,7 @@ def test_what_is_not_a_number_is_never_right(metric: Metric) -> None:
 )
 def test_whole_is_pieces_is_shuffled_is_merged(name: str, seed: int, n: int, cut: int, size: int, ties: bool) -> None:
     """What several processes have seen, in any order and in batches of any size, is what one has seen."""
-    answers, everything = drawn(fresh(name).answers, n, seed, ties=ties), torch.arange(n)
+    answers, everything = drawn(fresh(name).output_kind, n, seed, ties=ties), torch.arange(n)
     whole = said(count(fresh(name), answers, everything))
     shuffled = everything[torch.from_numpy(np.random.default_rng(seed).permutation(n))]
     assert said(count(fresh(name), answers, shuffled, size)) == whole
@@ -164,7 +164,7 @@ def test_whole_is_pieces_is_shuffled_is_merged(name: str, seed: int, n: int, cut
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 24))
 def test_shares_lie_between_nothing_and_all_and_within_their_interval(name: str, seed: int, n: int) -> None:
-    metric = count(fresh(name), drawn(fresh(name).answers, n, seed), torch.arange(n))
+    metric = count(fresh(name), drawn(fresh(name).output_kind, n, seed), torch.arange(n))
     assert all(0 <= value <= 1 for value in values(metric))
     for figure in metric.compute().values():
         if figure.ci95 is not None:
@@ -173,7 +173,7 @@ def test_shares_lie_between_nothing_and_all_and_within_their_interval(name: str,
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "agreement" in name or name == "neighbours"])
 def test_everybody_agrees_with_himself(name: str) -> None:
-    output, batch, _ = drawn(fresh(name).answers, 12, 3)
+    output, batch, _ = drawn(fresh(name).output_kind, 12, 3)
     metric = fresh(name)
     metric.update(output, batch, output)
     figure = metric.compute()["agreement"]
@@ -182,7 +182,7 @@ def test_everybody_agrees_with_himself(name: str) -> None:
 
 
 def test_rows_of_images_are_cut_together() -> None:
-    for answers in get_args(Answers):
+    for answers in get_args(OutputKind):
         whole, chosen = drawn(answers, 5, 1), torch.tensor([4, 0])
         output, batch, _ = rows(whole, chosen)
         assert torch.equal(output.pred, whole[0].pred[[4, 0]]) and torch.equal(batch.keys, whole[1].keys[[4, 0]])

@@ -66,7 +66,7 @@ def test_the_answer_is_the_same_in_onnxruntime() -> None:
 def test_labels_teach_nothing() -> None:
     task = Embedding()
     assert task.loss(Output(pred=draw(3, 4)), batch_of([0, 1, -1])) == {}
-    assert task.num_outputs(3) is None and task.has_label_loss is False and task.default_finetune == "none"
+    assert task.num_outputs(3) is None and task.has_label_loss is False and task.finetune == "none"
     assert task.gallery_splits == ("train",) and task.info.headline == "knn"
     assert task.chance_level(4) == 0.25 and task.chance_level(0) == 0
 

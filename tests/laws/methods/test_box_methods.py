@@ -11,21 +11,21 @@ from kit.targets import drawn_pred, known
 
 from stillroom.errors import StillroomError
 from stillroom.methods.box_logits import BoxLogits, box_logits_loss
-from stillroom.methods.foreground import Foreground, attention, foreground_loss, inside
-from stillroom.methods.localisation import Localisation, localisation_loss
+from stillroom.methods.fgd import FGD, attention, fgd_loss, inside
+from stillroom.methods.ld import LD, ld_loss
 from stillroom.methods.pkd import PKD, pkd_loss, standardised
 from stillroom.methods.pseudo_labels import PseudoLabels, sure_boxes
 from stillroom.types import Batch, Output
 
 seeds = st.integers(0, 2**31)
 REFUSED = [
-    (Foreground, {"background": -1}, r"background must be at least 0"),
-    (Foreground, {"temperature": 0}, r"temperature must be above 0"),
+    (FGD, {"background": -1}, r"background must be at least 0"),
+    (FGD, {"temperature": 0}, r"temperature must be above 0"),
     (BoxLogits, {"focus": -0.1}, r"focus must be at least 0"),
-    (Localisation, {"power": -1}, r"power must be at least 0"),
-    (Localisation, {"sides": float("nan")}, r"sides must be at least 0"),
-    (PseudoLabels, {"threshold": 1.2}, r"threshold must be in 0 to 1"),
-    (PseudoLabels, {"most": 0}, r"most must be at least 1"),
+    (LD, {"power": -1}, r"power must be at least 0"),
+    (LD, {"sides": float("nan")}, r"sides must be at least 0"),
+    (PseudoLabels, {"score_threshold": 1.2}, r"score_threshold must be in 0 to 1"),
+    (PseudoLabels, {"max_detections": 0}, r"max_detections must be at least 1"),
     (PseudoLabels, {"on": "some"}, r"on must be one of unlabelled, all"),
     (PseudoLabels, {"assign": "few"}, r"assign must be one of many, one"),
 ]
@@ -37,7 +37,7 @@ def test_what_is_refused(kind, arguments, said):
         kind(**arguments)
 
 
-@pytest.mark.parametrize("kind", [BoxLogits, Localisation])
+@pytest.mark.parametrize("kind", [BoxLogits, LD])
 def test_unlike_places_are_refused_and_the_way_out_is_named(kind):
     with pytest.raises(StillroomError, match="SR-M336") as caught:
         kind().setup(Output(pred=drawn_pred(2, 9, 3)), Output(pred=drawn_pred(2, 8, 3)))
@@ -45,7 +45,7 @@ def test_unlike_places_are_refused_and_the_way_out_is_named(kind):
     kind().setup(Output(pred=drawn_pred(2, 9, 3)), Output(pred=drawn_pred(2, 9, 3, seed=1)))
 
 
-@pytest.mark.parametrize("kind", [BoxLogits, Localisation, PseudoLabels, Foreground])
+@pytest.mark.parametrize("kind", [BoxLogits, LD, PseudoLabels, FGD])
 def test_only_detectors_are_taught(kind):
     assert kind.supports("boxes") and not kind.supports("classes") and not kind.supports("vector")
 
@@ -84,19 +84,19 @@ def test_pkd_between_widths_sizes_and_tokens():
 def test_equal_detectors_pay_nothing_and_others_something(seed):
     s, t = drawn_pred(2, 7, 3, seed=seed % 1000), drawn_pred(2, 7, 3, seed=seed % 1000 + 1)
     assert box_logits_loss(t, t).item() == 0
-    assert localisation_loss(t, t).item() == pytest.approx(0, abs=1e-6)
-    assert box_logits_loss(s, t).item() > 0 and 0 < localisation_loss(s, t).item() <= 2
+    assert ld_loss(t, t).item() == pytest.approx(0, abs=1e-6)
+    assert box_logits_loss(s, t).item() > 0 and 0 < ld_loss(s, t).item() <= 2
     boxes = torch.cat((s[..., :4], t[..., 4:]), 2)
     assert box_logits_loss(boxes, t).item() == 0  # boxes are not its business
     scores = torch.cat((t[..., :4], s[..., 4:]), 2)
-    assert localisation_loss(scores, t).item() == pytest.approx(0, abs=1e-6)
+    assert ld_loss(scores, t).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_place_that_the_teacher_does_not_believe_in_teaches_no_box():
     s, t = drawn_pred(1, 4, 2), drawn_pred(1, 4, 2, seed=1)
     t[0, 1:, 4:] = -30
     s.requires_grad_()
-    localisation_loss(s, t).backward()
+    ld_loss(s, t).backward()
     assert s.grad[0, 0].abs().max() > 1e-3 and s.grad[0, 1:].abs().max() < 1e-8
 
 
@@ -108,11 +108,11 @@ def test_extreme_logits_half_precision_and_empty_batches():
         s.grad = None
         box_logits_loss(s, t, focus).backward()
         assert s.grad.isfinite().all()
-    for loss in (box_logits_loss, localisation_loss):
+    for loss in (box_logits_loss, ld_loss):
         assert loss(s.half(), t.half()).dtype == torch.float32
         assert loss(s[:0], t[:0]) == 0
     flat = torch.zeros(1, 3, 6, requires_grad=True)  # boxes of no width
-    localisation_loss(flat, t[:1, :3, :6]).backward()
+    ld_loss(flat, t[:1, :3, :6]).backward()
     assert flat.grad.isfinite().all()
 
 
@@ -120,7 +120,7 @@ def test_gradients():
     s, t = (drawn_pred(2, 3, 2, seed=seed).double() for seed in (0, 1))
     s.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: box_logits_loss(x, t), (s,))
-    assert torch.autograd.gradcheck(lambda x: localisation_loss(x, t, 1.0, 2.0), (s,), atol=1e-4)
+    assert torch.autograd.gradcheck(lambda x: ld_loss(x, t, 1.0, 2.0), (s,), atol=1e-4)
 
 
 @given(seeds)
@@ -144,7 +144,7 @@ def test_a_point_is_on_one_place_and_a_box_at_the_border_in_the_last():
 
 
 def foreground(target, s, t, **arguments):
-    method = ready(Foreground(**arguments), s, t)
+    method = ready(FGD(**arguments), s, t)
     batch = Batch(images=torch.zeros(len(s[0]), 1, 2, 2), target=target, keys=torch.arange(len(s[0])))
     outputs = [Output(pred=x[0], taps={f"{n}0": x[0]}) for n, x in (("s", s), ("t", t))]
     return method.loss(method.project(outputs[0]), outputs[1], batch, 0.0)
@@ -167,19 +167,19 @@ def test_foreground_counts_what_is_inside_alone_without_background():
     s, t = drawn(1, 2, 4, 4), drawn(1, 2, 4, 4, seed=1)
     target = known([(0.25, 0.25, 0.75, 0.5, 0)])
     real, how = target["labels"] >= 0, {"background": 0.0, "temperature": 0.5}
-    before = foreground_loss(s, t, target["boxes"], real, **how)
+    before = fgd_loss(s, t, target["boxes"], real, **how)
     outside = s.clone()
     outside[..., 2:, :] += 10
-    assert foreground_loss(outside, t, target["boxes"], real, **how) == before
+    assert fgd_loss(outside, t, target["boxes"], real, **how) == before
     s[0, 0, 1, 2] += 1
-    assert foreground_loss(s, t, target["boxes"], real, **how) != before
+    assert fgd_loss(s, t, target["boxes"], real, **how) != before
     places, channels = attention(t, 0.5)
     assert places.mean().item() == pytest.approx(1) and channels.mean().item() == pytest.approx(1)
 
 
 def test_foreground_refuses_vectors():
     with pytest.raises(StillroomError, match="SR-M330"):
-        ready(Foreground(), [drawn(2, 3)], [drawn(2, 3)])
+        ready(FGD(), [drawn(2, 3)], [drawn(2, 3)])
 
 
 def pseudo(known_, **arguments):
@@ -205,9 +205,9 @@ def test_pseudo_labels_teach_the_images_that_nobody_labelled():
 
 def test_sure_boxes_without_any_and_of_a_broken_teacher():
     pred = drawn_pred(2, 9, 3)
-    none = sure_boxes(pred - 20, threshold=0.5, iou=0.6, most=5)
+    none = sure_boxes(pred - 20, score_threshold=0.5, nms_iou=0.6, max_detections=5)
     assert none["labels"].shape == (2, 5) and (none["labels"] == -1).all() and none["boxes"].abs().max() == 0
     broken = pred.clone()
     broken[..., 4:] += 9
     broken[..., :2] = broken[..., 2:4] + 0.1  # turned over
-    assert (sure_boxes(broken, threshold=0.5, iou=0.6, most=5)["labels"] == -1).all()
+    assert (sure_boxes(broken, score_threshold=0.5, nms_iou=0.6, max_detections=5)["labels"] == -1).all()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillroom.errors import StillroomError
-from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, teacher_weights, members_loss
+from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, members_loss, teacher_weights
 from stillroom.methods.hinton import Hinton, hinton_loss
 from stillroom.types import Batch, Mixed, Output
 

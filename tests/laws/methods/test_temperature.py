@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stillroom.methods._temperature import Policy, rank_correlation, temperature_of, correlation_temperature
+from stillroom.methods._temperature import Policy, correlation_temperature, rank_correlation, temperature_of
 from stillroom.methods.divergence import Divergence
 from stillroom.methods.hinton import Hinton, hinton_loss
 from stillroom.types import Batch, Output
@@ -148,7 +148,9 @@ def test_agreement_is_symmetric_and_one_with_itself(images, classes, seed):
     rho = rank_correlation(student, teacher)
     assert torch.equal(rho, rank_correlation(teacher, student)) and (rho.abs() <= 1 + 1e-12).all()
     ones = torch.ones(images, 1, dtype=torch.float64)
-    assert torch.allclose(rank_correlation(student, student), ones) and torch.allclose(rank_correlation(student, -student), -ones)
+    assert torch.allclose(rank_correlation(student, student), ones) and torch.allclose(
+        rank_correlation(student, -student), -ones
+    )
 
 
 def test_agreement_of_a_flat_row_is_zero():
