@@ -12,7 +12,7 @@ from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
-def inside(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def box_weights(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """How much each place counts: 1 / (the places of the smallest box on it) if any, else 1 / (the places without one).
 
     A box is on a place of which it covers any part. So objects weigh alike whatever their size.
@@ -73,7 +73,7 @@ def fgd_loss(
     """
     if student.numel() == 0:
         return student.sum()
-    objects, rest = inside(boxes, real, student.shape[2], student.shape[3])
+    objects, rest = box_weights(boxes, real, student.shape[2], student.shape[3])
     places, channels = attention(teacher, temperature)
     apart = (at_least_float32(student) - at_least_float32(teacher)).square()
     return ((objects + background * rest) * places * channels * apart).sum() / len(student)

@@ -15,7 +15,7 @@ from stillroom.types import Batch, Output, Terms
 Over = Literal["channels", "places"]
 
 
-def keep(feature: Tensor, masked: float, over: Over) -> Tensor:
+def random_mask(feature: Tensor, masked: float, over: Over) -> Tensor:
     """1 for what stays and 0 for what is masked: independent draws, each 0 with probability `masked`.
 
     Args:
@@ -98,7 +98,7 @@ class MGD(Method):
         found = []
         for (s, t), align, generate in zip(map_pairs(self, student, teacher), self.align, self.generate, strict=True):
             seen = to_grid(align(s), t)
-            found.append(mgd_loss(generate(seen * keep(seen, self.masked, self.over)), t))
+            found.append(mgd_loss(generate(seen * random_mask(seen, self.masked, self.over)), t))
         return {"mgd": torch.stack(found).sum()}
 
 

@@ -19,7 +19,7 @@ class TaskDescription:
     """
 
     name: str = "classification"
-    answers: str = "classes"
+    output_kind: str = "classes"
     headline: str = "accuracy"
     title: str = "Accuracy"
     by_class: str = "recall"
@@ -44,7 +44,7 @@ class TaskDescription:
     @property
     def predicts_classes(self) -> bool:
         """Whether a prediction is one class, and therefore either correct or wrong."""
-        return self.answers == "classes"
+        return self.output_kind == "classes"
 
 
 def read(record: Any) -> TaskDescription:

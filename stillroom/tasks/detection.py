@@ -11,8 +11,9 @@ from torch import Tensor
 from stillroom.metrics.average_precision import AveragePrecision
 from stillroom.metrics.box_agreement import BoxAgreement, compare_boxes
 from stillroom.metrics.metric import Metric
-from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.assignment import Assign
 from stillroom.ops.boxes import clip, in_pixels
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 from stillroom.tasks.task import TaskInfo
 from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
