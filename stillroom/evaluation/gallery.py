@@ -89,16 +89,16 @@ class SampleGallery:
         student = self._heard.get("student")
         if student is None:
             return {}
-        return {name: 1 - self._task.same(self._heard[name], student).float().cpu() for name in files}
+        return {name: 1 - self._task.agreement_per_image(self._heard[name], student).float().cpu() for name in files}
 
     def _add(self, place: int, batch: Batch, scores: Mapping[str, Tensor], apart: Mapping[str, Tensor]) -> None:
         row = place - self._first
         key = int(batch.keys[row])
         if any(kept["key"] == key for kept in self._kept.values()):
             return
-        truth = dict(self._task.truth(batch, row))
+        truth = dict(self._task.drawable_target(batch, row))
         side = tuple(batch.images.shape[-2:])
-        answers = {name: _in_shares(self._task.sketch(answer, row), *side) for name, answer in self._heard.items()}
+        answers = {name: _in_shares(self._task.drawable(answer, row), *side) for name, answer in self._heard.items()}
         dense = any({"boxes", "mask"} & sketch.keys() for sketch in (truth, *answers.values()))
         picture = thumbnail(batch.images[row].cpu(), dense=dense)
         self._kept[place] = {

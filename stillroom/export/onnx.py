@@ -201,7 +201,7 @@ def _methods(method: str) -> list[str]:
 def _agreement(task: Task | None, classes: tuple[str, ...]) -> Callable[[], Metric]:
     from stillroom.metrics.agreement import Agreement
 
-    return partial(task.agreement if task else Agreement, classes=classes)
+    return partial(task.agreement_metric if task else Agreement, classes=classes)
 
 
 def _int4(source: Path, target: Path, known: Mapping[str, Any]) -> Path:

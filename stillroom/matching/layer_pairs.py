@@ -34,7 +34,7 @@ def find_pairs(
     named: tuple[Sequence[str], Sequence[str]] = ((), ()),
     method: str = "the method",
 ) -> list[Pair]:
-    """The pairs for a method that compares `reads`, one of `methods.method.Reads`.
+    """The pairs for a method that compares `reads`, one of `methods.method.DefaultTaps`.
 
     Args:
         reads: what it compares.

@@ -30,7 +30,7 @@ GALLERY = range(0, 10_000, 2)
 def fresh(name: str) -> Metric:
     """Where images are compared with a gallery, those with an even key are it."""
     kind = plugins.pick("metrics", name)
-    more = {"gallery": GALLERY} if "gallery" in inspect.signature(kind).parameters else {}
+    more = {"gallery_keys": GALLERY} if "gallery_keys" in inspect.signature(kind).parameters else {}
     return kind(classes=CLASSES, **more)
 
 

@@ -47,6 +47,6 @@ def same(found, expected, rel=1e-7):
 
 def learns(method, given):
     """The gradients of the loss by what the student gave and by what the method learns, none missing."""
-    leaves = [*given.leaves()[0 if method.reads in ("pred", "members") else 1 :], *method.parameters()]
+    leaves = [*given.leaves()[0 if method.default_taps in ("pred", "members") else 1 :], *method.parameters()]
     grads = torch.autograd.grad(total(method, given), leaves, allow_unused=True)
     return [grad for grad in grads if grad is not None], len(leaves)

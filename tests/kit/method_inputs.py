@@ -92,9 +92,9 @@ def pair(
     for i, shapes in enumerate(_shapes(method, form)):
         for side, letter, shape in zip(taps, "st", shapes, strict=True):
             side[f"{letter}{i}"] = normal(*shape)
-    if method.reads == "members":
+    if method.default_taps == "members":
         taps[1] = {f"{n}/pred": normal(CLASSES, scale=3) for n in (1, 2, 3)}
-    taps[0] |= {name: normal(CLASSES, scale=3) for name in method.student_taps if method.reads == "pred"}
+    taps[0] |= {name: normal(CLASSES, scale=3) for name in method.student_taps if method.default_taps == "pred"}
     student, teacher = (Output(pred=pred, taps=side) for pred, side in zip(preds, taps, strict=True))
     return Pair(student, teacher, batch_of(images, target))
 
@@ -108,9 +108,9 @@ def connected(method: Method, given: Pair, *, seed: int = 0) -> Method:
     """The method bound to the features of the pair and set up on two of its images, in float64."""
     torch.manual_seed(seed)
     taps = tuple(given.student.taps), tuple(given.teacher.taps)
-    if method.reads == "members":
+    if method.default_taps == "members":
         taps = ("s",) * len(taps[1]), tuple(f"{n}/t" for n in range(1, len(taps[1]) + 1))
-    method.connect(*taps)
+    method.bind_taps(*taps)
     two = given.rows(slice(2))
     method.setup(two.student, two.teacher)
     return method.double()
@@ -131,10 +131,10 @@ def logit_terms(
 
 
 def _shapes(method: Method, form: str) -> list[tuple[Shape, Shape]]:
-    if method.reads in ("pred", "members"):
+    if method.default_taps in ("pred", "members"):
         return []
-    further = [FURTHER[method.reads]] if method.reads in FURTHER else []
-    return OWN.get(method.reads) or [FORMS[form], *further]
+    further = [FURTHER[method.default_taps]] if method.default_taps in FURTHER else []
+    return OWN.get(method.default_taps) or [FORMS[form], *further]
 
 
 def _changed(output: Output, change: Any) -> Output:

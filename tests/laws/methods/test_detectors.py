@@ -12,10 +12,10 @@ from kit.targets import drawn_pred, known
 
 from stillroom.methods._errors import BoxLocationsMismatch
 from stillroom.methods.box_logits import BoxLogits, box_logits_loss
-from stillroom.methods.fgd import FGD, attention, fgd_loss, inside
+from stillroom.methods.fgd import FGD, attention, box_weights, fgd_loss
 from stillroom.methods.ld import LD, ld_loss
 from stillroom.methods.pkd import pkd_loss, standardised
-from stillroom.methods.pseudo_labels import PseudoLabels, sure_boxes
+from stillroom.methods.pseudo_labels import PseudoLabels, confident_boxes
 from stillroom.types import Output
 
 seeds = st.integers(0, 2**31)
@@ -72,7 +72,7 @@ def test_every_box_weighs_one_and_the_background_too(seed):
     corners = torch.rand(3, 2, 2, 2, generator=draw).sort(2).values.flatten(2)
     corners[:, 1] = corners[:, 0]  # twice the same
     real = torch.tensor([[True, True], [True, False], [False, False]])
-    objects, rest = inside(corners, real, 7, 5)
+    objects, rest = box_weights(corners, real, 7, 5)
     assert objects.sum((1, 2, 3)).tolist() == pytest.approx([1, 1, 0], abs=1e-6)
     assert all(x == pytest.approx(1, abs=1e-6) or x == 0 for x in rest.sum((1, 2, 3)).tolist())
     assert rest[2].sum().item() == pytest.approx(1) and not ((objects > 0) & (rest > 0)).any()
@@ -80,7 +80,7 @@ def test_every_box_weighs_one_and_the_background_too(seed):
 
 def test_a_point_is_on_one_place_and_a_box_at_the_border_in_the_last():
     points = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [1.0, 1.0, 1.0, 1.0]]])
-    objects, _ = inside(points, torch.tensor([[True, True]]), 4, 4)
+    objects, _ = box_weights(points, torch.tensor([[True, True]]), 4, 4)
     assert objects[0, 0].nonzero().tolist() == [[2, 2], [3, 3]]
 
 
@@ -137,9 +137,9 @@ def test_pseudo_labels_teach_the_images_without_labels():
 
 def test_sure_boxes_without_any_and_of_a_broken_teacher():
     pred = drawn_pred(2, 9, 3)
-    none = sure_boxes(pred - 20, threshold=0.5, iou=0.6, most=5)
+    none = confident_boxes(pred - 20, threshold=0.5, iou=0.6, most=5)
     assert none["labels"].shape == (2, 5) and (none["labels"] == -1).all() and none["boxes"].abs().max() == 0
     broken = pred.clone()
     broken[..., 4:] += 9
     broken[..., :2] = broken[..., 2:4] + 0.1  # turned over
-    assert (sure_boxes(broken, threshold=0.5, iou=0.6, most=5)["labels"] == -1).all()
+    assert (confident_boxes(broken, threshold=0.5, iou=0.6, most=5)["labels"] == -1).all()

@@ -38,7 +38,9 @@ def test_every_argument_changes_what_is_charged(case):
     assert total(method, given).item() != pytest.approx(total(plain, given).item(), rel=1e-6)
 
 
-DENSE = [case for case, (name, _) in CASES.items() if KINDS[name].reads == "pred" and KINDS[name].teaches("pixels")]
+DENSE = [
+    case for case, (name, _) in CASES.items() if KINDS[name].default_taps == "pred" and KINDS[name].supports("pixels")
+]
 
 
 @pytest.mark.parametrize("case", [case for case in DENSE if not KINDS[CASES[case][0]]().student_taps])
@@ -93,4 +95,4 @@ def test_labels_that_are_no_classes_are_refused(case, target):
 @pytest.mark.parametrize("name", [name for name in NAMES if KINDS[name].output_kind == ("boxes",)])
 def test_a_method_of_boxes_teaches_detectors_alone(name):
     kind = KINDS[name]
-    assert kind.teaches("boxes") and not any(kind.teaches(other) for other in ("classes", "pixels", "vector"))
+    assert kind.supports("boxes") and not any(kind.supports(other) for other in ("classes", "pixels", "vector"))

@@ -13,7 +13,7 @@ from kit.method_inputs import FORMS, OWN, Pair, terms_of
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.types import Output
 
-TAPPED = [name for name in NAMES if KINDS[name].reads not in ("pred", "members", *OWN)]
+TAPPED = [name for name in NAMES if KINDS[name].default_taps not in ("pred", "members", *OWN)]
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -43,7 +43,7 @@ def test_terms_are_scalars_that_everything_learns_from(case):
     assert terms and all(x.ndim == 0 and x.dtype == ROWS[CASES[case][0]].precision for x in terms.values())
     grads, leaves = learns(method, given)
     # A prediction that is not read, as by a head of its own, gets no gradient; every tap and parameter does.
-    assert len(grads) >= leaves - (method.reads == "pred" and bool(method.student_taps))
+    assert len(grads) >= leaves - (method.default_taps == "pred" and bool(method.student_taps))
     assert all(grad.isfinite().all() and grad.abs().sum() > 0 for grad in grads)
     assert all(
         torch.equal(a, b) for a, b in zip(before, (given.teacher.pred, *given.teacher.taps.values()), strict=True)

@@ -92,8 +92,8 @@ def test_hard_costs_least_at_equality_and_nothing_where_the_student_is_sure(seed
 
 def test_deit_keeps_its_tap_and_names_the_setting_that_makes_one():
     method = DeiT()
-    method.connect(("norm",), ("norm",))
-    method.connect((), ())
+    method.bind_taps(("norm",), ("norm",))
+    method.bind_taps((), ())
     assert method.student_taps == ("head_dist",) and method.teacher_taps == ()
     pred = torch.zeros(2, 5)
     for taps in ({}, {"head_dist": torch.zeros(2, 4)}):

@@ -13,7 +13,7 @@ from kit.method_inputs import logit_terms
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._mmd import mmd, polynomial
 from stillroom.methods.at import at_loss, attention
-from stillroom.methods.cwd import CWD, cwd_loss, where
+from stillroom.methods.cwd import CWD, cwd_loss, spatial_log_softmax
 from stillroom.methods.nst import nst_loss
 from stillroom.methods.skd import affinity, skd_loss
 from stillroom.methods.wkd_features import moments, wkd_features_loss
@@ -63,7 +63,7 @@ def test_nst_is_largest_where_all_channels_fire_elsewhere_and_dead_ones_get_no_g
 
 @given(seeds, st.floats(0.2, 8.0))
 def test_cwd_makes_each_channel_a_distribution_over_places(seed, temperature):
-    shares = where(drawn(3, 5, 4, 6, seed=seed) * 10, temperature).exp()
+    shares = spatial_log_softmax(drawn(3, 5, 4, 6, seed=seed) * 10, temperature).exp()
     assert shares.shape == (3, 5, 24) and shares.min() >= 0
     assert torch.allclose(shares.sum(2), torch.ones(3, 5).double(), atol=1e-12)
 
@@ -78,7 +78,10 @@ def test_cwd_s_gradient_keeps_its_size_when_the_temperature_grows():
 
 def test_cwd_of_logits_at_the_authors_weight():
     method = CWD(of="logits")
-    assert (method.reads, method.weight) == ("pred", 3.0) and (CWD().reads, CWD().weight) == ("last", 50.0)
+    assert (method.default_taps, method.weight) == ("pred", 3.0) and (CWD().default_taps, CWD().weight) == (
+        "last",
+        50.0,
+    )
     s, t = drawn(2, 4, 6, 6).requires_grad_(), drawn(2, 4, 6, 6, seed=1)
     method.setup(Output(pred=s), Output(pred=t))
     found = logit_terms(method, s, t)["cwd"]

@@ -10,7 +10,7 @@ from kit.mlp import trained
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from stillroom.methods.ca_mkd import ca_mkd_loss, confidence
+from stillroom.methods.ca_mkd import ca_mkd_loss, teacher_weights
 from stillroom.methods.hard import hard_loss
 from stillroom.methods.hinton import hinton_loss
 
@@ -114,7 +114,7 @@ def two_ways(seed):
     few = x[:SHOWN]
     noise = NOISE * torch.randn(SHOWN, 10, generator=torch.Generator().manual_seed(seed))
     teachers = torch.stack([teacher(seed, seed)(few), teacher(seed, 50 + seed)(few), noise])
-    adaptive = confidence(torch.stack([cross_entropy(z, y[:SHOWN], reduction="none") for z in teachers]))
+    adaptive = teacher_weights(torch.stack([cross_entropy(z, y[:SHOWN], reduction="none") for z in teachers]))
     found = []
     for weights in (adaptive, torch.full_like(adaptive, 1 / 3)):
         loss = functools.partial(ca_mkd_loss, teachers=teachers, weights=weights, temperature=4.0)

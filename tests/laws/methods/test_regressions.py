@@ -14,7 +14,7 @@ from kit.features import charge, drawn, ready
 from stillroom.methods import ofd
 from stillroom.methods._errors import TapCountMismatch
 from stillroom.methods.fitnet import FitNet, hint_loss
-from stillroom.methods.mgd import MGD, keep, mgd_loss
+from stillroom.methods.mgd import MGD, mgd_loss, random_mask
 from stillroom.methods.ofd import OFD, margin, negatives, ofd_loss
 from stillroom.methods.reviewkd import Fusion, ReviewKD, hcl_loss
 from stillroom.methods.vid import LEAST, VID, vid_loss
@@ -62,11 +62,11 @@ def test_unequal_numbers_of_taps_are_refused_and_one_tap_may_have_two_teachers()
 def test_the_kept_share_is_the_expected_one(over, masked):
     """Within three standard errors of 1 - masked; of a whole channel or place at a time."""
     torch.manual_seed(0)
-    kept = keep(torch.zeros(100, 400, 20, 20), masked, over)
+    kept = random_mask(torch.zeros(100, 400, 20, 20), masked, over)
     assert kept.shape == ((100, 400, 1, 1) if over == "channels" else (100, 1, 20, 20))
     assert set(kept.unique().tolist()) == {0, 1}
     assert abs(kept.mean().item() - (1 - masked)) <= 3 * math.sqrt(masked * (1 - masked) / kept.numel())
-    assert keep(torch.ones(2, 3, 4, 5), 0.0, over).min() == 1
+    assert random_mask(torch.ones(2, 3, 4, 5), 0.0, over).min() == 1
 
 
 def test_mgd_draws_with_the_seed_and_does_not_read_what_is_masked():

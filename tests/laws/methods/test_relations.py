@@ -96,7 +96,7 @@ def test_points_that_coincide_and_images_of_zeros_give_no_infinite_gradient(loss
 def test_a_part_of_rkd_with_weight_zero_is_left_out():
     for arguments in ({"distance": 0, "angle": 1}, {"distance": 1, "angle": 0}):
         method = RKD(**arguments)
-        method.connect(("a",), ("b",))
+        method.bind_taps(("a",), ("b",))
         found = method.loss(*outputs(drawn(5, 3), drawn(5, 4, seed=1)), batch_of(5), 0.0)
         assert list(found) == [name for name, weight in arguments.items() if weight]
 
@@ -129,7 +129,7 @@ def test_cc_s_series_tends_to_the_gaussian_kernel(seed, gamma):
 
 def crd(ours=6, theirs=8, **arguments):
     method = CRD(**arguments)
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     torch.manual_seed(3)
     method.setup(*outputs(torch.zeros(2, ours), torch.zeros(2, theirs)))
     return method

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.features import drawn
 from kit.method_inputs import logit_terms
 
-from stillroom.methods._temperature import Policy, agreement, temperature_of, warmth
+from stillroom.methods._temperature import Policy, correlation_temperature, rank_correlation, temperature_of
 from stillroom.methods.hinton import Hinton, hinton_loss
 
 POLICIES = get_args(Policy)
@@ -116,10 +116,10 @@ def test_nothing_else_is_learned(policy):
 def test_adaptive_stays_between_its_bounds_for_any_correlation():
     """10^4 random rho in -1..1. As Guo et al. 2024 print it, T is -4.16 at rho = -1 for bounds 1 and 4."""
     rho = torch.rand(10_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    heat = warmth(rho, 4.0, 1.0)
+    heat = correlation_temperature(rho, 4.0, 1.0)
     assert (heat >= 1).all() and (heat <= 4).all() and (heat[rho <= 0] == 1).all()
     assert torch.allclose(heat[rho > 0], 1 + 3 * (1 - (-rho[rho > 0]).exp()), rtol=1e-12)
-    ends = warmth(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), 4.0, 1.0).tolist()
+    ends = correlation_temperature(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), 4.0, 1.0).tolist()
     assert ends == pytest.approx([1, 1, FULL], rel=1e-12)
 
 
@@ -139,17 +139,19 @@ def test_adaptive_reads_only_the_order_of_the_classes(images, classes, seed):
 @given(st.integers(1, 6), st.integers(2, 9), seeds)
 def test_agreement_is_symmetric_and_one_with_itself(images, classes, seed):
     student, teacher = two((images, classes), seed)
-    rho = agreement(student, teacher)
-    assert torch.equal(rho, agreement(teacher, student)) and (rho.abs() <= 1 + 1e-12).all()
+    rho = rank_correlation(student, teacher)
+    assert torch.equal(rho, rank_correlation(teacher, student)) and (rho.abs() <= 1 + 1e-12).all()
     ones = torch.ones(images, 1, dtype=torch.float64)
-    assert torch.allclose(agreement(student, student), ones) and torch.allclose(agreement(student, -student), -ones)
+    assert torch.allclose(rank_correlation(student, student), ones) and torch.allclose(
+        rank_correlation(student, -student), -ones
+    )
 
 
 def test_agreement_of_a_flat_row_is_zero():
     flat = torch.zeros(1, 4)
-    assert agreement(flat, torch.randn(1, 4)) == 0 and agreement(flat, flat) == 0
+    assert rank_correlation(flat, torch.randn(1, 4)) == 0 and rank_correlation(flat, flat) == 0
     one_apart = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
-    assert agreement(one_apart, one_apart) == pytest.approx(1)
+    assert rank_correlation(one_apart, one_apart) == pytest.approx(1)
 
 
 @given(st.integers(2, 9), seeds, st.floats(0.5, 20), st.floats(-30, 30))

@@ -11,7 +11,7 @@ from kit.features import drawn
 from kit.method_inputs import batch_of, logit_terms
 
 from stillroom.methods._errors import IncomparableFeatures
-from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, confidence, members_loss
+from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, members_loss, teacher_weights
 from stillroom.methods.dkd import DKD, dkd_loss
 from stillroom.methods.hinton import Hinton, hinton_loss
 from stillroom.methods.nkd import NKD, nkd_loss
@@ -100,7 +100,7 @@ def test_ofa_with_a_larger_eps_puts_more_weight_on_the_target(classes, seed, eps
 def test_ofa_does_not_tap_the_teacher_and_each_branch_learns():
     torch.manual_seed(0)
     method = OFA()
-    method.connect(("a", "b", "c"), ("x", "y", "z"))
+    method.bind_taps(("a", "b", "c"), ("x", "y", "z"))
     assert method.student_taps == ("a", "b", "c") and method.teacher_taps == ()
     maps = {"a": torch.randn(4, 4, 8, 8), "b": torch.randn(4, 10, 6), "c": torch.randn(4, 12, 1, 1)}
     student, teacher = Output(pred=torch.randn(4, 5, requires_grad=True), taps=maps), Output(pred=torch.randn(4, 5))
@@ -124,7 +124,7 @@ def several(count, seed=0):
 
 def members(count, **arguments):
     method = CAMKD(**arguments)
-    method.connect(("s",) * count, tuple(f"{n + 1}/t" for n in range(count)) if count > 1 else ("t",))
+    method.bind_taps(("s",) * count, tuple(f"{n + 1}/t" for n in range(count)) if count > 1 else ("t",))
     return method
 
 
@@ -142,7 +142,7 @@ def wrong(teachers, target):
 def test_weights_of_teachers_sum_to_one_and_the_least_wrong_has_the_greatest(count, seed):
     """Zhang et al. 2022, eq. 4."""
     _, teachers, target = several(count, seed)
-    w = confidence(wrong(teachers, target))
+    w = teacher_weights(wrong(teachers, target))
     assert torch.allclose(w.sum(0), torch.ones(ROWS).double(), rtol=0, atol=1e-12)
     assert (w >= 0).all() and (w <= 1 / max(count - 1, 1) + 1e-12).all()
     assert torch.equal(w.argmax(0), wrong(teachers, target).argmin(0))
@@ -151,7 +151,7 @@ def test_weights_of_teachers_sum_to_one_and_the_least_wrong_has_the_greatest(cou
 def test_one_that_is_sure_and_right_among_two_that_are_not():
     right, unsure, misled = torch.zeros(3, 1, CLASSES).double()
     right[0, 2], misled[0, 4] = 20.0, 20.0
-    w = confidence(wrong(torch.stack([unsure, right, misled]), torch.tensor([2])))[:, 0]
+    w = teacher_weights(wrong(torch.stack([unsure, right, misled]), torch.tensor([2])))[:, 0]
     assert w.argmax() == 1 and w.argmin() == 2 and w[2] < 1e-6 and w[1] > 0.49
 
 
@@ -180,7 +180,7 @@ def test_teachers_have_no_order_and_without_labels_all_count_alike(count, seed):
 def test_a_mixed_image_has_two_labels_in_their_shares(seed, share):
     student, teachers, target = several(3, seed)
     other, shares = target.roll(1), torch.full((ROWS,), share, dtype=torch.float64)
-    w = confidence(share * wrong(teachers, target) + (1 - share) * wrong(teachers, other))
+    w = teacher_weights(share * wrong(teachers, target) + (1 - share) * wrong(teachers, other))
     found = cost(members(3), student, teachers, target, Mixed(target=other, share=shares))
     assert torch.isclose(found, ca_mkd_loss(student, teachers, w, 4.0), rtol=1e-6)
     twice = cost(members(3), student, teachers, target, Mixed(target=target, share=shares))
@@ -190,7 +190,7 @@ def test_a_mixed_image_has_two_labels_in_their_shares(seed, share):
 @given(seeds, temperatures)
 def test_nothing_to_learn_from_teachers_that_say_the_same(seed, temperature):
     student, teachers, target = several(3, seed)
-    w = confidence(wrong(teachers, target))
+    w = teacher_weights(wrong(teachers, target))
     assert ca_mkd_loss(student, teachers, w, temperature) > 0
     assert abs(ca_mkd_loss(student, student.expand(3, -1, -1), w, temperature)) <= 1e-7
 
@@ -209,7 +209,11 @@ def test_pixels_are_rows_and_an_image_s_features_weigh_what_its_pixels_do():
     method.setup(seen, heard)
     method.double()
     known = target.flatten() >= 0
-    w = confidence(wrong(torch.stack(flat[1:]), target.flatten().clamp_min(0)) * known).unflatten(1, (2, 9)).mean(2)
+    w = (
+        teacher_weights(wrong(torch.stack(flat[1:]), target.flatten().clamp_min(0)) * known)
+        .unflatten(1, (2, 9))
+        .mean(2)
+    )
     vectors = [projection(seen.taps["s"]) for projection in method.projections]
     expected = 2 * members_loss(vectors, [taps[f"{n}/t"] for n in (1, 2, 3)], w)
     terms = method.loss(method.project(seen), heard, batch_of(2, target), 0.5)

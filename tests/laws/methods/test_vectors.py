@@ -19,7 +19,7 @@ from stillroom.io.checkpoint import save_tensors
 from stillroom.methods import sliced_wasserstein
 from stillroom.methods.cosine import Cosine, cosine_loss
 from stillroom.methods.simreg import SimReg, simreg_loss
-from stillroom.methods.sliced_wasserstein import SlicedWasserstein, draw, sliced_wasserstein_loss
+from stillroom.methods.sliced_wasserstein import SlicedWasserstein, random_directions, sliced_wasserstein_loss
 from stillroom.methods.vkd import Isometry, VkD, vkd_loss
 
 seeds = st.integers(0, 2**31)
@@ -138,19 +138,21 @@ def test_a_shift_in_one_of_eight_dimensions():
     torch.manual_seed(0)
     teacher = torch.randn(64, 8, dtype=torch.float64)
     student = teacher + 0.5 * torch.eye(8, dtype=torch.float64)[0]
-    assert sliced_wasserstein_loss(student, teacher, draw(500, teacher)).item() == pytest.approx(0.03125, rel=0.15)
+    assert sliced_wasserstein_loss(student, teacher, random_directions(500, teacher)).item() == pytest.approx(
+        0.03125, rel=0.15
+    )
 
 
 @given(seeds, st.integers(1, 20))
 def test_directions_have_length_one(seed, width):
     torch.manual_seed(seed)
-    assert torch.allclose(draw(7, torch.zeros(1, width).double()).norm(dim=1), torch.ones(7).double())
+    assert torch.allclose(random_directions(7, torch.zeros(1, width).double()).norm(dim=1), torch.ones(7).double())
 
 
 def test_directions_favour_no_axis():
     """The mean of u u^T is I / D on the sphere; 20000 draws are within four standard errors of an entry."""
     torch.manual_seed(0)
-    directions = draw(20_000, torch.zeros(1, 4, dtype=torch.float64))
+    directions = random_directions(20_000, torch.zeros(1, 4, dtype=torch.float64))
     assert torch.allclose(directions.T @ directions / 20_000, torch.eye(4).double() / 4, atol=4 * 0.25 / 20_000**0.5)
 
 
@@ -176,6 +178,6 @@ def test_directions_follow_the_seed_and_all_processes_points_are_one_set(monkeyp
     assert alone == cost(1) != cost(2)
     monkeypatch.setattr(sliced_wasserstein, "gather_rows", lambda x: torch.cat([x, x + len(x)]))
     torch.manual_seed(1)
-    directions, ours = draw(100, t), method.regress[0](s.mean((2, 3)))
+    directions, ours = random_directions(100, t), method.regress[0](s.mean((2, 3)))
     expected = sliced_wasserstein_loss(torch.cat([ours, ours + 4]), torch.cat([t, t + 4]), directions)
     assert cost(1) == expected != alone

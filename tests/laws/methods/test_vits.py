@@ -115,7 +115,7 @@ def test_every_place_is_masked_equally_often_and_images_differ():
 def vitkd(student_width=6, images=3, **arguments):
     torch.manual_seed(0)
     method = ViTKD(**arguments)
-    method.connect(("a", "b", "c"), ("a", "b", "c"))
+    method.bind_taps(("a", "b", "c"), ("a", "b", "c"))
     student, teacher = (
         Output(pred=torch.zeros(images, 5), taps={name: torch.randn(images, 17, width) for name in "abc"})
         for width in (student_width, 6)
