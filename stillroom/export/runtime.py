@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from stillroom.config.errors import ImportedNameFailed, UnknownName
 from stillroom.config.plugins import choices, pick
 from stillroom.export._errors import ExportPackagesMissing, UnknownRuntime, UnsupportedBits
 from stillroom.export._model import RuntimeModel as RuntimeModel
@@ -193,8 +194,8 @@ def find(name: str) -> Runtime:
     """
     try:
         found = pick("export", name)
-    except LookupError as problem:
-        raise UnknownRuntime(problem=problem.args[0]) from problem
+    except (UnknownName, ImportedNameFailed) as problem:
+        raise UnknownRuntime(problem=problem.what) from problem
     runtime = found() if isinstance(found, type) and issubclass(found, Runtime) else found
     if not isinstance(runtime, Runtime):
         raise UnknownRuntime(problem=f"{name!r} is {found!r}, and neither a subclass nor an instance of Runtime")
