@@ -142,9 +142,9 @@ def test_the_verbs_of_a_finished_run(run, command, tmp_path):
         (['metrics=["mine.program:Program"]'], 2, "metrics[0]: 'mine.program:Program' measures None"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_training(home, command, words, code, told):
-    assert told in command("run", "own.toml", *words, "name=wrong", code=code)
-    assert not (home / "work" / "runs" / "wrong" / "steps.jsonl").exists()
+def test_what_does_not_fit_is_refused_before_training(command, tmp_path, words, code, told):
+    assert told in command("run", "own.toml", *words, "--folder", tmp_path / "run", code=code)
+    assert not (tmp_path / "run" / "steps.jsonl").exists()
 
 
 @pytest.mark.parametrize("name", ["onx", "mine.program:Nothing", "nowhere:Trt"])
