@@ -1,4 +1,4 @@
-"""The contract of a runtime: all that this program has to know about one kind of exported file stands in one file.
+"""The contract of a runtime: one file declares all that this program needs for one kind of exported file.
 
     class ONNX(Runtime):
         title = "ONNX"
@@ -40,7 +40,7 @@ Predict = Callable[[Any], Any]
 
 
 class Runtime:
-    """One kind of file: how it is written, opened, measured on a device, and used by whoever gets it.
+    """One kind of file: how it is written, opened, measured on a device, and used without this program.
 
     Attributes:
         title: as tables and the model card print it.
@@ -122,7 +122,7 @@ class Runtime:
 
     @property
     def info(self) -> RuntimeInfo:
-        """What readers of a run need, as plain data."""
+        """What pages print about it, as plain data."""
         return RuntimeInfo(title=self.title or type(self).__name__, suffixes=self.suffixes, snippet=self.snippet)
 
     @property
@@ -219,10 +219,10 @@ def others_with(bits: int) -> str:
 
 
 def kept_info(name: str) -> dict[str, Any]:
-    """What `metrics.json` keeps of a runtime that is one's own: pages are written from files, and import no code."""
+    """What `metrics.json` keeps of a runtime that is one's own: pages are written from files and import no code."""
     return {"runtime": asdict(find(name).info)} if ":" in name else {}
 
 
 def info(name: str, kept: Any = None) -> RuntimeInfo | None:
-    """A runtime's words for pages: of its name, if the program has it, else what was kept; None where nothing was."""
+    """What pages print about a runtime: of its name, if the program has it, else what was kept; None if nothing was."""
     return find(name).info if name in choices("export") else RuntimeInfo.read(kept)
