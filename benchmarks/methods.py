@@ -172,7 +172,7 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
 
 def names(setting: str) -> list[str]:
     """What the setting compares, the untaught student first."""
-    able = [name for name in choices("methods") if pick("methods", name).teaches("classes")]
+    able = [name for name in choices("methods") if pick("methods", name).supports("classes")]
     everywhere = [name for name in able if name not in VIT_ONLY]
     return [UNTAUGHT, *(VIT_METHODS if setting == "vit" else [*everywhere, *VARIANTS])]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import ClassVar, Literal
 
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.models.network import Network
 
 
@@ -13,13 +13,13 @@ class Same:
     """One more training of the same network."""
 
     rounds = 1
-    between: Literal["teacher", "before"] = "teacher"
+    interim_teacher: Literal["teacher", "before"] = "teacher"
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def shrink(self, network: Network, view: View, round: int) -> Network:
+    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
         """A copy."""
         return copy.deepcopy(network).eval()
 
-    def settle(self, network: Network) -> Network:
+    def finalize(self, network: Network) -> Network:
         """As it was trained."""
         return network

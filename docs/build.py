@@ -280,11 +280,11 @@ def methods() -> str:
     ]
     for name in choices("methods"):
         kind, words = pick("methods", name), (module("methods", name).__doc__ or "").partition("\n")[0]
-        parts.append(f"| [{name}](#{name}) | {kind.reads} | {kind.weight:g} | {words.partition('. ')[0]} |")
+        parts.append(f"| [{name}](#{name}) | {kind.default_taps} | {kind.weight:g} | {words.partition('. ')[0]} |")
     for name in choices("methods"):
         kind, file = pick("methods", name), module("methods", name)
         parts += ["", f"## {name}", "", _prose(file.__doc__ or ""), "", _prose(kind.__doc__ or "", "Args")]
-        parts += ["", f"Looks at: {LOOKS[kind.reads]}. Default weight {kind.weight:g}."]
+        parts += ["", f"Looks at: {LOOKS[kind.default_taps]}. Default weight {kind.weight:g}."]
         parts += ["", *(f"- Measured. {line}" for line in tables.summary(name))]
         parts += ["", _arguments(kind)]
         for function in _functions(file):

@@ -150,7 +150,7 @@ TASKS = choices("tasks")
 KNOW_TASKS = {"tasks", "metrics", "data", "models"}
 """Rooms that may know which tasks there are."""
 
-DEFAULT = {"schema.py": {"classification"}, "about.py": {"classification"}}
+DEFAULT = {"schema.py": {"classification"}, "task_description.py": {"classification"}}
 """Files that may name a task all the same: a recipe, or an old run, that says none means this one."""
 
 
@@ -168,7 +168,7 @@ def test_nobody_else_names_a_task(path):
     allowed = {
         "stillroom.tasks.task",
         "stillroom.tasks.predictor",
-        "stillroom.tasks._agreeing",
+        "stillroom.tasks._unlabelled",
         "stillroom.tasks._with_metrics",
     }  # the contract, and any task without labels
     assert {name for name in modules if name.startswith("stillroom.tasks.")} <= allowed

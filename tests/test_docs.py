@@ -231,7 +231,7 @@ def test_every_method_and_source_has_its_place():
 def test_a_method_that_costs_more_than_two_of_hintons_steps_says_why():
     """The benchmark's ratio; a method without a row was not measured, and fails. Detectors have no Hinton."""
     tables = builder().tables
-    names = [name for name in choices("methods") if pick("methods", name).teaches("classes")]
+    names = [name for name in choices("methods") if pick("methods", name).supports("classes")]
     cost = {name: max(tables.ratio(s, name) for s in tables.TITLES if tables.measured(s, name)) for name in names}
     for method, ratio in cost.items():
         said = inspect.getdoc(pick("methods", method)) or ""

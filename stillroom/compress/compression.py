@@ -20,7 +20,7 @@ from stillroom.types import Batch, Output
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class CompressionContext:
     """What a compression may look at; nothing of it is of the val or test split.
 
     Attributes:
@@ -49,15 +49,15 @@ class Compression(Protocol):
 
     Attributes:
         rounds: times that `shrink`, training and `settle` take turns, at least 1.
-        between: who teaches in all rounds but the last: the recipe's teacher, or the network as it came here.
+        interim_teacher: who teaches in all rounds but the last: the recipe's teacher, or the network as it came here.
     """
 
     rounds: int
-    between: Literal["teacher", "before"]
+    interim_teacher: Literal["teacher", "before"]
     needs: ClassVar[tuple[str, ...]]
     """Packages that must be there, by their import names; the extra of `pyproject.toml` is called as the file."""
 
-    def shrink(self, network: Network, view: View, round: int) -> Network:
+    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
         """A copy of `network`, smaller, in evaluation mode, on the CPU and ready to be trained; `network` stays as is.
 
         Deterministic: the same network and the same view give the same.
@@ -71,5 +71,5 @@ class Compression(Protocol):
             StillroomError: SR-M38x it can't be made smaller in this way.
         """
 
-    def settle(self, network: Network) -> Network:
+    def finalize(self, network: Network) -> Network:
         """What comes of a shrunk network after training: a network without any aid that training needed."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from stillroom.compress._errors import NothingToFactorize, UnreachableShare
 from stillroom.compress._thin import Site, fit_last, sites
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.models.flops import macs_by_module
 from stillroom.models.network import Network
 from stillroom.models.surgery.factored import thin_layers
@@ -42,7 +42,7 @@ class Factorize:
         least: layers with fewer inputs or outputs are left.
         match: fit the last thin layer by least squares to what the layer said on the view's images.
         rounds: times that factorising and training take turns, at least 1.
-        between: as `Compression.between`.
+        interim_teacher: as `Compression.interim_teacher`.
 
     At most one of `energy`, `rank` and `macs` is given; without any, energy is 0.95.
 
@@ -62,7 +62,7 @@ class Factorize:
         least: Annotated[int, Ge(1)] = 16,
         match: bool = True,
         rounds: Annotated[int, Ge(1)] = 1,
-        between: Literal["teacher", "before"] = "before",
+        interim_teacher: Literal["teacher", "before"] = "before",
     ):
         if way not in ("auto", "svd", "tucker", "cp", "spatial"):
             raise ValueError(f"way is 'auto', 'svd', 'tucker', 'cp' or 'spatial', not {way!r}")
@@ -75,12 +75,12 @@ class Factorize:
         for name, count in (("rank", rank), ("least", least), ("rounds", rounds)):
             if count is not None and (count != int(count) or count < 1):
                 raise ValueError(f"{name} is a whole number, at least 1, not {count}")
-        if between not in ("teacher", "before"):
-            raise ValueError(f"between is 'teacher' or 'before', not {between!r}")
+        if interim_teacher not in ("teacher", "before"):
+            raise ValueError(f"interim_teacher is 'teacher' or 'before', not {interim_teacher!r}")
         self.way, self.energy, self.rank, self.macs = way, energy, rank, macs
-        self.least, self.match, self.rounds, self.between = least, match, rounds, between
+        self.least, self.match, self.rounds, self.interim_teacher = least, match, rounds, interim_teacher
 
-    def shrink(self, network: Network, view: View, round: int) -> Network:
+    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
         """As `Compression.shrink`.
 
         Raises:
@@ -107,8 +107,8 @@ class Factorize:
             network.module.set_submodule(name, made)
         return network.eval()
 
-    def settle(self, network: Network) -> Network:
-        """As `Compression.settle`: a factorised network is a plain one."""
+    def finalize(self, network: Network) -> Network:
+        """As `Compression.finalize`: a factorised network is a plain one."""
         return copy.deepcopy(network).cpu().eval()
 
     def _ranks(self, found: list[Site], before: int, origin: int, round: int) -> Ranks:

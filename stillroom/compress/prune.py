@@ -19,7 +19,7 @@ from stillroom.compress._channels import Channels, Importance, Plan, quiet
 from stillroom.compress._cost import share_of_time
 from stillroom.compress._errors import CompressionPackageMissing, NotPrunable, UnreachableShare
 from stillroom.compress._plan import Work, even, nearest, ranked
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.errors import StillroomError
 from stillroom.models.flops import macs_by_module
 from stillroom.models.network import Network
@@ -52,7 +52,7 @@ class Prune:
         round_to: numbers of channels are multiples of it, which processors like; of a unit of fewer than 4 · round_to
             channels, of a half, a quarter and so on of it. Of heads and groups it counts one's own channels.
         rounds: times that pruning and training take turns, at least 1.
-        between: as `Compression.between`.
+        interim_teacher: as `Compression.interim_teacher`.
 
     Raises:
         ValueError: an argument out of its range.
@@ -69,7 +69,7 @@ class Prune:
         everywhere: bool = False,
         round_to: Annotated[int, Ge(1)] = 8,
         rounds: Annotated[int, Ge(1)] = 1,
-        between: Literal["teacher", "before"] = "before",
+        interim_teacher: Literal["teacher", "before"] = "before",
     ):
         for name, share in (("macs", macs), ("latency", 1.0 if latency is None else latency)):
             if not 0 < share <= 1:
@@ -79,12 +79,12 @@ class Prune:
         for name, count in (("round_to", round_to), ("rounds", rounds)):
             if count != int(count) or count < 1:
                 raise ValueError(f"{name} is a whole number, at least 1, not {count}")
-        if between not in ("teacher", "before"):
-            raise ValueError(f"between is 'teacher' or 'before', not {between!r}")
+        if interim_teacher not in ("teacher", "before"):
+            raise ValueError(f"interim_teacher is 'teacher' or 'before', not {interim_teacher!r}")
         self.macs, self.latency, self.importance, self.everywhere = macs, latency, importance, everywhere
-        self.round_to, self.rounds, self.between = round_to, rounds, between
+        self.round_to, self.rounds, self.interim_teacher = round_to, rounds, interim_teacher
 
-    def shrink(self, network: Network, view: View, round: int) -> Network:
+    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
         """As `Compression.shrink`.
 
         Raises:
@@ -110,15 +110,15 @@ class Prune:
             line = str(problem).strip().splitlines()
             raise NotPrunable(problem=f"{type(problem).__name__}: {line[0] if line else ''}") from problem
 
-    def settle(self, network: Network) -> Network:
-        """As `Compression.settle`: a pruned network is a plain one."""
+    def finalize(self, network: Network) -> Network:
+        """As `Compression.finalize`: a pruned network is a plain one."""
         return copy.deepcopy(network).cpu().eval()
 
 
 class _Task:
     """One network to prune: its units, their scores, and what any plan for them would cost."""
 
-    def __init__(self, prune: Prune, network: Network, view: View):
+    def __init__(self, prune: Prune, network: Network, view: CompressionContext):
         self.prune, self.network, self.view = prune, network, view
         with torch.no_grad():
             self.example = network.preprocess(view.images[:1])

@@ -14,7 +14,7 @@ from stillroom.compress._awq import best_scale
 from stillroom.compress._errors import AllLayersKept, NothingToQuantize
 from stillroom.compress._observe import Seen, observe
 from stillroom.compress._sensitivity import roundings, sensitivity
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.models.network import Network
 from stillroom.models.surgery.rounded import bake_rounding
 
@@ -56,7 +56,7 @@ class Quantize:
 
     needs: ClassVar[tuple[str, ...]] = ()
     rounds = 1
-    between: Literal["teacher", "before"] = "teacher"
+    interim_teacher: Literal["teacher", "before"] = "teacher"
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Quantize:
         self.weights_only = weights_only
         self.activations, self.group = (0, group) if weights_only else (activations, 0)
 
-    def shrink(self, network: Network, view: View, round: int) -> Network:
+    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
         """As `Compression.shrink`: layers round from here on, with ranges from `view.images`.
 
         Raises:
@@ -110,8 +110,8 @@ class Quantize:
         roundings(copy, self._edit(seen, floats), seen)
         return copy
 
-    def settle(self, network: Network) -> Network:
-        """As `Compression.settle`: plain layers, whose weights are the rounded ones; `form` says which grid it is."""
+    def finalize(self, network: Network) -> Network:
+        """As `Compression.finalize`: plain layers, whose weights are the rounded ones; `form` says which grid it is."""
         copy = deepcopy(network).eval()
         bake_rounding(copy.module)
         edit = next(edit for edit in reversed(copy.edits) if edit["kind"] == "rounded")

@@ -319,7 +319,7 @@ def _contradictions(recipe: Recipe) -> list[str]:
     ]
     rules += [
         (
-            getattr(recipe.augment, kind) > 0 and not pick("tasks", recipe.task.name).mixes,
+            getattr(recipe.augment, kind) > 0 and not pick("tasks", recipe.task.name).supports_mixing,
             f"augment.{kind}: must be 0, for the labels of two images can't be made one in {recipe.task.name}",
         )
         for kind in ("mixup", "cutmix")
@@ -350,8 +350,8 @@ def _unfit_metrics(recipe: Recipe) -> list[str]:
         measured, labels = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
         if kind and measured != task.output_kind:
             problem = f"{name!r} measures {measured}, but the predictions of {recipe.task.name} are {task.output_kind}"
-        elif labels not in (None, task.needs):
-            problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.needs}"
+        elif labels not in (None, task.target_kind):
+            problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.target_kind}"
         found += [f"metrics[{i}]: {problem}"] if problem else []
     return found
 
@@ -378,7 +378,7 @@ def _untrained(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
             f"{path}.finetune: 'head' needs {path}.weights; a head on random features teaches nothing",
         ),
         (
-            teacher.finetune != "none" and not pick("tasks", task).taught,
+            teacher.finetune != "none" and not pick("tasks", task).has_label_loss,
             f"{path}.finetune: must be 'none', for labels teach nothing in {task}; give {path}.weights",
         ),
         *(

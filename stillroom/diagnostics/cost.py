@@ -147,7 +147,7 @@ def measure(
     with ExitStack() as stack, experiment.threads(timed.student, timed.teacher):
         kept, teacher_seconds = stack.enter_context(fill.sample_cache(assumed))
         ways = {name: timed.alone(network, experiment.teachers[name].train) for name, network in trained.items()}
-        if recipe.baseline and experiment.task.taught:
+        if recipe.baseline and experiment.task.has_label_loss:
             ways["baseline"] = timed.alone(timed.student, recipe.train)
         sample = SampledCache(kept, temperature=queries.temperature)
         ways["live"] = timed.distilled(timed.teacher, recipe.train)

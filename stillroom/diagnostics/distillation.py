@@ -131,7 +131,7 @@ def conventions(label: str, method: Method, student: Output, teacher: Output, ba
     probability 0 added, a sum over classes, not a mean; near 1 at twice the temperature, that T^2 is applied.
     Correlations and the like have other ratios by design.
     """
-    if method.reads != "pred" or method.student_taps:
+    if method.default_taps != "pred" or method.student_taps:
         return None
     value = _loss(method, student.pred, teacher.pred, batch)
     doubled = Batch(images=batch.images, target=torch.cat([batch.target] * 2), keys=batch.keys)

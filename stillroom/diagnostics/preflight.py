@@ -163,4 +163,4 @@ def _accuracy(experiment: Experiment, teacher: FrozenTeacher) -> list[str]:
     if task.output_kind == "classes":
         return distillation.teacher_accuracy(teacher, data.splits["val"], len(data.classes))
     value = validate(teacher.predict, task, data.splits["val"], data.classes)
-    return [f"{task.about.title} {value:.1%} on {len(data.splits['val'])} val images"]
+    return [f"{task.info.title} {value:.1%} on {len(data.splits['val'])} val images"]

@@ -101,7 +101,9 @@ def evaluate(
         if name not in networks:
             raise ValueError(f"{name!r} is none of the networks: {', '.join(networks)}")
     records = {
-        name: _Record(task, task.metrics(classes, gallery) + [task.agreement(classes, gallery)] * (name in against))
+        name: _Record(
+            task, task.metrics(classes, gallery) + [task.agreement_metric(classes, gallery)] * (name in against)
+        )
         for name in networks
     }
     targets, keys = [], []
@@ -115,7 +117,7 @@ def evaluate(
         targets.append(labelled.target)
         keys.append(batch.keys)
         for name, output in outputs.items():
-            score = task.score(output, labelled).float()
+            score = task.score_per_image(output, labelled).float()
             records[name].keep(output, score)
             if keep:
                 keep(name, labelled, output, score)

@@ -1,4 +1,4 @@
-"""A few images to look at, above all those on which the networks are far apart, with everybody's answers."""
+"""A few sample images for the report, above all those on which the networks disagree, with every output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SampleGallery:
     For each kind of interest the `EACH` images with the largest gap are kept, the earlier one of two equal gaps:
 
         teacher only, student only   by how much one scores above the other
-        taught only, untaught only   the same of student and baseline
+        student over baseline, baseline over student   the same of student and baseline
         neither                      how far the better of teacher and student is from 1
         NAME differs                 how unlike a file's answer is to the student's
         all                          the first ones
@@ -89,16 +89,16 @@ class SampleGallery:
         student = self._heard.get("student")
         if student is None:
             return {}
-        return {name: 1 - self._task.same(self._heard[name], student).float().cpu() for name in files}
+        return {name: 1 - self._task.agreement_per_image(self._heard[name], student).float().cpu() for name in files}
 
     def _add(self, place: int, batch: Batch, scores: Mapping[str, Tensor], apart: Mapping[str, Tensor]) -> None:
         row = place - self._first
         key = int(batch.keys[row])
         if any(kept["key"] == key for kept in self._kept.values()):
             return
-        truth = dict(self._task.truth(batch, row))
+        truth = dict(self._task.drawable_target(batch, row))
         side = tuple(batch.images.shape[-2:])
-        answers = {name: _in_shares(self._task.sketch(answer, row), *side) for name, answer in self._heard.items()}
+        answers = {name: _in_shares(self._task.drawable(answer, row), *side) for name, answer in self._heard.items()}
         dense = any({"boxes", "mask"} & sketch.keys() for sketch in (truth, *answers.values()))
         picture = thumbnail(batch.images[row].cpu(), dense=dense)
         self._kept[place] = {
@@ -131,7 +131,7 @@ def _gaps(scores: Mapping[str, Tensor], apart: Mapping[str, Tensor]) -> dict[str
         gaps |= {"teacher only": teacher - student, "student only": student - teacher}
         gaps["neither"] = 1 - torch.maximum(student, teacher)
     if student is not None and baseline is not None:
-        gaps |= {"taught only": student - baseline, "untaught only": baseline - student}
+        gaps |= {"student over baseline": student - baseline, "baseline over student": baseline - student}
     return gaps
 
 
@@ -154,11 +154,11 @@ def _small(sketch: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 def _written(sketch: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """A sketch as JSON holds it, its mask in `file`."""
-    said = {name: _rounded(value) if name in ("boxes", "vector") else value for name, value in sketch.items()}
-    if "mask" in said:
-        _save(file, said["mask"])
-        said["mask"] = file.name
-    return said
+    stored = {name: _rounded(value) if name in ("boxes", "vector") else value for name, value in sketch.items()}
+    if "mask" in stored:
+        _save(file, stored["mask"])
+        stored["mask"] = file.name
+    return stored
 
 
 def _rounded(values: Any) -> Any:

@@ -35,7 +35,7 @@ def warn_weak_teacher(
     """
     if not data.labelled:
         return
-    split, chance = data.splits["val"], task.chance(len(data.classes))
+    split, chance = data.splits["val"], task.chance_level(len(data.classes))
     whole = "the mean of all teachers" if members else "teacher"
     taps = tuple(members.values())
 
@@ -46,7 +46,7 @@ def warn_weak_teacher(
     for batch, outputs in predict({"teacher": network}, in_order(split, 32), engine.device):
         found = outputs["teacher"]
         for name, pred in ({name: found.taps[tap] for name, tap in members.items()} | {whole: found.pred}).items():
-            metrics[name].update(task.answer(Output(pred=pred), batch.images), batch)
+            metrics[name].update(task.postprocess(Output(pred=pred), batch.images), batch)
     for name, metric in metrics.items():
         value = metric.value()
         if chance and wilson(round(value * len(split)), len(split))[0] <= chance:
@@ -54,4 +54,4 @@ def warn_weak_teacher(
                 f"SR-M302 {name} is right on {value:.1%} of {len(split)} val images, no better than chance "
                 f"({chance:.1%}): are its classes in the data's order, and its pixels normalised as it expects?"
             )
-        log.info("%s: %s %.1f %% on val", name, task.about.title, 100 * value)
+        log.info("%s: %s %.1f %% on val", name, task.info.title, 100 * value)

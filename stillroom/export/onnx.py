@@ -152,7 +152,7 @@ class ONNX(Runtime):
         return open_file
 
 
-def _float(network: nn.Module, path: Path, example: Tensor, answers: OutputKind, any_size: bool) -> Path:
+def _float(network: nn.Module, path: Path, example: Tensor, output_kind: OutputKind, any_size: bool) -> Path:
     import torch
     from onnx import load_model, save_model
 
@@ -170,7 +170,7 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: OutputKind,
         verbose=False,
         external_data=False,
         input_names=["images"],
-        output_names=[OUTPUTS[answers][0]],
+        output_names=[OUTPUTS[output_kind][0]],
         dynamic_shapes=(free,),
     )
     inner = next((name for name, part in wrapper.named_modules() if isinstance(part, Network)), None)
@@ -201,7 +201,7 @@ def _methods(method: str) -> list[str]:
 def _agreement(task: Task | None, classes: tuple[str, ...]) -> Callable[[], Metric]:
     from stillroom.metrics.agreement import Agreement
 
-    return partial(task.agreement if task else Agreement, classes=classes)
+    return partial(task.agreement_metric if task else Agreement, classes=classes)
 
 
 def _int4(source: Path, target: Path, known: Mapping[str, Any]) -> Path:

@@ -87,7 +87,7 @@ def build_methods(
         while label in made.methods:
             label += "+"
         kind = pick("methods", section.name)
-        if not kind.teaches(student.output_kind):
+        if not kind.supports(student.output_kind):
             raise UnsupportedMethod(
                 method=section.name, output_kind=student.output_kind, able=_able(student.output_kind)
             )
@@ -111,9 +111,9 @@ def teacher_features(network: nn.Module, images: Tensor) -> FeatureInfo:
 def bind_taps(method: Method, student: FeatureInfo, teacher: FeatureInfo, *, name: str) -> list[Pair]:
     """Bind a method to the layers it needs, where the recipe does not name them; the pairs that it compares."""
     named = method.student_taps, tuple(map(teacher.full, method.teacher_taps))
-    found = layer_pairs.find_pairs(method.reads, student, teacher, named=named, method=name)
+    found = layer_pairs.find_pairs(method.default_taps, student, teacher, named=named, method=name)
     if found:
-        method.connect(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
+        method.bind_taps(tuple(pair.student.tap for pair in found), tuple(pair.teacher.tap for pair in found))
         # A method may have use for the predictions alone, and then takes none of the places.
         found = [
             pair
@@ -137,7 +137,8 @@ def _able(output_kind: OutputKind) -> str:
     """The methods of predictions that are made for networks of a kind."""
     kinds = {name: pick("methods", name) for name in choices("methods")}
     return (
-        ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(output_kind)) or "none"
+        ", ".join(name for name, kind in kinds.items() if kind.default_taps == "pred" and kind.supports(output_kind))
+        or "none"
     )
 
 

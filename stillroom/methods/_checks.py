@@ -1,4 +1,4 @@
-"""What a constructor says against a value: the argument's name, what it must be, and what came."""
+"""Checks of constructor arguments: each message has the argument's name, what it must be, and its value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 
 def above(least: float, **values: float) -> None:
-    """Each value must be greater than `least`; NaN is not.
+    """Each value must be greater than `least`. NaN is refused.
 
     Raises:
         ValueError: one is not.
@@ -17,7 +17,7 @@ def above(least: float, **values: float) -> None:
 
 
 def at_least(least: float, **values: float) -> None:
-    """Each value must be `least` or greater; NaN is not.
+    """Each value must be `least` or greater. NaN is refused.
 
     Raises:
         ValueError: one is not.
@@ -28,7 +28,7 @@ def at_least(least: float, **values: float) -> None:
 
 
 def one_of(literal: Any, **values: str) -> None:
-    """Each value must be one of a Literal's.
+    """Each value must be one of the values of a Literal.
 
     Raises:
         ValueError: one is not.

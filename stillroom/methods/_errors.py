@@ -1,4 +1,4 @@
-"""Features, labels and taps that a method can't use."""
+"""Errors of methods: features, labels and taps that can't be used."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class IncomparableFeatures(ModelError):
 class LabelsNotClasses(ModelError):
     code = "SR-M332"
     what = "labels {labels} where a class for each of {rows} predictions is needed"
-    why = "a method of this recipe treats the true class apart from the others, and this task's labels are no classes"
+    why = "a method of this recipe needs the true class of each prediction, and this task's labels are not classes"
     effect = "nothing was trained"
     fix = "take a method that needs no labels, such as hinton or dist"
 
 
 class NoTapFound(ModelError):
     code = "SR-M333"
-    what = "{method} finds nothing to read in the {side}, {network}"
+    what = "{method} found no feature to read in the {side}, {network}"
     why = "{why}"
     effect = "nothing was trained"
     fix = (
-        "name the taps yourself (student_taps and teacher_taps of the method), or take a method of predictions: "
+        "name the taps (student_taps and teacher_taps of the method), or take a method that compares predictions: "
         "hinton, dist, dkd"
     )
 
@@ -37,12 +37,12 @@ class TapCountMismatch(ModelError):
     what = "{method} was given {student} taps of the student and {teacher} of the teacher"
     why = "the i-th of one side is compared with the i-th of the other"
     effect = "nothing was trained"
-    fix = "name as many on both sides, or leave one side out to have it found"
+    fix = "name equally many on both sides, or none on one side, where they are then found"
 
 
 class BoxLocationsMismatch(ModelError):
     code = "SR-M336"
-    what = "{method} compares place by place, and the student offers boxes at {student} places, the teacher at {theirs}"
-    why = "the i-th place of one must lie where the i-th of the other does: the same anchors or points, the same size"
+    what = "{method} compares boxes by location, and the student has {student} box locations, the teacher {theirs}"
+    why = "the i-th location of both must be the same: the same anchors or points, and the same image size"
     effect = "nothing was trained"
-    fix = 'take pseudo_labels with on = "all", which needs no places in common, or a method of features such as pkd'
+    fix = 'take pseudo_labels with on = "all", which needs no common locations, or a method of features such as pkd'

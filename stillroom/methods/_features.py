@@ -1,4 +1,4 @@
-"""Features as a loss wants them: a map, tokens or a vector, whatever the network gave."""
+"""Conversion of a network's features: to a map, to tokens or to a vector, whichever they are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from stillroom.types import at_least_float32
 
 
 def to_map(feature: Tensor) -> Tensor:
-    """[B, C, h, w] as it is; tokens [B, N, D] as [B, D, n, n]; a vector [B, D] as [B, D, 1, 1].
+    """[B, C, h, w] is unchanged; tokens [B, N, D] become [B, D, n, n]; a vector [B, D] becomes [B, D, 1, 1].
 
-    Tokens stand in reading order behind a prefix (class token, distillation token, registers), which is left out: n is
-    the largest with n^2 <= N. A prefix of more than 2 n tokens would be misread.
+    Patch tokens are expected in row-major order after the prefix tokens (class token, distillation token, registers),
+    which are left out: n is the largest integer with n^2 <= N. A prefix of more than 2 n tokens would be taken for
+    patches.
     """
     if feature.ndim == 3:
         side = math.isqrt(feature.shape[1])
@@ -26,17 +27,19 @@ def to_map(feature: Tensor) -> Tensor:
 
 
 def to_tokens(feature: Tensor) -> Tensor:
-    """Patch tokens [B, N, D] of anything `to_map` takes, the prefix left out."""
+    """Patch tokens [B, N, D] of any feature that `to_map` takes, without prefix tokens."""
     return to_map(feature).flatten(2).transpose(1, 2)
 
 
 def to_vector(feature: Tensor) -> Tensor:
-    """[B, D]: a vector as it is, a map or patch tokens averaged over their places."""
+    """[B, D]: a vector is unchanged; a map or patch tokens are averaged over positions."""
     return at_least_float32(feature) if feature.ndim == 2 else to_map(feature).mean((2, 3))
 
 
 def to_grid(feature: Tensor, like: Tensor) -> Tensor:
-    """A map [B, C, h, w] with the height and width of the map `like`: averaged where it shrinks, else bilinear."""
+    """A map [B, C, h, w] resized to the height and width of the map `like`: average pooling if neither side grows, else
+    bilinear.
+    """
     size = (like.shape[2], like.shape[3])
     if feature.shape[2:] == like.shape[2:]:
         return feature

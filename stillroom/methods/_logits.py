@@ -1,4 +1,4 @@
-"""What every loss over logits starts with: half precision widened, pixels as rows, labels beside them."""
+"""Common preparation of logits: widened to float32, with pixels as rows, and with the rows' labels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from stillroom.types import Batch, at_least_float32
 
 
 def rows(logits: Tensor) -> Tensor:
-    """[B, K] as it is, [B, K, ...] as [B * ..., K]: what holds for an image's classes holds for a pixel's."""
+    """Logits [B, K] are unchanged; [B, K, ...] become [B * ..., K], one row per pixel."""
     return at_least_float32(logits) if logits.ndim == 2 else at_least_float32(logits).movedim(1, -1).flatten(0, -2)
 
 
 def standardise(logits: Tensor) -> Tensor:
-    """Every image's logits with mean 0 and standard deviation 1: (z - mean) / (std + 1e-7), classes on axis 1.
+    """(z - mean) / (std + 1e-7) over the classes, axis 1: each image's logits get mean 0 and standard deviation 1.
 
-    The student then has to match the shape of the teacher's logits, not their size. Unchanged by z -> a z + b, a > 0.
-    Sun et al. 2024, https://arxiv.org/abs/2403.01427, eq. 5; the standard deviation is the unbiased one, as in
-    the authors' code. A row of equal logits becomes zeros.
+    The student then matches the shape of the teacher's logits, but not their scale. Unchanged by z -> a z + b, a > 0.
+    Sun et al. 2024, https://arxiv.org/abs/2403.01427, eq. 5; the standard deviation is the unbiased one, as in the
+    authors' code. A row of equal logits becomes zeros.
     """
     z = at_least_float32(logits)
     if z.numel() == 0:
@@ -28,30 +28,30 @@ def standardise(logits: Tensor) -> Tensor:
     return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7)
 
 
-def both(student: Tensor, teacher: Tensor, *, standardised: bool = False) -> tuple[Tensor, Tensor]:
-    """The two networks' logits as rows [M, K], standardised where a method was asked to."""
+def paired_rows(student: Tensor, teacher: Tensor, *, standardised: bool = False) -> tuple[Tensor, Tensor]:
+    """Both networks' logits as rows [M, K], standardised if a method asks for it."""
     s, t = rows(student), rows(teacher)
     return (standardise(s), standardise(t)) if standardised else (s, t)
 
 
-def labelled(batch: Batch, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows [M, K], [M, K] and their labels [M]; rows without a label, which is negative, are left out.
+def labelled_rows(batch: Batch, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows [M, K] of both networks that have a label, and the labels [M]. A row without a label has a negative one.
 
-    Only methods that treat the true class apart ask for this.
+    For methods that treat the true class separately.
 
     Raises:
-        LabelsNotClasses: SR-M332 the labels are not one class for each of the rows.
+        LabelsNotClasses: SR-M332 there is not one class label for each row.
     """
-    y = classes_of(batch.target, student)
-    known = y >= 0
-    return (student, teacher, y) if bool(known.all()) else (student[known], teacher[known], y[known])
+    y = row_labels(batch.target, student)
+    has_label = y >= 0
+    return (student, teacher, y) if bool(has_label.all()) else (student[has_label], teacher[has_label], y[has_label])
 
 
-def classes_of(target: Any, logits: Tensor) -> Tensor:
-    """The labels of rows [M, K], [M]; negative where there is none.
+def row_labels(target: Any, logits: Tensor) -> Tensor:
+    """The labels [M] of rows [M, K]; negative for rows without a label.
 
     Raises:
-        LabelsNotClasses: SR-M332 they are not one class for each of the rows.
+        LabelsNotClasses: SR-M332 there is not one class label for each row.
     """
     if not isinstance(target, Tensor) or target.is_floating_point() or target.numel() != len(logits):
         shape = list(target.shape) if isinstance(target, Tensor) else type(target).__name__

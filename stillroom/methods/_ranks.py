@@ -1,7 +1,7 @@
-"""Ranks with a gradient, and what is made of them: Spearman's correlation of rows.
+"""Differentiable ranks, and Pearson's and Spearman's correlation of rows.
 
-Blondel et al. 2020, https://arxiv.org/abs/2002.08871: the soft ranks of x are the point nearest to x / reg of all
-mixtures of the permutations of 1..n. Isotonic regression finds it in n log n.
+Blondel et al. 2020, https://arxiv.org/abs/2002.08871: the soft ranks of x are the projection of x / reg onto the convex
+hull of the permutations of 1..n. Isotonic regression computes it in O(n log n).
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import torch
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
-from stillroom.methods._temperature import agreement
+from stillroom.methods._temperature import rank_correlation
 
-FLOOR = 1e-8  # of a product of lengths: rows without spread correlate with nothing
+FLOOR = 1e-8  # of the product of two norms: avoids 0 / 0 for rows of equal numbers
 
 
 def soft_rank(x: Tensor, reg: float) -> Tensor:
-    """The r that minimises |r - x / reg|^2 over mixtures of permutations of 1..n, for every row: [M, n] -> [M, n].
+    """The r that minimises |r - x / reg|^2 over the convex hull of the permutations of 1..n, for each row: [M, n] ->
+    [M, n].
 
-    Numbers more than `reg` apart from their neighbours get their whole ranks, 1 for the least, and no gradient; closer
-    ones form groups that share their ranks linearly, equal ones equally. The gradient is exact: within a group,
-    (g - mean(g)) / reg. A large reg makes one group of everything, and Spearman's correlation Pearson's.
+    Numbers that differ from their neighbours by more than `reg` get integer ranks, 1 for the smallest, and no gradient;
+    closer ones form groups in which the ranks are linear in x, and equal for equal numbers. The gradient is exact: (g -
+    mean(g)) / reg within a group. With a large reg all numbers form one group, and Spearman's correlation becomes
+    Pearson's.
 
-    The groups are found by the processor, one row after the other (10 us a row on one core).
+    The groups are computed on the CPU, row by row (10 us a row on one core).
 
     Returns:
-        Ranks between 1 and n; every row sums to n (n + 1) / 2.
+        Ranks in 1..n; each row sums to n (n + 1) / 2.
     """
     z, order = (x / reg).sort(1, descending=True)
     ranks = torch.arange(x.shape[1], 0, -1, device=x.device, dtype=x.dtype).expand_as(z)
@@ -35,20 +37,21 @@ def soft_rank(x: Tensor, reg: float) -> Tensor:
 
 
 def spearman(a: Tensor, b: Tensor, reg: float) -> Tensor:
-    """Pearson's correlation of the ranks of every row with those of its counterpart, [M, n], [M, n] -> [M] in -1..1.
+    """Pearson's correlation of the ranks of two rows, [M, n], [M, n] -> [M] in -1..1.
 
     Args:
-        a: one side.
-        b: the other.
-        reg: above 0 for soft ranks of that width; 0 for whole ones, equal numbers sharing their mean, no gradient.
+        a: rows of one side.
+        b: rows of the other.
+        reg: above 0 for soft ranks, see `soft_rank`; 0 for integer ranks, where equal numbers share their mean rank and
+            there is no gradient.
     """
-    return pearson(soft_rank(a, reg), soft_rank(b, reg)) if reg else agreement(a, b).squeeze(1)
+    return pearson(soft_rank(a, reg), soft_rank(b, reg)) if reg else rank_correlation(a, b).squeeze(1)
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """sum((a - mean a)(b - mean b)) / (|a - mean a| |b - mean b|) of every row, [M, n], [M, n] -> [M] in -1..1.
+    """sum((a - mean a)(b - mean b)) / (|a - mean a| |b - mean b|) of two rows, [M, n], [M, n] -> [M] in -1..1.
 
-    Unchanged by a -> u a + v, u > 0. A row of equal numbers correlates with nothing: 0, and no gradient.
+    Unchanged by a -> u a + v, u > 0. For a row of equal numbers it is 0, without a gradient.
     """
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     lengths = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
@@ -56,7 +59,7 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _groups(rows: Tensor) -> Tensor:
-    """Which entries isotonic regression to a falling row averages: a number for each group, [M, n], none used twice."""
+    """Which entries isotonic regression to a descending row averages: group numbers [M, n], unique over all rows."""
     found = np.zeros(rows.shape, dtype=np.int64)
     for group, row in zip(found, rows.detach().double().cpu().numpy(), strict=True):
         group[isotonic_regression(row, increasing=False).blocks[:-1]] = 1
@@ -64,7 +67,7 @@ def _groups(rows: Tensor) -> Tensor:
 
 
 def _group_means(rows: Tensor, groups: Tensor) -> Tensor:
-    """Every entry replaced by its group's mean."""
+    """Each entry replaced by the mean of its group."""
     flat, values = groups.flatten(), rows.flatten()
     sums = torch.zeros_like(values).index_add(0, flat, values)
     sizes = torch.zeros_like(values).index_add(0, flat, torch.ones_like(values))

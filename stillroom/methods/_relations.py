@@ -1,4 +1,6 @@
-"""What one image of a batch is to another: directions, inner products, distances; with gradients where points meet."""
+"""Relations between the images of a batch: directions, inner products and distances, with gradients at coinciding
+points.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +16,29 @@ from stillroom.types import Output
 
 
 def unit(x: Tensor) -> Tensor:
-    """Directions: x / |x| along the last axis. A zero vector stays zero, with gradient zero, not 1 / eps or NaN."""
+    """Directions x / |x| along the last axis. A zero vector stays zero, with gradient zero and not 1 / eps or NaN."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.masked_fill(length == 0, torch.inf)
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Products a b^T over the last two axes: [..., N, D], [..., M, D] -> [..., N, M].
+    """Inner products a b^T over the last two axes: [..., N, D], [..., M, D] -> [..., N, M].
 
-    In the precision of a and b whatever autocast says: what is compared here are differences of such products, of
-    which eight bits leave nothing.
+    In the dtype of a and b, also under autocast: methods compare differences of such products, for which half precision
+    is too coarse.
     """
     with torch.autocast(a.device.type, enabled=False):
         return a @ b.transpose(-1, -2)
 
 
 def relative_distances(x: Tensor) -> Tensor:
-    """|x_i - x_j| over the mean of those that are not 0: [B, D] -> [B, B]. All zeros where all points meet."""
+    """|x_i - x_j| over the mean of those above 0: [B, D] -> [B, B]. All zeros where all points coincide."""
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-    mean = distance.sum() / (distance > 0).sum().clamp_min(1)  # 1: no pair is apart
+    mean = distance.sum() / (distance > 0).sum().clamp_min(1)  # avoids 0 / 0 where all points coincide
     return distance / mean.masked_fill(mean == 0, torch.inf)
 
 
-def vectors(method: Method, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:
-    """For every pair of a method's taps the vectors [B, D] and [B, D'] of all processes' images."""
-    for ours, theirs in zip(method.student_taps, method.teacher_taps, strict=True):
-        yield gather_rows(to_vector(student.taps[ours])), gather_rows(to_vector(teacher.taps[theirs]))
+def vector_pairs(method: Method, student: Output, teacher: Output) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each pair of a method's taps, the vectors [B, D] and [B, D'] of the images of all processes."""
+    for s, t in zip(method.student_taps, method.teacher_taps, strict=True):
+        yield gather_rows(to_vector(student.taps[s])), gather_rows(to_vector(teacher.taps[t]))

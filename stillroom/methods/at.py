@@ -1,4 +1,4 @@
-"""Look where the teacher looks. Zagoruyko, Komodakis 2017, https://arxiv.org/abs/1612.03928, eq. 2."""
+"""Match spatial attention maps. Zagoruyko, Komodakis 2017, https://arxiv.org/abs/1612.03928, eq. 2."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from torch import Tensor
 
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import comparable, pairs, same_grid
+from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
 
 def attention(feature: Tensor, power: float = 2.0) -> Tensor:
-    """Q = a / ||a||_2 with a = mean over channels of |f|^power: how much a network makes of every place.
+    """Q = a / ||a||_2 with a = mean over channels of |f|^power: how strong the activations are at each position.
 
-    Unchanged when an image's map is multiplied by a positive number, and when channels change places.
+    Unchanged when an image's map is multiplied by a positive number, and under any permutation of the channels.
 
     Args:
         feature: [B, C, h, w] or [B, N, C].
-        power: at least 1; larger looks at the strongest channels only.
+        power: at least 1; larger values emphasise the strongest channels.
 
     Returns:
-        [B, h * w], each image of length 1, no element negative. A map of zeros stays zeros.
+        [B, h * w], at least 0; the row of each image has length 1. A map of zeros gives zeros.
     """
     f = to_map(feature)
-    if f.numel():  # the length is divided out anyway, and powers of large numbers overflow
+    if f.numel():  # powers of large numbers overflow, and scaling does not change Q
         f = f / f.detach().abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(f.dtype).tiny)
     return F.normalize(f.abs().pow(power).mean(1).flatten(1), dim=1)
 
 
 def at_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tensor:
-    """mean((Q(student) - Q(teacher))^2) over images and places, Q from `attention`, at the smaller one's size.
+    """mean((Q(student) - Q(teacher))^2) over images and positions, Q from `attention`, at the smaller of the two sizes.
 
     Args:
         student: [B, C, h, w] or [B, N, C].
@@ -40,35 +40,35 @@ def at_loss(student: Tensor, teacher: Tensor, power: float = 2.0) -> Tensor:
         power: at least 1.
 
     Returns:
-        Scalar in 0 .. 2 / (h * w); 0 where both look at the same places, and for an empty batch.
+        Scalar in 0 .. 2 / (h * w); 0 for equal attention maps, and for an empty batch.
     """
-    s, t = same_grid(to_map(student), to_map(teacher))
+    s, t = to_smaller_grid(to_map(student), to_map(teacher))
     return s.sum() if s.numel() == 0 else (attention(s, power) - attention(t, power)).square().mean()
 
 
 class AT(Method):
-    """Attention transfer: the energy of every place, summed over channels, should be the teacher's.
+    """Attention transfer: the student's channel-averaged activation energy at each position should equal the teacher's.
 
-    Differs: maps of different sizes are compared at the smaller size; the paper has equal ones. Tokens are maps here.
-    The paper's formula has 1/2 and a sum; the mean, with weight 1000, is the authors' code.
+    Differs: maps of different sizes are compared at the smaller size; the paper has equal sizes. Tokens are treated as
+    maps. The paper's formula has a factor 1/2 and a sum; the mean, with weight 1000, is that of the authors' code.
 
-    Use: two convolutional networks of one family and different width: it learns nothing besides the student.
+    Use: two convolutional networks of one family and different width. It has no trainable modules.
 
-    Avoid: across families, whose attention differs: ResNet-50 to MobileNetV2 on CIFAR-100 came out at 58.6 %, far below
-    the 64.6 % of no teacher (Tian et al. 2020).
+    Avoid: across families, whose attention maps differ: ResNet-50 to MobileNetV2 on CIFAR-100 reached 58.6 %, far below
+    the 64.6 % without a teacher (Tian et al. 2020).
 
     Args:
-        power: at least 1; of the channels before they are summed.
-        student_taps: places in the student; () has the end of every stage found.
-        teacher_taps: places in the teacher, as many.
+        power: at least 1; exponent of the activations before averaging over channels.
+        student_taps: features of the student; (): the end of each stage.
+        teacher_taps: features of the teacher, equally many.
 
     Raises:
         ValueError: the power is below 1.
-        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no places.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no positions.
     """
 
     weight = 1000.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, power: float = 2.0, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -77,10 +77,10 @@ class AT(Method):
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Nothing to learn; refuse vectors."""
-        comparable(self, student, teacher, vectors=False)
+        """No trainable modules; vectors are refused."""
+        checked_map_pairs(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"at": ...}`: `at_loss` summed over the stages."""
-        found = [at_loss(s, t, self.power) for s, t in pairs(self, student, teacher)]
-        return {"at": torch.stack(found).sum()}
+        losses = [at_loss(s, t, self.power) for s, t in map_pairs(self, student, teacher)]
+        return {"at": torch.stack(losses).sum()}

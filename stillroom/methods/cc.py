@@ -1,4 +1,4 @@
-"""Match a kernel of every two images. Peng et al. 2019, https://arxiv.org/abs/1904.01802, section 3.3."""
+"""Match a kernel of each pair of images. Peng et al. 2019, https://arxiv.org/abs/1904.01802, section 3.3."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
-from stillroom.methods._relations import inner, unit, vectors
+from stillroom.methods._relations import inner, unit, vector_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
@@ -17,17 +17,17 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 def cc_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
     """mean_ij (k(s_i, s_j) - k(t_i, t_j))^2, k(x, y) = exp(-2 gamma) sum_{p <= P} (2 gamma x.y)^p / p!, |x| = |y| = 1.
 
-    k is Taylor's series of the Gaussian kernel exp(-gamma |x - y|^2) of unit vectors, cut after the power P.
+    k is the Taylor series, up to the power P, of the Gaussian kernel exp(-gamma |x - y|^2) of unit vectors.
 
     Args:
         student: [B, D].
         teacher: [B, D'], of the same images.
-        gamma: above 0: the narrower the kernel, the more only near neighbours count.
+        gamma: above 0; the larger, the narrower the kernel, and the more only close neighbours count.
         order: P, at least 1.
 
     Returns:
-        Scalar, at least 0; 0 where the cosines agree, so for any rotation and any scaling of each vector, and for
-        one image.
+        Scalar, at least 0; 0 for equal cosines, so under any rotation and any scaling of each vector, for one image,
+        and for an empty batch.
     """
     if len(student) == 0:
         return at_least_float32(student).sum()
@@ -46,31 +46,31 @@ def _kernel(x: Tensor, gamma: float, order: int) -> Tensor:
 
 
 class CC(Method):
-    """Correlation congruence, with a linear layer that brings the student's vectors to the teacher's width.
+    """Correlation congruence, with a linear layer that maps the student's vectors to the teacher's width.
 
-    Differs: the paper draws batches of several images a class, adds `hinton`'s loss and puts a layer on both sides.
-    Here batches are as they come, `hinton` is a method to name beside this one, and the teacher keeps its own vectors:
-    layers trained on both sides agree best where both say the same of every image. What circulates as the authors'
-    code is another loss, products of the differences of neighbours in the batch; the weight of 0.02 that goes with it
-    (Tian et al. 2020) would leave nothing of this one. 100 is that of a public comparison on CIFAR which has this
+    Differs: the paper samples batches with several images per class, adds `hinton`'s loss and has a layer on both
+    sides. Here batches are sampled as usual, `hinton` is a method of its own, and the teacher's vectors are used
+    directly: with trainable layers on both sides a constant is the best solution. The code that circulates as the
+    authors' has another loss, of products of the differences of neighbours in the batch; its weight of 0.02 (Tian et
+    al. 2020) would make this loss negligible. The weight of 100 is that of a public comparison on CIFAR with this
     kernel, gamma and order.
 
-    Use: as `sp` and `rkd`, for students of another width; large batches, in which classes meet themselves.
+    Use: like `sp` and `rkd`, for students of another width; with large batches, which contain several images per class.
 
-    Avoid: as the only method where classes are many and batches small: then hardly two images of a batch are alike.
+    Avoid: as the only method with many classes and small batches, in which hardly two images are similar.
 
     Args:
         gamma: above 0; of the Gaussian kernel.
         order: at least 1; the last power of the series.
-        student_taps: a feature of the student; found where both are left out.
-        teacher_taps: the teacher's, for comparison with it.
+        student_taps: a feature of the student; (): the input of its classifier.
+        teacher_taps: the feature of the teacher that it is compared with.
 
     Raises:
         ValueError: gamma is not above 0, or the order is below 1.
     """
 
     weight = 100.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class CC(Method):
         self.embed = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size the linear layers."""
+        """Build the linear layers."""
         layers = []
         for ours, theirs in zip(self.student_taps, self.teacher_taps, strict=True):
             s, t = to_vector(student.taps[ours]), to_vector(teacher.taps[theirs])
@@ -96,6 +96,6 @@ class CC(Method):
         self.embed = nn.ModuleList(layers)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"kernel": ...}`, see `cc_loss`; summed over the taps."""
-        pairs = zip(self.embed, vectors(self, student, teacher), strict=True)
+        """`{"kernel": ...}`: `cc_loss` summed over the taps."""
+        pairs = zip(self.embed, vector_pairs(self, student, teacher), strict=True)
         return {"kernel": torch.stack([cc_loss(embed(s), t, self.gamma, self.order) for embed, (s, t) in pairs]).sum()}

@@ -1,4 +1,4 @@
-"""Point where the teacher points. Ranzinger et al. 2024 (AM-RADIO), https://arxiv.org/abs/2312.06709."""
+"""Match the direction of pooled vectors. Ranzinger et al. 2024 (AM-RADIO), https://arxiv.org/abs/2312.06709."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: [B, D].
 
     Returns:
-        Scalar in 0..2; 0 where every vector points where the teacher's does, 1 at right angles. A vector of zeros
-        counts as at a right angle to all. An empty batch costs 0.
+        Scalar in 0..2; 0 for equal directions, 1 for orthogonal vectors and for vectors of zeros; 0 for an empty batch.
     """
     if student.numel() == 0:
         return student.sum()
@@ -28,24 +27,25 @@ def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Cosine(Method):
-    """The student's pooled vector in the teacher's direction, length left free.
+    """The student's pooled vector should have the direction of the teacher's; its length is free.
 
-    Differs: the authors learn from several teachers at once, with a projector for each. Here a linear one stands
-    between only where the widths differ. Several pairs of taps are averaged.
+    Differs: the authors distil several teachers at once, each with a projector. Here a linear layer is used only where
+    the widths differ. Several pairs of taps are averaged.
 
-    Use: embeddings, which are compared by cosine anyway. Where the widths are equal the student's vectors live in the
-    teacher's space: one can search the teacher's index.
+    Use: embeddings, which are compared by cosine. With equal widths the student's vectors are in the teacher's space,
+    and can be searched in the teacher's index.
 
-    Avoid: where lengths mean something, as in front of a classifier; `simreg` keeps them. Every teacher vector near
-    the same direction teaches little: then look at `rkd`, which compares images with each other.
+    Avoid: where the length carries information, as before a classifier; `simreg` keeps it. If all of the teacher's
+    vectors have nearly the same direction, the loss carries little information: see `rkd`, which compares images with
+    each other.
 
     Args:
-        student_taps: where the student is read, averaged over places; () has what its head reads found.
-        teacher_taps: where the teacher is read; the i-th is compared with the i-th.
+        student_taps: features of the student, averaged over positions; (): the input of its head.
+        teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
     """
 
     weight = 1.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -53,16 +53,16 @@ class Cosine(Method):
         self.align = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Align widths where they differ."""
+        """Build a linear layer for each pair of different widths."""
         self.align = nn.ModuleList()
         for s, t in zip(self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = to_vector(student.taps[s]), to_vector(teacher.taps[t])
             same = ours.shape[1] == theirs.shape[1]
-            made = nn.Identity() if same else nn.Linear(ours.shape[1], theirs.shape[1])
-            self.align.append(made.to(ours.device))
+            layer = nn.Identity() if same else nn.Linear(ours.shape[1], theirs.shape[1])
+            self.align.append(layer.to(ours.device))
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"angle": ...}`, see `cosine_loss`."""
         named = zip(self.align, self.student_taps, self.teacher_taps, strict=True)
-        charged = [cosine_loss(align(to_vector(student.taps[s])), to_vector(teacher.taps[t])) for align, s, t in named]
-        return {"angle": torch.stack(charged).mean()}
+        losses = [cosine_loss(align(to_vector(student.taps[s])), to_vector(teacher.taps[t])) for align, s, t in named]
+        return {"angle": torch.stack(losses).mean()}

@@ -1,4 +1,4 @@
-"""A head of its own learns from the teacher. Touvron et al. 2021, https://arxiv.org/abs/2012.12877, section 4."""
+"""Distil into a separate head. Touvron et al. 2021 (DeiT), https://arxiv.org/abs/2012.12877, section 4."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stillroom.methods._checks import above, one_of
 from stillroom.methods._errors import NoTapFound
-from stillroom.methods._logits import both
+from stillroom.methods._logits import paired_rows
 from stillroom.methods.hard import hard_loss
 from stillroom.methods.hinton import hinton_loss
 from stillroom.methods.method import Method
@@ -24,36 +24,37 @@ def deit_loss(distilled: Tensor, teacher: Tensor, kind: Kind = "hard", temperatu
         distilled: logits [B, K] of the distillation head.
         teacher: logits [B, K].
         kind: hard or soft.
-        temperature: above 0, in units of logits; the hard kind has none.
+        temperature: T, above 0, in units of logits; hard does not use it.
 
     Returns:
-        Scalar in nats, at least 0. 0 for soft when the distributions agree; near 0 for hard when the head is sure of
-        each of the teacher's choices. An empty batch costs 0.
+        Scalar in nats, at least 0. soft: 0 for equal distributions. hard: near 0 when the head's probability of each of
+        the teacher's predictions is near 1. 0 for an empty batch.
     """
     return hard_loss(distilled, teacher) if kind == "hard" else hinton_loss(distilled, teacher, temperature)
 
 
 class DeiT(Method):
-    """The distillation token: a second token and head of a ViT imitate the teacher, while the first learn the labels.
+    """Distillation token: a second token and head of a ViT learn from the teacher, while the first ones learn from the
+    labels.
 
-    Differs: the soft kind is a mean over images, as `hinton`; the authors' code divides by the number of classes as
-    well, so at one weight theirs is K times weaker. Their command line has temperature 1 by default, their paper 3,
-    with a weight of 0.1. The hard kind: nothing known.
+    Differs: soft is a mean over images, like `hinton`; the authors' code also divides by the number of classes, so that
+    with the same weight it is K times smaller. Their command line has temperature 1 by default, their paper 3 with a
+    weight of 0.1. Hard: no known difference.
 
-    Use: with a ViT as student: `student.distilled = true` gives any of timm's with a class token the second token and
-    head; timm's own distilled DeiTs have them. Set `task.weight = 0.5` beside it: the authors give the labels
-    1 - weight. The best teacher is a CNN (83.4 for DeiT-B with a RegNetY teacher; 81.8 without).
+    Use: with a ViT as student: `student.distilled = true` gives any ViT of timm with a class token a second token and
+    head; timm's distilled DeiTs already have them. Set `task.weight = 0.5`: the authors give the labels 1 - weight. The
+    best teacher is a CNN (83.4 for DeiT-B with a RegNetY as teacher; 81.8 without).
 
-    Avoid: for students that are no ViTs, where `hard` is the same loss on the one head.
+    Avoid: for students that are not ViTs: there `hard` is the same loss on their only head.
 
     Args:
-        kind: hard, the teacher's choice as a label; or soft, its probabilities.
-        temperature: above 0; of the soft kind.
+        kind: hard, the teacher's predicted class as the label; or soft, its probabilities.
+        temperature: above 0; of soft.
         standardised: standardise both networks' logits first.
-        student_taps: the head that learns from the teacher, as the student calls it.
+        student_taps: name of the distillation head in the student.
 
     Raises:
-        ValueError: no such kind, the temperature is not above 0, or there is not one tap.
+        ValueError: no such kind, the temperature is not above 0, or there is not exactly one tap.
         NoTapFound: SR-M333 the student has no such head.
     """
 
@@ -75,23 +76,23 @@ class DeiT(Method):
         self.kind, self.temperature, self.standardised = kind, temperature, standardised
         self.student_taps = tuple(student_taps)
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
-        """Keep its own tap: it reads a head, which nobody has to look for, and of the teacher the predictions."""
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+        """Keep the tap of the distillation head. Of the teacher only the predictions are used."""
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """See that the head answers as the teacher does."""
+        """Check that the head has the teacher's classes."""
         (tap,) = self.student_taps
-        said = student.taps.get(tap)
-        if said is None or said.shape[1:] != teacher.pred.shape[1:]:
-            found = "has no part of that name" if said is None else f"gives {list(said.shape)}"
+        head = student.taps.get(tap)
+        if head is None or head.shape[1:] != teacher.pred.shape[1:]:
+            found = "has no part of that name" if head is None else f"has shape {list(head.shape)}"
             raise NoTapFound(
                 method="deit",
                 side="student",
                 network=f"where {tap!r} {found}",
-                why=f"it teaches a second head of {teacher.pred.shape[1]} outputs; set student.distilled = true",
+                why=f"it distils into a second head of {teacher.pred.shape[1]} outputs; set student.distilled = true",
             )
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{kind: ...}`, see `deit_loss`."""
-        head, t = both(student.taps[self.student_taps[0]], teacher.pred, standardised=self.standardised)
+        head, t = paired_rows(student.taps[self.student_taps[0]], teacher.pred, standardised=self.standardised)
         return {self.kind: deit_loss(head, t, self.kind, self.temperature)}

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_grid
-from stillroom.methods._maps import comparable, pairs
+from stillroom.methods._maps import checked_map_pairs, map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
-def inside(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def box_weights(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """How much each place counts: 1 / (the places of the smallest box on it) if any, else 1 / (the places without one).
 
     A box is on a place of which it covers any part. So objects weigh alike whatever their size.
@@ -73,7 +73,7 @@ def fgd_loss(
     """
     if student.numel() == 0:
         return student.sum()
-    objects, rest = inside(boxes, real, student.shape[2], student.shape[3])
+    objects, rest = box_weights(boxes, real, student.shape[2], student.shape[3])
     places, channels = attention(teacher, temperature)
     apart = (at_least_float32(student) - at_least_float32(teacher)).square()
     return ((objects + background * rest) * places * channels * apart).sum() / len(student)
@@ -121,8 +121,8 @@ class FGD(Method):
     """
 
     weight = 1e-3
-    reads = "stages"
-    output_kind = ("boxes",)
+    default_taps = "stages"
+    output_kinds = ("boxes",)
 
     def __init__(
         self,
@@ -142,7 +142,9 @@ class FGD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Align widths where they differ."""
-        found = [(s.shape[1], t.shape[1], s.device) for s, t in comparable(self, student, teacher, vectors=False)]
+        found = [
+            (s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher, vectors=False)
+        ]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
@@ -150,7 +152,8 @@ class FGD(Method):
         boxes = batch.target["boxes"]
         real = (batch.target["labels"] >= 0) & batch.target["known"][:, None]
         maps = [
-            (to_grid(align(s), t), t) for (s, t), align in zip(pairs(self, student, teacher), self.align, strict=True)
+            (to_grid(align(s), t), t)
+            for (s, t), align in zip(map_pairs(self, student, teacher), self.align, strict=True)
         ]
         how = {"background": self.background, "temperature": self.temperature}
         objects = torch.stack([fgd_loss(s, t, boxes, real, **how) for s, t in maps]).sum()

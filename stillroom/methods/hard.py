@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.methods._logits import both, rows
+from stillroom.methods._logits import paired_rows, rows
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -52,4 +52,4 @@ class Hard(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"ce": ...}`, see `hard_loss`."""
-        return {"ce": hard_loss(*both(student.pred, teacher.pred, standardised=self.standardised))}
+        return {"ce": hard_loss(*paired_rows(student.pred, teacher.pred, standardised=self.standardised))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.methods._logits import both, rows
+from stillroom.methods._logits import paired_rows, rows
 from stillroom.methods._temperature import Policy, as_temperature, temperature_of
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
@@ -75,5 +75,5 @@ class Hinton(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"kl": ...}`, see `hinton_loss`."""
-        s, t = both(student.pred, teacher.pred, standardised=self.standardised)
+        s, t = paired_rows(student.pred, teacher.pred, standardised=self.standardised)
         return {"kl": hinton_loss(s, t, self.thermostat(s, t, progress))}

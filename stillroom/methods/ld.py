@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stillroom.methods._box_locations import check_locations, confidence, per_object
 from stillroom.methods._checks import at_least
-from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
 from stillroom.ops.boxes import giou
 from stillroom.types import Batch, Output, Terms, at_least_float32
@@ -32,7 +32,7 @@ def ld_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float =
     apart = 1 - giou(s, t[..., :4])
     if sides:
         apart = apart + sides * (s - t[..., :4]).abs().sum(2)
-    return shared((sure * apart).sum(), sure)
+    return per_object((sure * apart).sum(), sure)
 
 
 class LD(Method):
@@ -58,7 +58,7 @@ class LD(Method):
     """
 
     weight = 2.0
-    output_kind = ("boxes",)
+    output_kinds = ("boxes",)
 
     def __init__(self, *, power: float = 1.0, sides: float = 0.0):
         super().__init__()
@@ -67,7 +67,7 @@ class LD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Refuse detectors of unlike places."""
-        alike(self, student, teacher)
+        check_locations(self, student, teacher)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"boxes": ...}`, see `ld_loss`."""

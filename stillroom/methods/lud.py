@@ -6,11 +6,11 @@ from torch import Tensor
 
 from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import above, at_least
-from stillroom.methods._logits import both
+from stillroom.methods._logits import paired_rows
 from stillroom.methods._ranks import spearman
 from stillroom.methods._relations import inner
-from stillroom.methods._target import mean
-from stillroom.methods._temperature import agreement, warmth
+from stillroom.methods._target import mean_of_rows
+from stillroom.methods._temperature import correlation_temperature, rank_correlation
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -34,13 +34,13 @@ def lud_loss(
     Returns:
         Two scalars in 0..2; 0 when likenesses are ranked alike. No rows cost 0.
     """
-    s, t = both(student, teacher)
+    s, t = paired_rows(student, teacher)
     if not len(s):
         return s.sum(), s.sum()
     mask = confidence_mask(t)
     kept = mask | ~mask.any()
     s, t = s[kept], t[kept]
-    heat = warmth(agreement(s, t), temperature, lowest)
+    heat = correlation_temperature(rank_correlation(s, t), temperature, lowest)
     p, q = (s / heat).softmax(1), (t / heat).softmax(1)
     return (
         spearman_relation(inner(p.T, p.T) / len(p), inner(q.T, q.T) / len(q), reg),
@@ -62,7 +62,7 @@ def spearman_relation(student: Tensor, teacher: Tensor, reg: float) -> Tensor:
 
     With reg = 0 unchanged when the student's or the teacher's matrix goes through any strictly increasing function.
     """
-    return mean(1 - spearman(student, teacher, reg))
+    return mean_of_rows(1 - spearman(student, teacher, reg))
 
 
 class LUD(Method):
@@ -96,7 +96,7 @@ class LUD(Method):
     """
 
     weight = 1.0
-    output_kind = ("classes",)  # of pixels, the relation of all to all fills no memory that anybody has
+    output_kinds = ("classes",)  # of pixels, the relation of all to all fills no memory that anybody has
 
     def __init__(
         self,
@@ -118,6 +118,6 @@ class LUD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"category": ..., "sample": ...}`, see `lud_loss`; of the images of all processes."""
-        s, t = (gather_rows(z) for z in both(student.pred, teacher.pred, standardised=self.standardised))
+        s, t = (gather_rows(z) for z in paired_rows(student.pred, teacher.pred, standardised=self.standardised))
         category, sample = lud_loss(s, t, temperature=self.temperature, lowest=self.lowest, reg=self.reg)
         return {"category": self.category * category, "sample": self.sample * sample}

@@ -1,4 +1,4 @@
-"""The contract of a distillation method: which features it needs, what it learns, what it charges."""
+"""The contract of a distillation method: the features it reads, its trainable modules and its loss."""
 
 from __future__ import annotations
 
@@ -8,65 +8,71 @@ from torch import nn
 
 from stillroom.types import Batch, Output, OutputKind, Terms
 
-Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
-"""Where in the two networks a method looks, when the recipe names no taps. `pairing` finds the places:
+DefaultTaps = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
+"""Where the taps of a method are, when the recipe names none. `matching/layer_pairs.py` finds them:
 
-pred: at no tap, the predictions are enough.     vector: at what the classifiers read, pooled, [B, D].
-last: at the last map or tokens.                 middle: at the one half-way.
-stages: at the end of every stage, shallow to deep.
+pred: nowhere, the predictions are enough.
+vector: the pooled input of the classifier, [B, D].
+last: the last map or tokens.
+middle: the map or tokens half-way.
+stages: the end of each stage, from shallow to deep.
 edges: as `stages`, before the stage's last activation, where there is one.
-blocks: at a ViT's first, second and last block.  attention: at what a ViT's last attention computes q, k and v with.
-members: as `vector`, a pair for each of several teachers, or for the only one; "" where no part can be heard.
+blocks: a ViT's first, second and last block.
+attention: the q, k and v of a ViT's last attention.
+members: as `vector`, one pair for each of several teachers, or for the only one; "" for a network without such a tap.
 """
 
 
 class Method(nn.Module):
-    """What the student is asked to imitate.
+    """One objective of distillation: a loss between student and teacher.
 
-    Override `loss`. Override `setup` and `project` only if something has to be learned besides the student.
-    A method's parameters are trained, clipped and saved with the student, and left out of its file.
+    Override `loss`. Override `setup` and `project` only if the method has trainable modules besides the student. These
+    are trained, clipped and saved together with the student, and left out of the student's exported file.
 
     Attributes:
         weight: the authors' weight of this loss, used where a recipe gives none.
-        reads: where it looks.
-        needs_labels: whether it teaches nothing where nobody knows an image's class.
-        output_kind: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
-        student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of one side is compared
-            with the i-th of the other.
+        default_taps: where its taps are, when the recipe names none.
+        needs_labels: whether its loss is 0 for images without a label.
+        output_kinds: kinds of predictions that it supports, see `supports`.
+        student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of the student is compared
+            with the i-th of the teacher.
     """
 
     weight: ClassVar[float] = 1.0
-    reads: ClassVar[Reads] = "pred"
+    default_taps: ClassVar[DefaultTaps] = "pred"
     needs_labels: ClassVar[bool] = False
-    output_kind: ClassVar[tuple[OutputKind, ...]] = ()
+    output_kinds: ClassVar[tuple[OutputKind, ...]] = ()
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
 
     @classmethod
-    def teaches(cls, output_kind: OutputKind) -> bool:
-        """Whether networks that say `answers` can learn from it: features are features whatever is said at the end."""
-        return output_kind in (
-            cls.output_kind or (("classes", "pixels") if cls.reads == "pred" else get_args(OutputKind))
-        )
+    def supports(cls, output_kind: OutputKind) -> bool:
+        """Whether it can distil networks with this kind of predictions.
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
-        """Take the taps that were found for it. A method that reads one side only keeps the other empty."""
+        Where `output_kinds` is empty: a method that compares features supports all kinds, one that compares predictions
+        supports logits, of classes and of pixels.
+        """
+        usual = ("classes", "pixels") if cls.default_taps == "pred" else get_args(OutputKind)
+        return output_kind in (cls.output_kinds or usual)
+
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+        """Set the taps that were found. A method that reads one side only leaves the other empty."""
         self.student_taps, self.teacher_taps = student, teacher
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Build what needs sizes. Both outputs come from real images: read shapes off them."""
+        """Build the modules whose sizes depend on the features. Both outputs come from real images."""
 
     def project(self, output: Output) -> Output:
-        """Map a student's output into the space where the teacher's lives. Trainable."""
+        """Map a student's output into the teacher's feature space, by trainable modules."""
         return output
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """Charge the student: raw, unweighted scalars by name. `student` went through `project`.
+        """Raw, unweighted scalar losses by name. `student` went through `project`.
 
         Args:
-            student: of this batch, with gradient.
-            teacher: of the same pixels, without.
-            batch: what both looked at.
+            student: output for this batch, with gradients.
+            teacher: output for the same pixels, without gradients.
+            batch: the images and their targets.
             progress: 0 at the first step, 1 at the last.
         """
         raise NotImplementedError

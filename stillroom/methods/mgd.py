@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_grid, to_map
-from stillroom.methods._maps import comparable, pairs
+from stillroom.methods._maps import checked_map_pairs, map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
 Over = Literal["channels", "places"]
 
 
-def keep(feature: Tensor, masked: float, over: Over) -> Tensor:
+def random_mask(feature: Tensor, masked: float, over: Over) -> Tensor:
     """1 for what stays and 0 for what is masked: independent draws, each 0 with probability `masked`.
 
     Args:
@@ -68,7 +68,7 @@ class MGD(Method):
     """
 
     weight = 7e-5
-    reads = "last"
+    default_taps = "last"
 
     def __init__(
         self,
@@ -89,16 +89,16 @@ class MGD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size the generators; align widths where they differ."""
-        found = [(s.shape[1], t.shape[1], s.device) for s, t in comparable(self, student, teacher)]
+        found = [(s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher)]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
         self.generate = nn.ModuleList(_generator(d).to(at) for _, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"mgd": ...}`, see `mgd_loss`."""
         found = []
-        for (s, t), align, generate in zip(pairs(self, student, teacher), self.align, self.generate, strict=True):
+        for (s, t), align, generate in zip(map_pairs(self, student, teacher), self.align, self.generate, strict=True):
             seen = to_grid(align(s), t)
-            found.append(mgd_loss(generate(seen * keep(seen, self.masked, self.over)), t))
+            found.append(mgd_loss(generate(seen * random_mask(seen, self.masked, self.over)), t))
         return {"mgd": torch.stack(found).sum()}
 
 

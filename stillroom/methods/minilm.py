@@ -83,7 +83,7 @@ class MiniLM(Method):
     """
 
     weight = 1.0
-    reads = "attention"
+    default_taps = "attention"
 
     def __init__(
         self,

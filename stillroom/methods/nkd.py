@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.methods._checks import above, at_least
-from stillroom.methods._logits import both, labelled
-from stillroom.methods._target import mean, others, target_loss
+from stillroom.methods._logits import labelled_rows, paired_rows
+from stillroom.methods._target import mean_of_rows, other_entries, target_loss
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -30,10 +30,10 @@ def nkd_loss(
     Returns:
         Two scalars in nats, each at least 0. With K = 2 the second is always 0. No rows cost 0.
     """
-    s, t = both(student, teacher)
-    log_q = F.log_softmax(others(s, target) / temperature, dim=1)
-    q = F.softmax(others(t, target) / temperature, dim=1)
-    return target_loss(s, t, target), gamma * temperature**2 * mean(-(q * log_q).sum(1))
+    s, t = paired_rows(student, teacher)
+    log_q = F.log_softmax(other_entries(s, target) / temperature, dim=1)
+    q = F.softmax(other_entries(t, target) / temperature, dim=1)
+    return target_loss(s, t, target), gamma * temperature**2 * mean_of_rows(-(q * log_q).sum(1))
 
 
 class NKD(Method):
@@ -66,6 +66,6 @@ class NKD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"target": ..., "others": ...}`, see `nkd_loss`."""
-        s, t, y = labelled(batch, *both(student.pred, teacher.pred, standardised=self.standardised))
+        s, t, y = labelled_rows(batch, *paired_rows(student.pred, teacher.pred, standardised=self.standardised))
         target, rest = nkd_loss(s, t, y, gamma=self.gamma, temperature=self.temperature)
         return {"target": target, "others": rest} if s.shape[1] > 2 else {"target": target}

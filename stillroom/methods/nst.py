@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import comparable, pairs, same_grid
+from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -27,7 +27,7 @@ def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar, 0 to 2 but for rounding; 0 for the same set of channels, in any order, each of any positive or negative
         size; 0 for an empty batch.
     """
-    s, t = same_grid(to_map(student), to_map(teacher))
+    s, t = to_smaller_grid(to_map(student), to_map(teacher))
     if s.numel() == 0:
         return s.sum()
     x, y = (F.normalize(f.flatten(2), dim=2) for f in (s, t))
@@ -68,7 +68,7 @@ class NST(Method):
     """
 
     weight = 50.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -76,8 +76,8 @@ class NST(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Nothing to learn; refuse vectors."""
-        comparable(self, student, teacher, vectors=False)
+        checked_map_pairs(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"nst": ...}`: `nst_loss` summed over the stages."""
-        return {"nst": torch.stack([nst_loss(s, t) for s, t in pairs(self, student, teacher)]).sum()}
+        return {"nst": torch.stack([nst_loss(s, t) for s, t in map_pairs(self, student, teacher)]).sum()}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from stillroom.methods._checks import above
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
-from stillroom.methods._logits import labelled, rows
+from stillroom.methods._logits import labelled_rows, rows
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
@@ -77,7 +77,7 @@ class OFA(Method):
 
     weight = 1.0
     needs_labels = True
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, eps: float = 1.0, temperature: float = 1.0, student_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -87,7 +87,7 @@ class OFA(Method):
         self.student_taps = tuple(student_taps)
         self.branches = nn.ModuleList()
 
-    def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
+    def bind_taps(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """The student's stages only."""
         self.student_taps = student
 
@@ -114,7 +114,7 @@ class OFA(Method):
             at_least_float32(student.pred),
             *(at_least_float32(one(to_map(student.taps[name]))) for one, name in taps),
         ]
-        ours, theirs, target = labelled(batch, torch.cat(said, 1), teacher.pred)
+        ours, theirs, target = labelled_rows(batch, torch.cat(said, 1), teacher.pred)
         pred, *stages = (
             ofa_loss(one, theirs, target, self.eps, self.temperature) for one in ours.chunk(len(said), dim=1)
         )

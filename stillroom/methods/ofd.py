@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import Norm, comparable, pairs, same_grid
+from stillroom.methods._maps import BatchNorm, checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -76,7 +76,7 @@ class OFD(Method):
     """
 
     weight = 1e-3
-    reads = "edges"
+    default_taps = "edges"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -85,14 +85,14 @@ class OFD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size the connectors."""
-        found = comparable(self, student, teacher)
+        found = checked_map_pairs(self, student, teacher)
         self.adapt = nn.ModuleList(_connector(s.shape[1], t.shape[1]).to(s.device) for s, t in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"ofd": ...}`: `ofd_loss` summed over the n stages, the i-th divided by 2^(n - i)."""
         found = []
-        for (s, t), adapt in zip(pairs(self, student, teacher), self.adapt, strict=True):
-            s, t = same_grid(adapt(s), t)
+        for (s, t), adapt in zip(map_pairs(self, student, teacher), self.adapt, strict=True):
+            s, t = to_smaller_grid(adapt(s), t)
             found.append(ofd_loss(s, t, margin(all_reduce_sum(negatives(t)))))
         return {"ofd": torch.stack([charge / 2**i for i, charge in enumerate(reversed(found))]).sum()}
 
@@ -101,4 +101,4 @@ def _connector(narrow: int, wide: int) -> nn.Module:
     """The authors': a 1x1 convolution without bias, and batch norm."""
     conv = nn.Conv2d(narrow, wide, 1, bias=False)
     nn.init.normal_(conv.weight, std=math.sqrt(2 / wide))
-    return nn.Sequential(conv, Norm(wide))
+    return nn.Sequential(conv, BatchNorm(wide))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._features import to_grid
-from stillroom.methods._maps import comparable, pairs
+from stillroom.methods._maps import checked_map_pairs, map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
@@ -64,7 +64,7 @@ class PKD(Method):
     """
 
     weight = 6.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -73,10 +73,10 @@ class PKD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Align widths where they differ."""
-        found = [(s.shape[1], t.shape[1], s.device) for s, t in comparable(self, student, teacher)]
+        found = [(s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher)]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"correlation": ...}`, see `pkd_loss`."""
-        named = zip(pairs(self, student, teacher), self.align, strict=True)
+        named = zip(map_pairs(self, student, teacher), self.align, strict=True)
         return {"correlation": torch.stack([pkd_loss(to_grid(align(s), t), t) for (s, t), align in named]).sum()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stillroom.methods._relations import inner, unit, vectors
+from stillroom.methods._relations import inner, unit, vector_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
@@ -57,7 +57,7 @@ class PKT(Method):
     """
 
     weight = 30000.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -65,4 +65,4 @@ class PKT(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"kl": ...}`, see `pkt_loss`; summed over the taps."""
-        return {"kl": torch.stack([pkt_loss(s, t) for s, t in vectors(self, student, teacher)]).sum()}
+        return {"kl": torch.stack([pkt_loss(s, t) for s, t in vector_pairs(self, student, teacher)]).sum()}

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from stillroom.methods._checks import one_of
 from stillroom.methods.method import Method
-from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.assignment import Assign
 from stillroom.ops.boxes import clip
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
@@ -18,7 +19,9 @@ Of = Literal["unlabelled", "all"]
 
 
 @torch.no_grad()
-def sure_boxes(teacher: Tensor, *, score_threshold: float, nms_iou: float, max_detections: int) -> dict[str, Tensor]:
+def confident_boxes(
+    teacher: Tensor, *, score_threshold: float, nms_iou: float, max_detections: int
+) -> dict[str, Tensor]:
     """The boxes that a detector is sure of, as a batch's target has them, without `size` and `known`.
 
     A place gives one box, of the class it scores highest, if that score is at least `score_threshold`. Of boxes of one
@@ -69,7 +72,7 @@ def pseudo_labels_loss(
     Returns:
         Its terms, each at least 0; all 0 where no image is charged.
     """
-    found = sure_boxes(teacher, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
+    found = confident_boxes(teacher, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
     return detection_loss(student, found | {"known": charged}, assign=assign)
 
 
@@ -97,7 +100,7 @@ class PseudoLabels(Method):
     """
 
     weight = 1.0
-    output_kind = ("boxes",)
+    output_kinds = ("boxes",)
 
     def __init__(
         self,

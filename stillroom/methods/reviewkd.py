@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import Norm, comparable, pairs
+from stillroom.methods._maps import BatchNorm, checked_map_pairs, map_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -86,7 +86,7 @@ class ReviewKD(Method):
     """
 
     weight = 1.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -95,7 +95,7 @@ class ReviewKD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size the fusions, one a stage, shallow to deep."""
-        found = comparable(self, student, teacher)
+        found = checked_map_pairs(self, student, teacher)
         middle, last = min(WIDEST, found[-1][0].shape[1]), len(found) - 1
         self.fuse = nn.ModuleList(
             Fusion(s.shape[1], middle, t.shape[1], deepest=i == last).to(s.device) for i, (s, t) in enumerate(found)
@@ -104,7 +104,7 @@ class ReviewKD(Method):
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"hcl": ...}`: `hcl_loss` summed over the stages, which are fused from deep to shallow."""
         charges, deeper = [], None
-        for (s, t), fuse in reversed(list(zip(pairs(self, student, teacher), self.fuse, strict=True))):
+        for (s, t), fuse in reversed(list(zip(map_pairs(self, student, teacher), self.fuse, strict=True))):
             fused, deeper = fuse(s, deeper, t)
             charges.append(hcl_loss(fused, t))
         return {"hcl": torch.stack(charges).sum()}
@@ -113,7 +113,7 @@ class ReviewKD(Method):
 def _conv_norm(narrow: int, wide: int, side: int) -> nn.Module:
     conv = nn.Conv2d(narrow, wide, side, padding=side // 2, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=1)
-    return nn.Sequential(conv, Norm(wide))
+    return nn.Sequential(conv, BatchNorm(wide))
 
 
 def _sized(x: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from stillroom.methods._checks import at_least
-from stillroom.methods._relations import inner, relative_distances, unit, vectors
+from stillroom.methods._relations import inner, relative_distances, unit, vector_pairs
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
@@ -94,7 +94,7 @@ class RKD(Method):
     """
 
     weight = 1.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class RKD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"distance": ..., "angle": ...}`, each times its coefficient, summed over the taps."""
-        pairs = list(vectors(self, student, teacher))
+        pairs = list(vector_pairs(self, student, teacher))
         terms: Terms = {}
         if self.distance:
             terms["distance"] = self.distance * torch.stack([rkd_distance_loss(s, t) for s, t in pairs]).sum()

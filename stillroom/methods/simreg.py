@@ -56,7 +56,7 @@ class SimReg(Method):
     """
 
     weight = 1.0
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import comparable, pairs, same_grid
+from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
@@ -41,7 +41,7 @@ def skd_loss(student: Tensor, teacher: Tensor, nodes: int = 32) -> Tensor:
     Returns:
         Scalar in 0..4; 0 when places are as alike as the teacher has them, and for no images.
     """
-    s, t = same_grid(to_map(student), to_map(teacher))
+    s, t = to_smaller_grid(to_map(student), to_map(teacher))
     return s.sum() if s.numel() == 0 else (affinity(s, nodes) - affinity(t, nodes)).square().mean()
 
 
@@ -69,7 +69,7 @@ class SKD(Method):
     """
 
     weight = 10.0
-    reads = "last"
+    default_taps = "last"
 
     def __init__(self, *, nodes: int = 32, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()
@@ -79,9 +79,9 @@ class SKD(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Nothing to learn; refuse vectors."""
-        comparable(self, student, teacher, vectors=False)
+        checked_map_pairs(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"pairwise": ...}`: `skd_loss` summed over the pairs of taps."""
-        found = [skd_loss(s, t, self.nodes) for s, t in pairs(self, student, teacher)]
+        found = [skd_loss(s, t, self.nodes) for s, t in map_pairs(self, student, teacher)]
         return {"pairwise": torch.stack(found).sum()}

@@ -36,7 +36,7 @@ def sliced_wasserstein_loss(student: Tensor, teacher: Tensor, directions: Tensor
     return (s.sort(0).values - t.sort(0).values).square().mean()
 
 
-def draw(number: int, like: Tensor) -> Tensor:
+def random_directions(number: int, like: Tensor) -> Tensor:
     """Directions [number, D] spread evenly over the sphere, beside the points `like` [B, D]."""
     return F.normalize(torch.randn(number, like.shape[1], device=like.device, dtype=like.dtype), dim=1)
 
@@ -62,7 +62,7 @@ class SlicedWasserstein(Method):
         ValueError: fewer than one direction.
     """
 
-    reads = "vector"
+    default_taps = "vector"
 
     def __init__(
         self, *, directions: int = 100, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()
@@ -85,6 +85,8 @@ class SlicedWasserstein(Method):
         charged = []
         for regress, s, t in zip(self.regress, self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = at_least_float32(regress(to_vector(student.taps[s]))), to_vector(teacher.taps[t])
-            same = gather_rows(draw(self.directions, theirs))[: self.directions]  # the first process's, in all of them
+            same = gather_rows(random_directions(self.directions, theirs))[
+                : self.directions
+            ]  # the first process's, in all of them
             charged.append(sliced_wasserstein_loss(gather_rows(ours), gather_rows(theirs), same))
         return {"transport": torch.stack(charged).mean()}

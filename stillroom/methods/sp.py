@@ -45,7 +45,7 @@ class SP(Method):
     """
 
     weight = 3000.0
-    reads = "last"
+    default_taps = "last"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.methods._features import to_map
-from stillroom.methods._maps import comparable, pairs, same_grid
+from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_grid
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
@@ -59,7 +59,7 @@ class VID(Method):
     """
 
     weight = 1.0
-    reads = "stages"
+    default_taps = "stages"
 
     def __init__(
         self, *, variance: float = 5.0, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class VID(Method):
 
     def setup(self, student: Output, teacher: Output) -> None:
         """Size the regressors, and doubt every channel alike."""
-        found = comparable(self, student, teacher)
+        found = checked_map_pairs(self, student, teacher)
         self.guess = nn.ModuleList(_regressor(s.shape[1], t.shape[1]).to(s.device) for s, t in found)
         above = self.variance - LEAST
         begin = above + math.log(-math.expm1(-above))  # softplus(begin) = above
@@ -82,8 +82,8 @@ class VID(Method):
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"vid": ...}`: `vid_loss` summed over the stages."""
         found = []
-        for (s, t), guess, doubt in zip(pairs(self, student, teacher), self.guess, self.doubt, strict=True):
-            s, t = same_grid(s, t)
+        for (s, t), guess, doubt in zip(map_pairs(self, student, teacher), self.guess, self.doubt, strict=True):
+            s, t = to_smaller_grid(s, t)
             found.append(vid_loss(guess(s), t, F.softplus(doubt) + LEAST))
         return {"vid": torch.stack(found).sum()}
 

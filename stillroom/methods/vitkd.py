@@ -66,7 +66,7 @@ class ViTKD(Method):
     """
 
     weight = 1.0
-    reads = "blocks"
+    default_taps = "blocks"
 
     def __init__(
         self,

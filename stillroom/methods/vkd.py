@@ -73,7 +73,7 @@ class VkD(Method):
     """
 
     weight = 1.0
-    reads = "last"
+    default_taps = "last"
 
     def __init__(self, *, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()):
         super().__init__()

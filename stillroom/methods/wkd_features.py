@@ -74,7 +74,7 @@ class WKDFeatures(Method):
     """
 
     weight = 0.08
-    reads = "last"
+    default_taps = "last"
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._checks import above, at_least
-from stillroom.methods._logits import both, labelled
-from stillroom.methods._target import mean, target_loss
+from stillroom.methods._logits import labelled_rows, paired_rows
+from stillroom.methods._target import mean_of_rows, target_loss
 from stillroom.methods._transport import transport_cost
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
@@ -44,10 +44,10 @@ def wkd_logits_loss(
         Two scalars, the first in nats; each at least 0. The second is small, not 0, at equality: plans are smeared.
         With K = 2 it is always 0. No rows cost 0.
     """
-    s, t = both(student, teacher)
+    s, t = paired_rows(student, teacher)
     true = torch.arange(s.shape[1], device=s.device) == target.flatten()[:, None]
     log_q, log_p = ((z / temperature).masked_fill(true, -torch.inf).log_softmax(1) for z in (s, t))
-    moved = mean(transport_cost(log_q, log_p, cost, reg=reg, iterations=iterations))
+    moved = mean_of_rows(transport_cost(log_q, log_p, cost, reg=reg, iterations=iterations))
     return target_loss(s, t, target), gamma * moved
 
 
@@ -126,11 +126,11 @@ class WKDLogits(Method):
 
         Before `setup`, or for another number of classes than it saw, all classes are equally far.
         """
-        s, t = both(student.pred, teacher.pred, standardised=self.standardised)
+        s, t = paired_rows(student.pred, teacher.pred, standardised=self.standardised)
         with torch.autocast(s.device.type, enabled=False):
             cost = self._cost(t).to(s.dtype)
             target, transport = wkd_logits_loss(
-                *labelled(batch, s, t),
+                *labelled_rows(batch, s, t),
                 cost,
                 gamma=self.gamma,
                 temperature=self.temperature,

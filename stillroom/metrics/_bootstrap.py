@@ -1,4 +1,4 @@
-"""How far a figure would move with other images: image bootstrap, seeded by what was seen and not by a clock."""
+"""Image bootstrap: resampling the images of a test set gives the interval of a figure."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
-"""Resamples behind an interval: its ends then move by about a fiftieth of its length from one seed to another."""
+"""Resamples per interval. From one seed to another its ends then move by about a fiftieth of its length."""
 
 
-def resamples(images: int, content: bytes, *, count: int = RESAMPLES) -> NDArray[np.int64]:
-    """How often each image is drawn: `images` draws with replacement, `count` times.
+def resample_counts(images: int, content: bytes, *, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """How often each image occurs in each resample. A resample is `images` draws with replacement.
 
     Args:
         images: N, at least 1.
-        content: seeds the draws; the bytes of whatever the figure is made of, in an order that does not depend on how
-            the images came.
-        count: resamples.
+        content: seed of the draws: the bytes of the data that the figure is computed from, in an order that does not
+            depend on the order of the images.
+        resamples: R.
 
     Returns:
-        [count, N], each row sums to N.
+        [R, N]; each row sums to N.
     """
     seed = int.from_bytes(hashlib.sha256(content).digest()[:16], "little")
-    drawn = np.random.default_rng(seed).integers(0, images, (count, images))
-    # One bincount for all rows: the i-th row's images are numbered from i * N.
-    drawn += np.arange(count)[:, None] * images
-    return np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).astype(np.int64)
+    drawn = np.random.default_rng(seed).integers(0, images, (resamples, images))
+    # One bincount for all rows: the images of row i are numbered from i * N.
+    drawn += np.arange(resamples)[:, None] * images
+    return np.bincount(drawn.ravel(), minlength=resamples * images).reshape(resamples, images).astype(np.int64)
 
 
-def interval(values: NDArray[np.float64], figure: float) -> tuple[float, float] | None:
-    """Where 95 % of the resampled values lie: their 2.5th and 97.5th percentile (Efron 1979,
-    https://doi.org/10.1214/aos/1176344552), widened where needed to hold the figure itself.
+def percentile_interval(values: NDArray[np.float64], figure: float) -> tuple[float, float] | None:
+    """The 2.5th and the 97.5th percentile of the resampled values (Efron 1979, https://doi.org/10.1214/aos/1176344552).
+
+    The interval is widened where it would not contain the figure itself.
 
     Args:
-        values: one a resample; NaN where a resample has none.
-        figure: the value of the images as they are.
+        values: one per resample; NaN where it is undefined.
+        figure: the value on the original images.
 
     Returns:
-        the ends; None where hardly any resample has a value.
+        The ends; None where fewer than half of the values are defined.
     """
-    found = values[~np.isnan(values)]
-    if len(found) < len(values) / 2 or not len(found):
+    defined = values[~np.isnan(values)]
+    if len(defined) < len(values) / 2 or not len(defined):
         return None
-    low, high = np.percentile(found, (2.5, 97.5))
+    low, high = np.percentile(defined, (2.5, 97.5))
     return min(float(low), figure), max(float(high), figure)

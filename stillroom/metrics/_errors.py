@@ -1,4 +1,4 @@
-"""Metrics that can't be computed."""
+"""Errors of metrics that can't be computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class MetricPackageMissing(ExportError):
     code = "SR-X710"
     exit = Exit.MODEL
     what = "{metric} needs {package}, which is not installed"
-    why = "the figure is that package's own, so that it means what it means elsewhere"
+    why = "the figure is computed by that package, so that it can be compared with published ones"
     effect = "nothing was evaluated"
     fix = "pip install 'stillroom[{extra}]'"
 

@@ -1,4 +1,4 @@
-"""Agreement of boxes with a reference's: whether both find the same objects, and are as sure of them."""
+"""Agreement of boxes with a reference: whether both detect the same objects with the same scores."""
 
 from __future__ import annotations
 
@@ -8,75 +8,82 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
+from stillroom.metrics._bootstrap import RESAMPLES, percentile_interval, resample_counts
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.ops.boxes import area, iou
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
-LEAST = 0.5
+MIN_IOU = 0.5
+"""Boxes that overlap less are never matched."""
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """How two answers to the same B images compare.
+class BoxComparison:
+    """Two sets of boxes for the same B images, compared.
 
     Attributes:
-        agreement: [B] in 0..1, see `compared`.
-        largest: [B], the largest difference of two matched boxes' scores; 0 where none are matched.
-        apart: [B], the sum of those differences.
-        overlap: [B], the sum of the matched boxes' IoU.
-        pairs: [B] int64, how many boxes are matched.
+        agreement: [B] in 0..1, see `compare_boxes`.
+        max_difference: [B], the largest score difference of two matched boxes; 0 where none are matched.
+        total_difference: [B], the sum of those differences.
+        total_iou: [B], the sum of the matched boxes' IoU.
+        pairs: [B] int64, number of matched pairs.
     """
 
     agreement: Tensor
-    largest: Tensor
-    apart: Tensor
-    overlap: Tensor
+    max_difference: Tensor
+    total_difference: Tensor
+    total_iou: Tensor
     pairs: Tensor
 
 
 @torch.no_grad()
-def compared(answer: Tensor, other: Tensor) -> Likeness:
-    """How alike the boxes of two answers are.
+def compare_boxes(boxes: Tensor, other: Tensor) -> BoxComparison:
+    """Match two sets of boxes, and compute their agreement.
 
         agreement_b = 2 sum_{(i, j) matched} s_i r_j / (sum_i s_i^2 + sum_j r_j^2)
 
-    s and r are the scores. It is the Dice coefficient of what the two see, each box as heavy as its score squared: a
-    box seen by one alone counts as far as that one was sure of it, and a hundred boxes of score 0.02 weigh less than
-    one of 0.3. There is no threshold that a score could fall across. Matched are boxes of one class whose IoU is at
-    least 0.5, the pair that overlaps most first, each box once; of equal overlaps the nearer scores.
+    s and r are the scores. This is a Dice coefficient in which each box is weighted by its squared score: an unmatched
+    box lowers the agreement according to its score, and a hundred boxes of score 0.02 count less than one of 0.3. No
+    score threshold is needed. Boxes of one class with an IoU of at least 0.5 may be matched: greedily, the pair with
+    the largest IoU first, each box once; of equal IoUs the pair with the closer scores.
 
     Args:
-        answer: [B, M, 6] left, top, right, bottom, score in 0..1, class; class -1 is no box, nor is one without area.
+        boxes: [B, M, 6] left, top, right, bottom, score in 0..1, class. Rows of class -1 and boxes without area are
+            ignored.
         other: [B, N, 6], of the same images, in the same units.
 
     Returns:
-        Agreement in 0..1. 1 where the boxes are the same, in whatever order, and where neither has any; 0 where a
-        number of either is not finite.
+        Agreement in 0..1. 1 where the boxes are equal, in any order, and where neither side has a box; 0 where a number
+        of either side is not finite.
     """
-    ours, theirs = answer.cpu().double(), other.cpu().double()
-    sound = _finite(ours) & _finite(theirs)
-    s, r = (_scores(x, sound) for x in (ours, theirs))
-    near = iou(ours[:, :, None, :4], theirs[:, None, :, :4])
-    apart = (s[:, :, None] - r[:, None]).abs()
-    able = (ours[:, :, None, 5] == theirs[:, None, :, 5]) & (near >= LEAST)
-    able &= (s > 0)[:, :, None] & (r > 0)[:, None]
-    taken = _greedy(torch.where(able, near - 1e-6 * apart, -1.0))
+    ours, theirs = boxes.cpu().double(), other.cpu().double()
+    finite = _finite(ours) & _finite(theirs)
+    s, r = (_scores(x, finite) for x in (ours, theirs))
+    overlap = iou(ours[:, :, None, :4], theirs[:, None, :, :4])
+    difference = (s[:, :, None] - r[:, None]).abs()
+    allowed = (ours[:, :, None, 5] == theirs[:, None, :, 5]) & (overlap >= MIN_IOU)
+    allowed &= (s > 0)[:, :, None] & (r > 0)[:, None]
+    matched = _greedy(torch.where(allowed, overlap - 1e-6 * difference, -1.0))
     weight = s.square().sum(1) + r.square().sum(1)
-    shared = (taken * s[:, :, None] * r[:, None]).sum((1, 2))
-    # Rounding may push the quotient of two equal sums past 1.
-    alike = torch.where(weight > 0, 2 * shared / weight.clamp_min(1e-300), 1.0).clamp(0, 1) * sound
-    apart, near = apart * taken, near.nan_to_num() * taken
-    return Likeness(alike, _most(apart), apart.sum((1, 2)), near.sum((1, 2)), taken.sum((1, 2)))
+    shared = (matched * s[:, :, None] * r[:, None]).sum((1, 2))
+    # Rounding may push the quotient of two equal sums above 1.
+    agreement = torch.where(weight > 0, 2 * shared / weight.clamp_min(1e-300), 1.0).clamp(0, 1) * finite
+    difference, overlap = difference * matched, overlap.nan_to_num() * matched
+    return BoxComparison(
+        agreement, _maximum(difference), difference.sum((1, 2)), overlap.sum((1, 2)), matched.sum((1, 2))
+    )
 
 
 class BoxAgreement(Metric):
-    """Mean over images of how alike two answers are, see `compared`; in 0..1.
+    """Mean over images of the agreement of `compare_boxes`; in 0..1.
 
-    The figure also says how far the scores of matched boxes are apart, at most and in the mean, and by how much these
-    boxes overlap in the mean. An image where either answer is not finite is 0, and its difference 1. Batches without
-    a reference are not counted.
+    The figure also holds the largest and the mean score difference of matched boxes, and their mean IoU. An image where
+    a number of either side is not finite counts as agreement 0 and difference 1. Batches without a reference are not
+    counted.
+
+    Args:
+        classes: names in label order; not used.
     """
 
     output_kind: ClassVar[OutputKind] = "boxes"
@@ -86,60 +93,61 @@ class BoxAgreement(Metric):
         super().__init__(classes, rows=("images",))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """Compare the answers of one batch."""
+        """Compare one batch with the reference."""
         if reference is None:
             return
-        found = compared(output.pred, reference.pred)
-        largest = torch.where(_finite(output.pred) & _finite(reference.pred), found.largest, 1.0)
-        columns = (found.agreement, largest, found.apart, found.overlap, found.pairs.double())
-        self._keep(images=torch.stack(columns, 1))
+        found = compare_boxes(output.pred, reference.pred)
+        largest = torch.where(_finite(output.pred) & _finite(reference.pred), found.max_difference, 1.0)
+        columns = (found.agreement, largest, found.total_difference, found.total_iou, found.pairs.double())
+        self._add_rows(images=torch.stack(columns, 1))
 
     def compute(self) -> dict[str, Measurement]:
-        """`agreement`, with an interval by image bootstrap; nothing when nobody was compared with."""
-        rows = self._kept("images")
+        """`agreement`, with an interval by image bootstrap; empty without a reference."""
+        rows = self._all_rows("images")
         if rows is None or not len(rows):
             return {}
-        # In one order, so that sums round the same way however the images came.
+        # Sorted, so that sums are rounded the same way for any order of the images.
         rows = torch.tensor(sorted(rows.tolist()), dtype=torch.float64)
-        alike, pairs = rows[:, 0].numpy(), max(1.0, float(rows[:, 4].sum()))
-        value = float(alike.mean())
+        agreement, pairs = rows[:, 0].numpy(), max(1.0, float(rows[:, 4].sum()))
+        value = float(agreement.mean())
         ends = None
-        if len(alike) > 1:
-            ends = interval(resamples(len(alike), alike.tobytes()) @ alike / len(alike), value)
-        how = "mean over images of twice the score-weighted boxes that both find, over all that either finds"
+        if len(agreement) > 1:
+            counts = resample_counts(len(agreement), agreement.tobytes())
+            ends = percentile_interval(counts @ agreement / len(agreement), value)
+        how = "mean over images of the score-weighted Dice coefficient of the boxes of both"
         extra = {
             "max_difference": float(rows[:, 1].max()),
             "mean_difference": float(rows[:, 2].sum()) / pairs,
             "mean_iou": float(rows[:, 3].sum()) / pairs,
         }
         how += f"; 95 % interval from {RESAMPLES} resamples of the images" if ends else ""
-        return {"agreement": Measurement(value=value, ci95=ends, n=len(alike), how=how, extra=extra)}
+        return {"agreement": Measurement(value=value, ci95=ends, n=len(agreement), how=how, extra=extra)}
 
 
-def _finite(answer: Tensor) -> Tensor:
-    return answer.cpu().isfinite().flatten(1).all(1)
+def _finite(boxes: Tensor) -> Tensor:
+    return boxes.cpu().isfinite().flatten(1).all(1)
 
 
-def _scores(answer: Tensor, sound: Tensor) -> Tensor:
-    """[B, M], 0 where there is no box, or nothing that can be read."""
-    there = sound[:, None] & (answer[..., 5] >= 0) & (area(answer[..., :4]) > 0)
-    return torch.where(there, answer[..., 4], 0.0).clamp_min(0)
+def _scores(boxes: Tensor, finite: Tensor) -> Tensor:
+    """[B, M], 0 for rows that are ignored and for images that are not finite."""
+    used = finite[:, None] & (boxes[..., 5] >= 0) & (area(boxes[..., :4]) > 0)
+    return torch.where(used, boxes[..., 4], 0.0).clamp_min(0)
 
 
-def _most(values: Tensor) -> Tensor:
+def _maximum(values: Tensor) -> Tensor:
     return values.flatten(1).amax(1) if values[0].numel() else values.new_zeros(len(values))
 
 
-def _greedy(near: Tensor) -> Tensor:
-    """Pairs by falling nearness, each row and column once, until none is above 0: [B, M, N] bool."""
-    left, taken = near.clone(), torch.zeros_like(near, dtype=torch.bool)
-    images = torch.arange(len(near))
-    for _ in range(min(near.shape[1:])):
-        best, at = left.flatten(1).max(1)
-        row, column, able = at // near.shape[2], at % near.shape[2], best > 0
-        if not able.any():
+def _greedy(affinity: Tensor) -> Tensor:
+    """[B, M, N] -> [B, M, N] bool: pairs in descending order of affinity, above 0, each row and column at most once."""
+    remaining, matched = affinity.clone(), torch.zeros_like(affinity, dtype=torch.bool)
+    images = torch.arange(len(affinity))
+    for _ in range(min(affinity.shape[1:])):
+        best, index = remaining.flatten(1).max(1)
+        row, column, positive = index // affinity.shape[2], index % affinity.shape[2], best > 0
+        if not positive.any():
             break
-        taken[images[able], row[able], column[able]] = True
-        left[images, row] = -1.0
-        left[images, :, column] = -1.0
-    return taken
+        matched[images[positive], row[positive], column[positive]] = True
+        remaining[images, row] = -1.0
+        remaining[images, :, column] = -1.0
+    return matched

@@ -1,4 +1,4 @@
-"""A number that can be traced: its value, how sure it is, and how it came about."""
+"""A number with its interval, its sample size and how it was measured."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from math import sqrt
 from typing import Any
 
 Z95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution: what lies between -Z95 and Z95 holds 95 %."""
+"""The 97.5 % quantile of the normal distribution: 95 % of it lies between -Z95 and Z95."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a report may print.
+    """One figure of a report.
 
     Attributes:
-        value: the number itself, or a list or dict of numbers; shares lie in 0..1, times are in milliseconds.
-        how: how it was measured, as a reader would say it.
+        value: the number, or a list or dict of numbers; shares are in 0..1, times in milliseconds.
+        how: how it was measured, for readers of the report.
         ci95: ends of the 95 % confidence interval of `value`.
-        n: how many observations stand behind it.
-        extra: anything else worth keeping, by name.
+        n: number of observations.
+        extra: further numbers by name.
     """
 
     value: float | list[Any] | dict[str, Any] | str | bool
@@ -29,7 +29,7 @@ class Measurement:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `metrics.json`; what does not apply is left out."""
+        """The entry in `metrics.json`, without fields that are None."""
         ci95 = None if self.ci95 is None else list(self.ci95)
         facts = {"value": self.value, "ci95": ci95, "n": self.n, "how": self.how}
         return {name: fact for name, fact in facts.items() if fact is not None} | self.extra
@@ -38,8 +38,9 @@ class Measurement:
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a share.
 
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = hits/n. Unlike p ± z√(p(1-p)/n) it stays in 0..1,
-    and it does not collapse to a point when every answer is right.
+        (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n),  p = hits / n
+
+    Unlike p ± z√(p(1-p)/n) it stays in 0..1 and has a width above 0 even for p = 0 and p = 1.
     Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
 
     Raises:
@@ -50,7 +51,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     share, squared = hits / n, Z95**2 / n
     middle = (share + squared / 2) / (1 + squared)
     half = Z95 * sqrt(share * (1 - share) / n + squared / (4 * n)) / (1 + squared)
-    # At 0 and n hits an end of the interval equals the share; rounding must not push the share out of it.
+    # With 0 or n hits one end of the interval equals the share; rounding must not exclude the share.
     return min(max(0.0, middle - half), share), max(min(1.0, middle + half), share)
 
 

@@ -1,4 +1,4 @@
-"""Overlap of regions: how much of a class's pixels, said or true, both agree on."""
+"""Intersection over union (IoU) of predicted and true regions."""
 
 from __future__ import annotations
 
@@ -10,61 +10,60 @@ from torch import Tensor
 
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric, predicted_class
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
-def tally(said: Tensor, true: Tensor, classes: int) -> Tensor:
-    """Pixels of each image and class: those that both have, that are said, and that are true. Void ones do not count.
+def pixel_counts(predicted: Tensor, true: Tensor, classes: int) -> Tensor:
+    """Pixels of each image and class: in both maps, predicted, and true. Void pixels are not counted.
 
     Args:
-        said: [B, H, W] int64 in -1..K-1; -1 is no class and never right.
+        predicted: [B, H, W] int64 in -1..K-1; -1 is no class and never correct.
         true: [B, H, W] int64 in -1..K-1; -1 is void.
         classes: K.
 
     Returns:
         [B, K, 3] int64, on the CPU.
     """
-    said, true = said.cpu(), true.cpu()
-    images, known = len(true), true >= 0
-    # One confusion matrix [K, K + 1] an image, the last column for no class; one bincount fills them all.
+    predicted, true = predicted.cpu(), true.cpu()
+    images, labelled = len(true), true >= 0
+    # One confusion matrix [K, K + 1] per image, its last column for -1; a single bincount computes all of them.
     start = torch.arange(images).view(-1, 1, 1) * classes
-    place = (start + true) * (classes + 1) + torch.where(said < 0, classes, said)
+    cell = (start + true) * (classes + 1) + torch.where(predicted < 0, classes, predicted)
     size = images * classes * (classes + 1)
-    confusion = place[known].bincount(minlength=size).view(images, classes, classes + 1)
+    confusion = cell[labelled].bincount(minlength=size).view(images, classes, classes + 1)
     columns = confusion.sum(1)[:, :classes]
     return torch.stack((confusion.diagonal(dim1=1, dim2=2), columns, confusion.sum(2)), 2)
 
 
-def image_overlap(said: Tensor, true: Tensor, classes: int) -> Tensor:
-    """The mean IoU of every image by itself, over the classes that are said or true in it; 1 where all is void.
+def miou_per_image(predicted: Tensor, true: Tensor, classes: int) -> Tensor:
+    """Mean IoU of each image, over the classes that are predicted or true in it; 1 where every pixel is void.
 
     Args:
-        said: as for `tally`.
-        true: as for `tally`.
+        predicted: as for `pixel_counts`.
+        true: as for `pixel_counts`.
         classes: K.
 
     Returns:
         [B] float32 in 0..1, on the CPU.
     """
-    both, ours, theirs = tally(said, true, classes).unbind(2)
-    union = ours + theirs - both
-    there = union > 0
+    both, predictions, truths = pixel_counts(predicted, true, classes).unbind(2)
+    union = predictions + truths - both
+    present = union > 0
     each = both / union.clamp_min(1)
-    return torch.where(there.any(1), (each * there).sum(1) / there.sum(1).clamp_min(1), 1.0)
+    return torch.where(present.any(1), (each * present).sum(1) / present.sum(1).clamp_min(1), 1.0)
 
 
 class Overlap(Metric):
-    """Intersection over union of every class, its mean over the classes, and the share of pixels that are right.
+    """Intersection over union of each class, its mean over the classes, and pixel accuracy; all in 0..1.
 
-        IoU_k = |said_k and true_k| / |said_k or true_k|,    mIoU = mean over k of IoU_k
+        IoU_k = |predicted_k and true_k| / |predicted_k or true_k|,    mIoU = mean over k of IoU_k
 
-    Pixels of all images are counted together before anything is divided, as on Cityscapes and PASCAL VOC. Void pixels
-    do not count, whatever is said there; a pixel whose logits are not finite is said to be of no class. Classes that
-    are neither said nor true anywhere are left out of the mean, not counted as 0 or 1: it is scikit-learn's
-    `jaccard_score(average="macro")` over the classes that occur. Everything lies in 0..1.
+    Pixels are counted over all images before dividing, as for Cityscapes and PASCAL VOC. Void pixels are not counted; a
+    pixel whose logits are not finite has no predicted class. Classes that are neither predicted nor true in any image
+    are left out of the mean: it is scikit-learn's `jaccard_score(average="macro")` over the classes that occur.
 
-    The intervals come from resampling whole images, for the pixels of one image are no independent observations.
+    The intervals come from resampling whole images, because the pixels of one image are not independent.
 
     Args:
         classes: names in label order.
@@ -77,16 +76,16 @@ class Overlap(Metric):
         super().__init__(classes, rows=("pixels",))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """Count each image's pixels."""
-        self._keep(pixels=tally(decide(output.pred), batch.target, len(self.classes)))
+        """Count the pixels of each image."""
+        self._add_rows(pixels=pixel_counts(predicted_class(output.pred), batch.target, len(self.classes)))
 
     def compute(self) -> dict[str, Measurement]:
-        """`miou`, `iou` by class and `pixel_accuracy`; nothing where every pixel is void."""
-        seen = self._seen()
-        if seen is None:
+        """`miou`, `iou` by class and `pixel_accuracy`; empty where every pixel is void."""
+        counts = self._pixel_counts()
+        if counts is None:
             return {}
-        both, said, true = seen
-        overlap, right = ratios(both, said + true - both), ratios(both.sum(1), true.sum(1))
+        both, predicted, true = counts
+        overlap, right = ratios(both, predicted + true - both), ratios(both.sum(1), true.sum(1))
         images, ends = int((true.sum(1) > 0).sum()), overlap.intervals()
         pixels = {"pixels": int(true.sum())}
         how = f"intersection over union of the pixels of a class, {{}}; void pixels left out; {BOOTSTRAP}"
@@ -99,29 +98,29 @@ class Overlap(Metric):
                 value=right.value,
                 ci95=right.intervals()[0],
                 n=images,
-                how=f"share of the pixels that are not void whose class is right; {BOOTSTRAP}",
+                how=f"share of the pixels, void ones left out, whose class is predicted correctly; {BOOTSTRAP}",
                 extra=pixels,
             ),
         }
 
     def value(self) -> float:
         """`miou` without its interval; 0 where every pixel is void."""
-        seen = self._seen()
-        return 0.0 if seen is None else ratios(seen[0], seen[1] + seen[2] - seen[0]).value
+        counts = self._pixel_counts()
+        return 0.0 if counts is None else ratios(counts[0], counts[1] + counts[2] - counts[0]).value
 
     def _by_class(
         self, found: np.ndarray, ends: list[tuple[float, float] | None], true: np.ndarray, images: int, how: str
     ) -> Measurement:
-        there = [k for k in range(len(self.classes)) if not np.isnan(found[k])]
+        present = [k for k in range(len(self.classes)) if not np.isnan(found[k])]
         extra = {
-            "ci95_by_class": {self.classes[k]: list(both) for k in there if (both := ends[k])},
-            "n_by_class": {self.classes[k]: int((true[:, k] > 0).sum()) for k in there},
+            "ci95_by_class": {self.classes[k]: list(both) for k in present if (both := ends[k])},
+            "n_by_class": {self.classes[k]: int((true[:, k] > 0).sum()) for k in present},
         }
-        return Measurement(value={self.classes[k]: float(found[k]) for k in there}, how=how, n=images, extra=extra)
+        return Measurement(value={self.classes[k]: float(found[k]) for k in present}, how=how, n=images, extra=extra)
 
-    def _seen(self) -> tuple[np.ndarray, ...] | None:
-        """Pixels [N, K] that both have, that are said and that are true; None where nothing is known of any."""
-        kept = self._kept("pixels")
-        if kept is None or not kept[..., 2].any():
+    def _pixel_counts(self) -> tuple[np.ndarray, ...] | None:
+        """Pixels [N, K] in both maps, predicted, and true; None where every pixel is void."""
+        rows = self._all_rows("pixels")
+        if rows is None or not rows[..., 2].any():
             return None
-        return tuple(part.numpy() for part in kept.unbind(2))
+        return tuple(part.numpy() for part in rows.unbind(2))

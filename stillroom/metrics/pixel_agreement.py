@@ -1,4 +1,4 @@
-"""Agreement with a reference, pixel by pixel: how much of an image both give the same class, right or wrong."""
+"""Agreement with a reference by pixel: where both predict the same class, right or wrong."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
-from stillroom.metrics.metric import Metric, apart, decide
-from stillroom.metrics.overlap import tally
+from stillroom.metrics.metric import Metric, predicted_class, probability_difference
+from stillroom.metrics.overlap import pixel_counts
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
-def same_share(said: Tensor, other: Tensor) -> Tensor:
-    """The share of pixels with the same class: [B, H, W], [B, H, W] -> [B] float32. -1 is like nothing."""
-    other = other.to(said.device)
-    return ((said == other) & (said >= 0)).float().mean((1, 2))
+def equal_pixel_share(predicted: Tensor, other: Tensor) -> Tensor:
+    """The share of pixels with the same class: [B, H, W], [B, H, W] -> [B] float32. -1 equals nothing."""
+    other = other.to(predicted.device)
+    return ((predicted == other) & (predicted >= 0)).float().mean((1, 2))
 
 
 class PixelAgreement(Metric):
-    """Share of all pixels, void ones too, where both name the same class, in 0..1.
+    """Share of all pixels, void ones too, for which both predict the same class, in 0..1.
 
-    A pixel whose logits are not finite agrees with nothing. Batches without a reference are not counted. The figure
-    also says how far the probabilities are apart, the largest difference over pixels and classes and the mean one, and
-    the mean IoU with the reference's answer as the truth, which small regions move more than the share does.
+    A pixel whose logits are not finite agrees with none. Batches without a reference are not counted. The figure also
+    holds the largest and the mean difference of the probabilities over pixels and classes, and the mean IoU with the
+    reference's classes as the truth, in which small regions count more.
 
     Args:
         classes: names in label order.
@@ -38,33 +38,33 @@ class PixelAgreement(Metric):
         super().__init__(classes, rows=("same", "largest", "mean", "pixels"))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """Compare the images that both have seen."""
+        """Compare one batch with the reference."""
         if reference is None:
             return
-        said, expected = decide(output.pred), decide(reference.pred).to(output.pred.device)
-        size = torch.full((len(said),), said[0].numel() if len(said) else 0)
-        # One by one: doubles of a whole batch of pixels would fill the memory.
-        found = [_furthest(ours, theirs) for ours, theirs in zip(output.pred, reference.pred, strict=True)]
+        predicted, expected = predicted_class(output.pred), predicted_class(reference.pred).to(output.pred.device)
+        size = torch.full((len(predicted),), predicted[0].numel() if len(predicted) else 0)
+        # Image by image: float64 logits of a whole batch may not fit into memory.
+        found = [_differences(logits, other) for logits, other in zip(output.pred, reference.pred, strict=True)]
         largest, mean = torch.tensor(found, dtype=torch.float64).view(-1, 2).unbind(1)
-        same = ((said == expected) & (said >= 0)).sum((1, 2)).cpu()
-        self._keep(
+        same = ((predicted == expected) & (predicted >= 0)).sum((1, 2)).cpu()
+        self._add_rows(
             same=torch.stack((same, size), 1),
             largest=largest,
             mean=mean,
-            pixels=tally(said, expected, len(self.classes)),
+            pixels=pixel_counts(predicted, expected, len(self.classes)),
         )
 
     def compute(self) -> dict[str, Measurement]:
-        """`agreement`, with its interval; nothing when nobody was compared with."""
-        same, pixels = self._kept("same"), self._kept("pixels")
-        largest, mean = self._kept("largest"), self._kept("mean")
+        """`agreement`, with its interval; empty without a reference."""
+        same, pixels = self._all_rows("same"), self._all_rows("pixels")
+        largest, mean = self._all_rows("largest"), self._all_rows("mean")
         if same is None or pixels is None or largest is None or mean is None or not len(same):
             return {}
         found = ratios(same[:, 0], same[:, 1])
-        both, said, true = (part.numpy() for part in pixels.unbind(2))
-        overlap = ratios(both, said + true - both).value
+        both, predicted, true = (part.numpy() for part in pixels.unbind(2))
+        overlap = ratios(both, predicted + true - both).value
         extra = {"max_difference": float(largest.max()), "mean_difference": float(mean.sort().values.mean())}
-        how = f"share of pixels where both name the same class; {BOOTSTRAP}"
+        how = f"share of pixels for which both predict the same class; {BOOTSTRAP}"
         return {
             "agreement": Measurement(
                 value=found.value,
@@ -76,7 +76,7 @@ class PixelAgreement(Metric):
         }
 
 
-def _furthest(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
-    """The largest and the mean difference of probabilities of one image [K, H, W]."""
-    difference = apart(ours[None], theirs[None])
+def _differences(logits: Tensor, reference: Tensor) -> tuple[float, float]:
+    """The largest and the mean difference of the probabilities of one image [K, H, W]."""
+    difference = probability_difference(logits[None], reference[None])
     return float(difference.max()), float(difference.mean())

@@ -1,39 +1,39 @@
-"""Recall of every class: how many images of a class the network finds, so that a weak class can't hide in the mean."""
+"""Recall of each class, so that a class with many errors is not hidden by the mean."""
 
 from __future__ import annotations
 
 from stillroom.metrics.measurement import Measurement, wilson
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric, predicted_class
 from stillroom.types import Batch, Output
 
 
 class Recall(Metric):
     """For each class c: |{i : target_i = c, argmax_k pred_ik = c}| / |{i : target_i = c}|, in 0..1.
 
-    Images without a label (-1) are of no class.
+    Images without a label (-1) are not counted.
     """
 
     def __init__(self, *, classes: tuple[str, ...]):
-        super().__init__(classes, right=(len(classes),), seen=(len(classes),))
+        super().__init__(classes, right=(len(classes),), images=(len(classes),))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """Count each class's images and those of them that were found."""
-        known = batch.target >= 0
-        labels, right = batch.target[known], (decide(output.pred) == batch.target)[known]
+        """Count the images of each class, and the correct predictions among them."""
+        labelled = batch.target >= 0
+        labels, right = batch.target[labelled], (predicted_class(output.pred) == batch.target)[labelled]
         classes = len(self.classes)
-        self._add(right=labels[right].bincount(minlength=classes), seen=labels.bincount(minlength=classes))
+        self._add_counts(right=labels[right].bincount(minlength=classes), images=labels.bincount(minlength=classes))
 
     def compute(self) -> dict[str, Measurement]:
-        """`recall`: class name -> share; a class without images is left out, for 0 of 0 is not a number."""
-        right, seen = self._counts["right"].tolist(), self._counts["seen"].tolist()
-        rows = [(name, hits, n) for name, hits, n in zip(self.classes, right, seen, strict=True) if n]
+        """`recall`: class name -> share. Classes without images are left out."""
+        right, images = self._counts["right"].tolist(), self._counts["images"].tolist()
+        rows = [(name, hits, n) for name, hits, n in zip(self.classes, right, images, strict=True) if n]
         if not rows:
             return {}
-        how = "share of a class's images given to that class; 95 % Wilson interval of each class"
+        how = "share of a class's images that are predicted as that class; 95 % Wilson interval of each class"
         extra = {
             "ci95_by_class": {name: list(wilson(hits, n)) for name, hits, n in rows},
             "n_by_class": {name: n for name, _, n in rows},
         }
         return {
-            "recall": Measurement(value={name: hits / n for name, hits, n in rows}, how=how, n=sum(seen), extra=extra)
+            "recall": Measurement(value={name: hits / n for name, hits, n in rows}, how=how, n=sum(images), extra=extra)
         }

@@ -57,7 +57,7 @@ def export(finished: FinishedRun, runtime: str, *, bits: int, agreement: float |
         row = export_row(file, finished.folder, verdict, result.figures[file.name], times)
         others = [r for r in finished.metrics.get("exports", []) if (r["target"], r["bits"]) != (runtime, bits)]
         metrics = finished.metrics | {"exports": [*others, row]}
-        finished.run.write_metrics(tradeoff.attach(metrics, finished.task.about.headline))
+        finished.run.write_metrics(tradeoff.attach(metrics, finished.task.info.headline))
         finished.report()
     if not verdict.passed:
         raise verdict.failure(file.path)

@@ -43,7 +43,7 @@ def record_provenance(
         directory=str(Path.cwd()),
         versions=environment.versions(packages(section.runtime for section in recipe.export)),
         hardware=hardware | {"precision": precision},
-        task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.about),
+        task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.info),
         data=_data_facts(recipe, experiment),
         networks={
             "teacher": _teacher_facts(experiment.teachers, task, by),

@@ -22,7 +22,7 @@ from stillroom.metrics.metric import Metric
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
 from stillroom.stages.errors import TaskDataMismatch
-from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._unlabelled import without_labels
 from stillroom.tasks._with_metrics import with_metrics
 from stillroom.tasks.task import Task
 from stillroom.teachers.ensemble import Ensemble
@@ -72,9 +72,9 @@ def build_task(section: schema.Task, data: Dataset, metrics: Sequence[str] = ())
         MetricPackageMissing: SR-X710, before anything is trained.
     """
     task: Task = pick("tasks", section.name)(**section.arguments)
-    if task.needs != data.kind:
-        raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
-    task = with_metrics(task if data.labelled else agreeing(task), further_metrics(metrics, data))
+    if task.target_kind != data.kind:
+        raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.target_kind, kind=data.kind)
+    task = with_metrics(task if data.labelled else without_labels(task), further_metrics(metrics, data))
     task.metrics(data.classes)
     return task
 
@@ -99,7 +99,7 @@ def further_metrics(names: Sequence[str], data: Dataset) -> dict[str, type[Metri
 
 def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> Dataset:
     """Data without class names with as many as the teacher has, called by their numbers, if the task has classes."""
-    if data.classes or task.outputs(1) is None:
+    if data.classes or task.num_outputs(1) is None:
         return data
     count = len(teacher.class_map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
@@ -126,7 +126,7 @@ def build_network(
         "output_kind": task.output_kind,
     }
     finetune, map = getattr(section, "finetune", "all"), getattr(section, "class_map", None)
-    outputs = task.outputs(len(data.classes)) if data.classes else None
+    outputs = task.num_outputs(len(data.classes)) if data.classes else None
     classes = None if finetune == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"

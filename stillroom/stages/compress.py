@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillroom.benchmark import latency
-from stillroom.compress.compression import Compression, View
+from stillroom.compress.compression import Compression, CompressionContext
 from stillroom.config.plugins import pick
 from stillroom.config.recipe import AUTO
 from stillroom.config.schema import Compress, Method
@@ -118,7 +118,7 @@ def intermediate_networks(trainer: Trainer, sections: Sequence[Compress]) -> dic
     }
 
 
-def compression_view(experiment: Experiment, teacher: FrozenTeacher | None) -> View:
+def compression_view(experiment: Experiment, teacher: FrozenTeacher | None) -> CompressionContext:
     """What a compression may read: training images without augmentation, and the loss on them.
 
     The loss is the task's, or, where no image has a label, the mean squared distance to the teacher's output.
@@ -137,7 +137,7 @@ def compression_view(experiment: Experiment, teacher: FrozenTeacher | None) -> V
             return torch.stack(list(terms.values())).sum()
         return F.mse_loss(output.pred, predict(batch.images).pred)
 
-    return View(
+    return CompressionContext(
         images=sample_images(split, NUM_IMAGES),
         batches=list(in_order(split, BATCH, rows=rows)),
         loss=loss,
@@ -156,13 +156,15 @@ def _compress(trainer: Trainer, stage: str, section: Compress, network: Network,
         part = stage if last else f"{stage}.round-{number}"
         if not trainer.context.run.weights(part).exists():
             initial = _initial_network(trainer, part, compression, network, teacher, number)
-            own = not last and compression.between != "teacher"  # the network itself, before it was compressed, teaches
+            own = (
+                not last and compression.interim_teacher != "teacher"
+            )  # the network itself, before it was compressed, teaches
             (_self_distilling(trainer) if own else trainer).train(
                 part,
                 initial,
                 (uncompressed if own else teacher) if section.distill else None,
                 section.train,
-                finalize=compression.settle,
+                finalize=compression.finalize,
                 cached=not own,
             )
         network = trainer.load_stage(part, trainer.experiment.initial_student())
@@ -213,7 +215,7 @@ def _measure(
         "%s (%s): %s %.1f %% on val, %.2f M MACs, %.0f kB of weights, %.2f ms",
         stage,
         what,
-        experiment.task.about.title,
+        experiment.task.info.title,
         100 * row.score,
         row.macs / 1e6,
         row.bytes / 1e3,

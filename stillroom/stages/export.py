@@ -65,7 +65,7 @@ def export_files(
         )
         if section.bits == 32:
             floats[section.runtime] = path
-        usual = task.gates[32 if section.bits == 32 else 8]
+        usual = task.min_agreement[32 if section.bits == 32 else 8]
         gate = usual if section.agreement is None else section.agreement
         made.append(ExportedFile(runtime=section.runtime, bits=section.bits, path=path, gate=gate))
     return made

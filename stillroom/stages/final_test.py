@@ -85,10 +85,10 @@ def run_final_test(
         metrics["stages"] = [
             {"stage": name, "what": trained.descriptions[name]} | figures[name] for name in trained.intermediate
         ]
-    metrics = tradeoff.attach(metrics | {"exports": rows}, task.about.headline)
+    metrics = tradeoff.attach(metrics | {"exports": rows}, task.info.headline)
     failures = [verdicts[file.name].failure(file.path) for file in files if not verdicts[file.name].passed]
     if target:
-        metrics["target"], missed = check_files(target, files, rows, example, task.about.headline)
+        metrics["target"], missed = check_files(target, files, rows, example, task.info.headline)
         failures += [missed] if missed else []
     run.write_metrics(metrics)
     return failures

@@ -62,7 +62,7 @@ class Trainer:
         """The student, distilled from `teacher`; without one, trained on labels alone if the task has a loss."""
         experiment = self.experiment
         network = experiment.initial_student()
-        if teacher is None and not experiment.task.taught:
+        if teacher is None and not experiment.task.has_label_loss:
             if not self.context.run.weights(stage).exists():
                 self._save_stage(stage, network, 0.0)
             return self.load_stage(stage, network)

@@ -55,7 +55,7 @@ def evaluate_all(
     """
     predictors = dict(networks) | {made.name: made.load() for made in files}
     collected = SampleGallery(predictors, task)
-    compared = [name for name in task.gallery if name not in splits]
+    compared = [name for name in task.gallery_splits if name not in splits]
     rows = {name: evenly_spaced(len(data.splits[name]), MAX_GALLERY) for name in compared}
     result = evaluate(
         predictors,
@@ -98,7 +98,7 @@ def explain_failure(made: ExportedFile, network: PredictFn, data: Dataset, task:
     images = next(in_order(split, NUM_DIAGNOSED, rows=evenly_spaced(len(split), NUM_DIAGNOSED))).images.to(device)
 
     def agree(answer: Output, other: Output) -> float:
-        return float(task.same(answer, Output(pred=other.pred.to(answer.pred.device))).mean())
+        return float(task.agreement_per_image(answer, Output(pred=other.pred.to(answer.pred.device))).mean())
 
     return diagnose(made.load(), network, images, agree, gate=made.gate) or ""
 

@@ -68,12 +68,12 @@ class WithMetrics:
             raise AttributeError(name)
         return getattr(self.task, name)
 
-    def metrics(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> list[Metric]:
+    def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:
         """The task's own, the one with the headline figure first, then the further ones."""
-        own = self.task.metrics(classes, gallery)
-        known = {type(one) for one in (*own, self.task.agreement(classes, gallery))}
+        own = self.task.metrics(classes, gallery_keys)
+        known = {type(one) for one in (*own, self.task.agreement_metric(classes, gallery_keys))}
         more = {name: kind for name, kind in self.kinds.items() if kind not in known}
-        return own + [Added(name, _fresh(kind, classes, gallery)) for name, kind in more.items()]
+        return own + [Added(name, _fresh(kind, classes, gallery_keys)) for name, kind in more.items()]
 
 
 def with_metrics(task: Task, kinds: Mapping[str, type[Metric]]) -> Task:
@@ -81,9 +81,9 @@ def with_metrics(task: Task, kinds: Mapping[str, type[Metric]]) -> Task:
     return cast(Task, WithMetrics(task, kinds)) if kinds else task
 
 
-def _fresh(kind: type[Metric], classes: tuple[str, ...], gallery: Collection[int]) -> Metric:
+def _fresh(kind: type[Metric], classes: tuple[str, ...], gallery_keys: Collection[int]) -> Metric:
     """A metric that takes classes alone, or also the keys of images that others are compared with."""
-    more = {"gallery": gallery} if "gallery" in inspect.signature(kind).parameters else {}
+    more = {"gallery_keys": gallery_keys} if "gallery_keys" in inspect.signature(kind).parameters else {}
     made: Any = kind
     found: Metric = made(classes=classes, **more)
     return found

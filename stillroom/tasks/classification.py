@@ -1,4 +1,4 @@
-"""One class an image."""
+"""One class per image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillroom.metrics.accuracy import Accuracy
 from stillroom.metrics.agreement import Agreement
-from stillroom.metrics.metric import Metric, decide
+from stillroom.metrics.metric import Metric, predicted_class
 from stillroom.metrics.recall import Recall
 from stillroom.tasks.task import TaskInfo
 from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
@@ -21,38 +21,42 @@ class Classification:
 
         ce = -mean_b log softmax(logits_b)[label_b]
 
-    An image without a label (-1) charges nothing and counts as an image: the mean is the same however a batch is cut.
-    One that is mixed of two charges share_b times its own label's term and 1 - share_b times the other's, each where it
-    is known: for mixup the paper's loss (Zhang et al. 2018, https://arxiv.org/abs/1710.09412, section 2), for cutmix
-    too (Yun et al. 2019, https://arxiv.org/abs/1905.04899, eq. 1).
+    The term of an image without a label (-1) is 0, but the image counts in the mean, so that the loss does not depend
+    on how a batch is split. The loss of an image mixed from two is share_b times the term of its own label plus
+    1 - share_b times that of the other, 0 where a label is unknown: the loss of mixup (Zhang et al. 2018,
+    https://arxiv.org/abs/1710.09412, section 2) and cutmix (Yun et al. 2019, https://arxiv.org/abs/1905.04899, eq. 1).
 
-    At least 0; 0 when every label has probability 1. With `smoothing` s the label's distribution is
-    (1 - s) one-hot + s / K (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7), and the least
-    possible value is that distribution's entropy.
+    In nats, at least 0; 0 when every label has probability 1. With `smoothing` s the target distribution is
+    (1 - s) one-hot + s / K (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7), and the minimum of the
+    loss is its entropy.
 
     Args:
-        smoothing: 0 to below 1. Smoothed teachers teach worse (Müller et al. 2019, https://arxiv.org/abs/1906.02629).
+        smoothing: label smoothing, 0 to below 1. A teacher trained with it gives a worse student (Müller et al. 2019,
+            https://arxiv.org/abs/1906.02629).
+
+    Raises:
+        ValueError: `smoothing` is out of range.
     """
 
     output_kind: ClassVar[OutputKind] = "classes"
-    needs: ClassVar[TargetKind] = "labels"
+    target_kind: ClassVar[TargetKind] = "labels"
     finetune: ClassVar[Literal["none", "head", "all"]] = "head"
-    gates: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
+    min_agreement: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
     tolerance: ClassVar[float] = 0.01
-    taught: ClassVar[bool] = True
-    mixes: ClassVar[bool] = True
-    gallery: ClassVar[tuple[str, ...]] = ()
+    has_label_loss: ClassVar[bool] = True
+    supports_mixing: ClassVar[bool] = True
+    gallery_splits: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
-    about: ClassVar[TaskInfo] = TaskInfo(
+    info: ClassVar[TaskInfo] = TaskInfo(
         headline="accuracy",
         title="Accuracy",
         by_class="recall",
         by_class_title="Recall by class",
-        by_class_note="Share of a class's test images that were recognised.",
+        by_class_note="Share of a class's test images that are classified correctly.",
         noun="image classifier",
         tag="image-classification",
-        use="Sorting an image into one of {classes} classes",
-        caution="It always names one of its classes, also for an image that shows none of them.",
+        use="Classifying an image into one of {classes} classes",
+        caution="It always predicts one of its classes, also for an image that shows none of them.",
     )
 
     def __init__(self, *, smoothing: float = 0.0):
@@ -60,58 +64,58 @@ class Classification:
             raise ValueError(f"smoothing must be at least 0 and below 1, got {smoothing}")
         self.smoothing = smoothing
 
-    def outputs(self, classes: int) -> int:
-        """One logit a class."""
+    def num_outputs(self, classes: int) -> int:
+        """One logit per class."""
         return classes
 
     def loss(self, output: Output, batch: Batch) -> Terms:
         """`{"ce": ...}`."""
-        charged = self._charged(output.pred, batch.target)
+        losses = self._cross_entropy(output.pred, batch.target)
         if batch.mixed is not None:
             share = batch.mixed.share
-            charged = share * charged + (1 - share) * self._charged(output.pred, batch.mixed.target)
-        return {"ce": charged.mean()}
+            losses = share * losses + (1 - share) * self._cross_entropy(output.pred, batch.mixed.target)
+        return {"ce": losses.mean()}
 
-    def answer(self, output: Output, images: Tensor) -> Output:
-        """The logits as they are."""
+    def postprocess(self, output: Output, images: Tensor) -> Output:
+        """The logits, unchanged."""
         return output
 
-    def decode(self, answer: Output) -> Tensor:
+    def decode(self, prediction: Output) -> Tensor:
         """The class of the largest logit, [B]; -1 where a logit is not finite."""
-        return decide(answer.pred)
+        return predicted_class(prediction.pred)
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
-        """1 where the largest logit is the label's, or nobody knows the label, else 0."""
-        labels = batch.target.to(answer.pred.device)
-        return ((self.decode(answer) == labels) | (labels < 0)).float()
+    def score_per_image(self, prediction: Output, batch: Batch) -> Tensor:
+        """1 where the largest logit is the label's or the label is unknown, else 0."""
+        labels = batch.target.to(prediction.pred.device)
+        return ((self.decode(prediction) == labels) | (labels < 0)).float()
 
-    def same(self, answer: Output, other: Output) -> Tensor:
-        """1 where both name the same class, else 0."""
-        return (self.decode(answer) == self.decode(other)).float()
+    def agreement_per_image(self, prediction: Output, other: Output) -> Tensor:
+        """1 where both predict the same class, else 0."""
+        return (self.decode(prediction) == self.decode(other)).float()
 
-    def metrics(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> list[Metric]:
+    def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:
         """Accuracy, and the recall of each class."""
         return [Accuracy(classes=classes), Recall(classes=classes)]
 
-    def agreement(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> Metric:
-        """Share of images where both name the same class."""
+    def agreement_metric(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> Metric:
+        """Share of images for which both predict the same class."""
         return Agreement(classes=classes)
 
-    def chance(self, classes: int) -> float:
+    def chance_level(self, classes: int) -> float:
         """1 / K."""
         return 1 / classes
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+    def drawable(self, prediction: Output, row: int) -> Mapping[str, Any]:
         """The logits."""
-        return {"logits": answer.pred[row].tolist()}
+        return {"logits": prediction.pred[row].tolist()}
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
-        """The label; nothing where it is not known."""
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
+        """The label; empty where it is unknown."""
         label = int(batch.target[row])
         return {"class": label} if label >= 0 else {}
 
-    def _charged(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[B], 0 where the label is not known."""
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B], 0 where the label is unknown."""
         return F.cross_entropy(
             logits.float(), labels, ignore_index=-1, reduction="none", label_smoothing=self.smoothing
         )

@@ -1,4 +1,4 @@
-"""A vector an image: near for images that are alike. No label teaches it; labels, where there are some, only judge."""
+"""One vector per image, close for similar images. Labels, if there are any, are used for evaluation only."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 class Embedding:
-    """Vectors [B, D] of length 1, so that the product of two is their cosine.
+    """Vectors [B, D] of length 1, so that the dot product of two is their cosine.
 
-    Methods alone teach the student; it may be of another width than its teacher. Test images are compared with the
-    training images: by their k nearest neighbours (the headline) and by a linear probe. Labels are read by these
-    metrics and by nothing else: -1 stands for an image that has none, and images without any label at all still have
-    the figure `agreement`.
+    The student is trained by methods alone, and its width may differ from the teacher's. Test images are compared with
+    the training images: by their k nearest neighbours (the headline figure) and by a linear probe. Only these two
+    metrics use labels; an image with label -1 has none. Without any label there is still the figure `agreement`.
 
-    The gate of int8 files is loose because the nearest of several near images is a close call. Of MobileNetV2's 1280
-    features of 120 photos of flowers, whose nearest of 350 others was sought, 85 % kept theirs in int8 (87 % with
-    ranges by percentiles), while `knn` went from 0.80 to 0.78 (0.79). The float file kept all of them.
+    `min_agreement` of int8 files is low because the nearest of several similar images changes easily. For MobileNetV2's
+    1280 features of 120 photos of flowers, each compared with 350 other photos, 85 % had the same nearest photo in int8
+    (87 % with ranges by percentiles), while `knn` fell from 0.80 to 0.78 (0.79). In float32 all had the same.
 
     Args:
         k: neighbours that vote in `knn`, at least 1.
+
+    Raises:
+        ValueError: `k` is below 1.
     """
 
     output_kind: ClassVar[OutputKind] = "vector"
-    needs: ClassVar[TargetKind] = "labels"
+    target_kind: ClassVar[TargetKind] = "labels"
     finetune: ClassVar[Literal["none", "head", "all"]] = "none"
-    gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.75}
+    min_agreement: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.75}
     tolerance: ClassVar[float] = 0.01
-    taught: ClassVar[bool] = False
-    mixes: ClassVar[bool] = True
-    gallery: ClassVar[tuple[str, ...]] = ("train",)
+    has_label_loss: ClassVar[bool] = False
+    supports_mixing: ClassVar[bool] = True
+    gallery_splits: ClassVar[tuple[str, ...]] = ("train",)
     any_size: ClassVar[bool] = False
-    about: ClassVar[TaskInfo] = TaskInfo(
+    info: ClassVar[TaskInfo] = TaskInfo(
         headline="knn",
         title="k-NN accuracy",
         noun="image embedder",
         tag="image-feature-extraction",
-        use="Turning an image into a vector that lies near those of images like it",
-        caution="It says how alike two images are, not what is in them, and only alike in the way of its teacher.",
+        use="Mapping an image to a vector that is close to those of similar images",
+        caution="It tells how similar two images are, by its teacher's measure, not what they show.",
     )
 
     def __init__(self, *, k: int = 5):
@@ -55,53 +57,56 @@ class Embedding:
             raise ValueError(f"k must be at least 1, got {k}")
         self.k = k
 
-    def outputs(self, classes: int) -> None:
-        """As many numbers as the backbone has."""
+    def num_outputs(self, classes: int) -> None:
+        """None: the width of the backbone."""
         return None
 
     def loss(self, output: Output, batch: Batch) -> Terms:
-        """Nothing: labels do not teach."""
+        """Empty: labels are not used in training."""
         return {}
 
-    def answer(self, output: Output, images: Tensor) -> Output:
-        """The vector divided by its length, in float32; a vector of zeros stays one."""
+    def postprocess(self, output: Output, images: Tensor) -> Output:
+        """The vector divided by its length, in float32; a vector of zeros is unchanged."""
         return Output(pred=F.normalize(output.pred.float(), dim=1))
 
-    def decode(self, answer: Output) -> Tensor:
+    def decode(self, prediction: Output) -> Tensor:
         """The vector, [B, D]."""
-        return answer.pred
+        return prediction.pred
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
-        """Zeros: a vector alone is neither right nor wrong, only its distances to other images' are."""
-        return answer.pred.new_zeros(len(answer.pred))
+    def score_per_image(self, prediction: Output, batch: Batch) -> Tensor:
+        """Zeros: a single vector is neither right nor wrong."""
+        return prediction.pred.new_zeros(len(prediction.pred))
 
-    def same(self, answer: Output, other: Output) -> Tensor:
-        """1 - |a - b|² / 2, which is the cosine, at least 0; 0 too for vectors that are not finite or of other widths.
+    def agreement_per_image(self, prediction: Output, other: Output) -> Tensor:
+        """1 - |a - b|² / 2 clamped to 0..1, which is the cosine; 0 for vectors that are not finite or differ in width.
 
-        Written as a distance so that equal vectors have exactly 1, however their lengths are rounded.
+        Computed from the distance, so that equal vectors have exactly 1 in spite of rounded lengths.
         """
-        if answer.pred.shape != other.pred.shape:
-            return answer.pred.new_zeros(len(answer.pred))
-        apart = (answer.pred - other.pred.to(answer.pred.device)).square().sum(1)
-        return (1 - apart / 2).clamp(0, 1).nan_to_num(nan=0.0)
+        if prediction.pred.shape != other.pred.shape:
+            return prediction.pred.new_zeros(len(prediction.pred))
+        distance = (prediction.pred - other.pred.to(prediction.pred.device)).square().sum(1)
+        return (1 - distance / 2).clamp(0, 1).nan_to_num(nan=0.0)
 
-    def metrics(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> list[Metric]:
+    def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:
         """k-NN accuracy and recall@k, and the linear probe."""
-        return [Retrieval(classes=classes, gallery=gallery, k=self.k), Probe(classes=classes, gallery=gallery)]
+        return [
+            Retrieval(classes=classes, gallery_keys=gallery_keys, k=self.k),
+            Probe(classes=classes, gallery_keys=gallery_keys),
+        ]
 
-    def agreement(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> Metric:
-        """Share of images for which both find the same image nearest."""
-        return Neighbours(classes=classes, gallery=gallery)
+    def agreement_metric(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> Metric:
+        """Share of images that have the same nearest image in both."""
+        return Neighbours(classes=classes, gallery_keys=gallery_keys)
 
-    def chance(self, classes: int) -> float:
-        """1 / K; 0 where there are no classes."""
+    def chance_level(self, classes: int) -> float:
+        """1 / K; 0 without classes."""
         return 1 / classes if classes else 0.0
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+    def drawable(self, prediction: Output, row: int) -> Mapping[str, Any]:
         """The vector."""
-        return {"vector": answer.pred[row].tolist()}
+        return {"vector": prediction.pred[row].tolist()}
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
-        """The label; nothing where it is not known."""
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
+        """The label; empty where it is unknown."""
         label = int(batch.target[row])
         return {"class": label} if label >= 0 else {}

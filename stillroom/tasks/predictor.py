@@ -1,4 +1,4 @@
-"""A network as it is shipped: with its task's last step behind it."""
+"""A network followed by its task's postprocessing, as it is exported."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stillroom.types import Output
 
 
 class Predictor(nn.Module):
-    """Images -> the task's answer: boxes rather than places, vectors of unit length, logits as they are.
+    """Images -> the task's predictions: boxes after NMS, vectors of unit length, or plain logits.
 
-    What an exported file holds, what metrics judge, and what is timed.
+    This is what is exported, evaluated and timed.
 
     Args:
-        network: pixels -> Output.
-        task: knows the last step.
+        network: images -> Output.
+        task: its `postprocess` is the last step.
     """
 
     def __init__(self, network: Callable[[Tensor], Output], task: Task):
@@ -25,5 +25,5 @@ class Predictor(nn.Module):
         self.network, self.task = network, task
 
     def forward(self, images: Tensor) -> Output:
-        """The answer to [B, C, H, W] images in 0..1."""
-        return self.task.answer(self.network(images), images)
+        """The predictions for images [B, C, H, W] in 0..1."""
+        return self.task.postprocess(self.network(images), images)

@@ -1,7 +1,7 @@
-"""The contract of a task: what the labels ask for, and how well it was done. The only reader of `batch.target`.
+"""The contract of a task: the loss of the labels, the last step of a prediction, and the metrics.
 
-Nobody outside this folder, the metrics, the data and the families of models knows which tasks there are: whoever needs
-to treat them apart asks the task for what it wants, or goes by `answers`.
+Only tasks, metrics and a few methods read `batch.target`. Code outside `tasks/`, `metrics/`, `data/` and `models/`
+names no task: it uses the task object's methods and attributes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
-    """The words by which tables, report and card speak of a task.
+    """What tables, report and model card print about a task.
 
     Attributes:
-        headline: the figure that leads everywhere; a share in 0..1, higher is better.
-        title: that figure as a heading: "Accuracy", "mAP".
-        by_class: the figure that has a value for each class; "" where there is none.
-        by_class_title: as a heading: "Recall by class".
-        by_class_note: what that figure is, in a sentence.
+        headline: name of the leading figure, a share in 0..1; higher is better.
+        title: heading of that figure: "Accuracy", "mAP".
+        by_class: name of the figure with one value per class; "" where there is none.
+        by_class_title: heading of that figure: "Recall by class".
+        by_class_note: what that figure means, in one sentence.
         noun: what the student is: "image classifier".
-        tag: the hub's word for it: "image-classification".
-        use: what it is for, in a sentence; `{classes}` becomes how many there are.
-        caution: what its answer does not say, in a sentence.
-        truth: what answers are held against: the labels, or, where no image has one, what the teacher says.
+        tag: the task's name on the model hub: "image-classification".
+        use: what the network is for, in one sentence; `{classes}` is replaced by the number of classes.
+        caution: what a prediction does not tell, in one sentence.
+        truth: what predictions are compared with: the labels, or the teacher's predictions where no image has a label.
     """
 
     headline: str
@@ -48,70 +48,76 @@ class TaskInfo:
 class Task(Protocol):
     """An object without parameters.
 
-    An **answer** below is what comes out of an exported file: a network's output after `answer`. Metrics, samples and
-    the export gate see answers only.
+    A **prediction** below is a network's output after `postprocess`, which is what an exported file returns. Metrics,
+    sample images and the export check see predictions only.
 
     Attributes:
-        output_kind: what a network must say.
-        needs: what must be known of the images.
-        about: how to speak of it.
-        finetune: how far a teacher with pretrained weights is fitted to the data, where the recipe does not say.
-        gates: bits of an exported file -> least agreement with its network, where the recipe does not say.
+        output_kind: the kind of predictions that a network must make.
+        target_kind: the kind of labels that the data must have.
+        info: what tables, report and card print about the task.
+        finetune: which part of a teacher with pretrained weights is fitted to the data, unless the recipe says.
+        min_agreement: bits of an exported file -> least agreement with the network it was made from, unless the recipe
+            says.
         tolerance: greatest `max_difference` of a float file.
-        taught: whether labels teach: without, the untaught baseline is the student as it was before training.
-        mixes: whether two images may be mixed into one: `loss` charges for both targets, or reads none.
-        gallery: splits that the metrics compare test images with, and that are therefore shown too.
+        has_label_loss: whether `loss` has terms. If not, the baseline is the student before training.
+        supports_mixing: whether two images may be mixed into one: `loss` uses both targets, or none.
+        gallery_splits: splits that the metrics compare test images with; they are run through the networks too.
         any_size: whether an exported file takes images of any height and width.
     """
 
     output_kind: ClassVar[OutputKind]
-    needs: ClassVar[TargetKind]
-    about: ClassVar[TaskInfo]
+    target_kind: ClassVar[TargetKind]
+    info: ClassVar[TaskInfo]
     finetune: ClassVar[Literal["none", "head", "all"]]
-    gates: ClassVar[Mapping[int, float]]
+    min_agreement: ClassVar[Mapping[int, float]]
     tolerance: ClassVar[float]
-    taught: ClassVar[bool]
-    mixes: ClassVar[bool]
-    gallery: ClassVar[tuple[str, ...]]
+    has_label_loss: ClassVar[bool]
+    supports_mixing: ClassVar[bool]
+    gallery_splits: ClassVar[tuple[str, ...]]
     any_size: ClassVar[bool]
 
-    def outputs(self, classes: int) -> int | None:
-        """How many numbers a network must give for each place it speaks about; None: as many as it has."""
+    def num_outputs(self, classes: int) -> int | None:
+        """Outputs of the network's head per image, pixel or box location; None: the width of the backbone."""
 
     def loss(self, output: Output, batch: Batch) -> Terms:
-        """What the labels charge the student: raw, named scalars; none where they teach nothing."""
+        """The loss of the labels: raw, named scalars; none where `has_label_loss` is False."""
 
-    def answer(self, output: Output, images: Tensor) -> Output:
-        """What a user gets: the last step from a network's output, exported with it. `images` gives height, width."""
-
-    def decode(self, answer: Output) -> Tensor:
-        """The prediction a person would read, [B, ...], small enough to keep for every image."""
-
-    def score(self, answer: Output, batch: Batch) -> Tensor:
-        """How right each image is, [B] in 0..1, higher is better."""
-
-    def same(self, answer: Output, other: Output) -> Tensor:
-        """How alike two answers to the same image are, [B] in 0..1; 1 where nobody would see a difference."""
-
-    def metrics(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> list[Metric]:
-        """Fresh metrics, the one with the headline figure first.
+    def postprocess(self, output: Output, images: Tensor) -> Output:
+        """A network's output -> the prediction. This step is exported with the network.
 
         Args:
-            classes: names in label order.
-            gallery: keys of the images that are only compared with.
+            output: of the network.
+            images: [B, C, H, W], for their height and width.
         """
 
-    def agreement(self, classes: tuple[str, ...], gallery: Collection[int] = ()) -> Metric:
-        """A fresh metric of how far answers agree with a reference's, whose figure is called `agreement`."""
+    def decode(self, prediction: Output) -> Tensor:
+        """The prediction in readable form, [B, ...]: class indices, boxes or vectors. Kept for a whole split."""
 
-    def chance(self, classes: int) -> float:
-        """The headline figure of somebody who guesses; 0 where that is not worth a warning."""
+    def score_per_image(self, prediction: Output, batch: Batch) -> Tensor:
+        """How correct the prediction is for each image, [B] in 0..1; higher is better."""
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
-        """One image's answer, to be drawn: any of `logits` [K], `boxes` [n][6], `mask` uint8 [H, W], `vector` [D].
+    def agreement_per_image(self, prediction: Output, other: Output) -> Tensor:
+        """How similar two predictions of the same images are, [B] in 0..1; 1 where they look the same."""
 
-        A box is left, top, right, bottom in pixels, as in the answer, class and score. 255 in a mask is void.
+    def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:
+        """New metrics; the first one computes the headline figure.
+
+        Args:
+            classes: class names in label order.
+            gallery_keys: keys of the gallery images, which are searched but not scored.
         """
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
-        """One image's target, to be drawn: `class`, or `mask` as above, or `boxes`, but in shares of the image."""
+    def agreement_metric(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> Metric:
+        """A new metric of the agreement with reference predictions; its figure is called `agreement`."""
+
+    def chance_level(self, classes: int) -> float:
+        """The headline figure of random guessing; 0 where no warning about it is needed."""
+
+    def drawable(self, prediction: Output, row: int) -> Mapping[str, Any]:
+        """One image's prediction for drawing: any of `logits` [K], `boxes` [n][6], `mask` uint8 [H, W], `vector` [D].
+
+        A box is left, top, right, bottom in pixels of the images, class, score. 255 in a mask is void.
+        """
+
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
+        """One image's target for drawing: `class`, `mask` as above, or `boxes` with sides as fractions of the image."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillroom.compress.compression import Compression, View
+from stillroom.compress.compression import Compression, CompressionContext
 from stillroom.config import plugins
 from stillroom.io.checkpoint import save_tensors
 from stillroom.models import load_weights
@@ -79,7 +79,7 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def view(network: Network) -> View:
+def view(network: Network) -> CompressionContext:
     target, teacher = torch.tensor(load_digits().target), copy.deepcopy(network)
 
     def batch(start: int) -> Batch:
@@ -90,7 +90,7 @@ def view(network: Network) -> View:
         with torch.no_grad():
             return teacher(images)
 
-    return View(images=digits(0, 64), batches=[batch(0), batch(32)], loss=loss, teacher=teach, seed=0)
+    return CompressionContext(images=digits(0, 64), batches=[batch(0), batch(32)], loss=loss, teacher=teach, seed=0)
 
 
 @pytest.fixture(scope="module", params=plugins.choices("compress"))
@@ -107,7 +107,7 @@ def compression(name: str) -> Compression:
 
 
 @pytest.fixture(scope="module")
-def begun(compression: Compression, network: Network, view: View) -> Network:
+def begun(compression: Compression, network: Network, view: CompressionContext) -> Network:
     return compression.shrink(network, view, 1)
 
 
@@ -149,13 +149,13 @@ def test_it_is_what_a_compression_is(name: str) -> None:
     kind = plugins.pick("compress", name)
     module = import_module(kind.__module__)
     made = kind(**SMALL.get(name, {}))
-    assert isinstance(made.rounds, int) and made.rounds >= 1 and made.between in ("teacher", "before")
+    assert isinstance(made.rounds, int) and made.rounds >= 1 and made.interim_teacher in ("teacher", "before")
     assert isinstance(kind.needs, tuple) and all(isinstance(package, str) for package in kind.needs)
-    assert module.__doc__ and kind.__doc__ and kind.shrink.__doc__ and kind.settle.__doc__
+    assert module.__doc__ and kind.__doc__ and kind.shrink.__doc__ and kind.finalize.__doc__
     for parameter in inspect.signature(kind).parameters.values():
         assert parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
         assert f"{parameter.name}:" in kind.__doc__
-    for method in ("shrink", "settle"):
+    for method in ("shrink", "finalize"):
         assert list(inspect.signature(getattr(kind, method)).parameters) == list(
             inspect.signature(getattr(Compression, method)).parameters
         )
@@ -165,7 +165,11 @@ def test_wrong_arguments_are_named(name: str) -> None:
     kind = plugins.pick("compress", name)
     given = inspect.signature(kind).parameters
     wrong = WRONG.get(name, [])
-    wrong = wrong + ([{"rounds": 0}] if "rounds" in given else []) + ([{"between": "?"}] if "between" in given else [])
+    wrong = (
+        wrong
+        + ([{"rounds": 0}] if "rounds" in given else [])
+        + ([{"interim_teacher": "?"}] if "interim_teacher" in given else [])
+    )
     assert wrong
     for arguments in wrong:
         with pytest.raises(ValueError) as caught:
@@ -174,7 +178,7 @@ def test_wrong_arguments_are_named(name: str) -> None:
 
 
 def test_the_network_that_comes_in_stays(
-    compression: Compression, network: Network, view: View, begun: Network
+    compression: Compression, network: Network, view: CompressionContext, begun: Network
 ) -> None:
     before, form, images = numbers(network), network.edits, view.images.clone()
     grads = [parameter.requires_grad for parameter in network.parameters()]
@@ -183,11 +187,13 @@ def test_the_network_that_comes_in_stays(
     assert grads == [parameter.requires_grad for parameter in network.parameters()]
     assert all(parameter.grad is None for parameter in network.parameters()) and torch.equal(images, view.images)
     before = numbers(begun)
-    compression.settle(begun)
+    compression.finalize(begun)
     assert equal(before, numbers(begun))
 
 
-def test_the_same_gives_the_same(compression: Compression, network: Network, view: View, begun: Network) -> None:
+def test_the_same_gives_the_same(
+    compression: Compression, network: Network, view: CompressionContext, begun: Network
+) -> None:
     torch.manual_seed(99)
     again = compression.shrink(network, view, 1)
     assert equal(numbers(begun), numbers(again)) and again.edits == begun.edits and torch.equal(say(begun), say(again))
@@ -209,7 +215,7 @@ def test_names_of_the_parts_stay(network: Network, begun: Network) -> None:
 
 
 def test_copies_say_the_same(compression: Compression, begun: Network) -> None:
-    for one in (begun, trained(begun), compression.settle(trained(begun))):
+    for one in (begun, trained(begun), compression.finalize(trained(begun))):
         assert torch.equal(say(copy.deepcopy(one)), say(one)) and copy.deepcopy(one).edits == one.edits
 
 
@@ -219,19 +225,21 @@ def test_a_file_is_enough_to_go_on(compression: Compression, begun: Network, tmp
         back = reopened(one, tmp_path / "begun.safetensors")
         assert torch.equal(say(back), say(one)) and back.edits == one.edits
         assert torch.equal(say(trained(back)), say(trained(one)))
-        assert torch.equal(say(compression.settle(back)), say(compression.settle(one)))
+        assert torch.equal(say(compression.finalize(back)), say(compression.finalize(one)))
 
 
 def test_a_file_of_what_is_settled(compression: Compression, begun: Network, tmp_path: Path) -> None:
-    settled = compression.settle(trained(begun))
+    settled = compression.finalize(trained(begun))
     back = reopened(settled, tmp_path / "settled.safetensors")
     assert torch.equal(say(back), say(settled)) and back.edits == settled.edits and not settled.training
     assert equal(back.weights(), settled.weights())
     assert [path.name for path in tmp_path.iterdir()] == ["settled.safetensors"]
 
 
-def test_what_is_settled_can_begin_again(compression: Compression, begun: Network, view: View, tmp_path: Path) -> None:
-    settled = compression.settle(trained(begun))
-    again = compression.settle(compression.shrink(settled, view, 2))
+def test_what_is_settled_can_begin_again(
+    compression: Compression, begun: Network, view: CompressionContext, tmp_path: Path
+) -> None:
+    settled = compression.finalize(trained(begun))
+    again = compression.finalize(compression.shrink(settled, view, 2))
     back = reopened(again, tmp_path / "again.safetensors")
     assert torch.equal(say(back), say(again)) and back.edits == again.edits

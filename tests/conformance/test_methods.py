@@ -11,7 +11,7 @@ import torch
 from kit.pairs import PAIRS, answers, batch, charge, ready, works
 
 from stillroom.config.plugins import choices, module, pick
-from stillroom.methods.method import Method, Reads
+from stillroom.methods.method import DefaultTaps, Method
 from stillroom.tasks.classification import Classification
 from stillroom.training.distiller import Distiller
 
@@ -31,8 +31,8 @@ def each(test):
 def tried(name, pair):
     """Methods of features are tried on classifiers, and a few of them elsewhere too."""
     kind = pick("methods", name)
-    return kind.teaches(answers(pair)) and (
-        answers(pair) == "classes" or kind.reads == "pred" or kind.output_kind or name in FOR_MAPS
+    return kind.supports(answers(pair)) and (
+        answers(pair) == "classes" or kind.default_taps == "pred" or kind.output_kinds or name in FOR_MAPS
     )
 
 
@@ -45,7 +45,7 @@ def usable(name, pair):
 @pytest.mark.parametrize("name", NAMES)
 def test_is_a_method_with_a_source_and_advice(name):
     kind = pick("methods", name)
-    assert issubclass(kind, Method) and kind.reads in typing.get_args(Reads) and kind.weight > 0
+    assert issubclass(kind, Method) and kind.default_taps in typing.get_args(DefaultTaps) and kind.weight > 0
     assert "http" in inspect.getdoc(module("methods", name)).partition("\n")[0]
     paragraphs = [p.strip() for p in inspect.getdoc(kind).split("\n\n")]
     assert [word for word in SAYS if any(p.startswith(word) for p in paragraphs)] == list(SAYS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import ClassVar, Literal
 
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.models.network import Network
 
 
@@ -14,18 +14,18 @@ class Same:
 
     Args:
         rounds: how often.
-        between: who teaches until the last round.
+        interim_teacher: who teaches until the last round.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, *, rounds: int = 1, between: Literal["teacher", "before"] = "before"):
-        self.rounds, self.between = rounds, between
+    def __init__(self, *, rounds: int = 1, interim_teacher: Literal["teacher", "before"] = "before"):
+        self.rounds, self.interim_teacher = rounds, interim_teacher
 
-    def shrink(self, network: Network, view: View, round: int) -> Network:
+    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
         """The network itself, copied."""
         return copy.deepcopy(network).eval()
 
-    def settle(self, network: Network) -> Network:
+    def finalize(self, network: Network) -> Network:
         """As it was trained."""
         return network

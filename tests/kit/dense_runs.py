@@ -83,7 +83,7 @@ def make_dense(folder: Path, output_kind: str) -> Path:
     batch = Batch(images=images, target=target, keys=torch.arange(COUNT))
     samples = SampleGallery(outputs, task)
     for name, output in outputs.items():
-        samples.keep(name, batch, output, task.score(output, batch).float())
+        samples.keep(name, batch, output, task.score_per_image(output, batch).float())
     samples.write(folder / "samples", CLASSES, lambda key: f"scenes/{key:03d}.png")
     export(folder, output_kind)
     save_file({"weight": np.zeros((3, 1), np.float32)}, folder / "student.safetensors", {"channels": "1"})

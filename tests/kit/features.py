@@ -25,7 +25,7 @@ def ready(method: Method, students: list[Tensor], teachers: list[Tensor], *, see
     """The method connected to those features, the i-th with the i-th, set up on two images and in float64."""
     torch.manual_seed(seed)
     pair = outputs([x[:2] for x in students], "s"), outputs([x[:2] for x in teachers], "t")
-    method.connect(tuple(pair[0].taps), tuple(pair[1].taps))
+    method.bind_taps(tuple(pair[0].taps), tuple(pair[1].taps))
     method.setup(*pair)
     return method.double()
 

@@ -66,7 +66,7 @@ def batch(images=6, pair="cnn from cnn", seed=1):
 def ready(name, pair):
     """Student, teacher and the method between them; a StillroomError where it can't work with the two."""
     kind = pick("methods", name)
-    if not kind.teaches(answers(pair)):
+    if not kind.supports(answers(pair)):
         raise UnsupportedMethod(method=name, output_kind=answers(pair), able="others")
     student, network = (copy.deepcopy(one) for one in networks(pair))
     method, one, teacher = kind(), batch(pair=pair), FrozenTeacher(network)

@@ -14,16 +14,16 @@ from stillroom.types import Batch, Output
 class Logits:
     """Classes; right or wrong."""
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
+    def score_per_image(self, answer: Output, batch: Batch) -> Tensor:
         return (answer.pred.argmax(1) == batch.target).float()
 
-    def same(self, answer: Output, other: Output) -> Tensor:
+    def agreement_per_image(self, answer: Output, other: Output) -> Tensor:
         return (answer.pred.argmax(1) == other.pred.argmax(1)).float()
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+    def drawable(self, answer: Output, row: int) -> Mapping[str, Any]:
         return {"logits": answer.pred[row].tolist()}
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
         return {"class": int(batch.target[row])}
 
 
@@ -38,16 +38,16 @@ class Boxes:
     def __init__(self, side: int):
         self.side = side
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
+    def score_per_image(self, answer: Output, batch: Batch) -> Tensor:
         return torch.stack([_found(a, b) for a, b in zip(answer.pred, batch.target, strict=True)])
 
-    def same(self, answer: Output, other: Output) -> Tensor:
+    def agreement_per_image(self, answer: Output, other: Output) -> Tensor:
         return torch.stack([_found(a, b) for a, b in zip(answer.pred, other.pred, strict=True)])
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+    def drawable(self, answer: Output, row: int) -> Mapping[str, Any]:
         return {"boxes": self._rows(answer.pred[row], self.side)}
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
         return {"boxes": self._rows(batch.target[row], 1)}
 
     @staticmethod
@@ -60,33 +60,33 @@ class Boxes:
 class Masks:
     """Class maps [B, H, W], -1 for void; right: the share of known pixels."""
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
+    def score_per_image(self, answer: Output, batch: Batch) -> Tensor:
         known = batch.target >= 0
         return ((answer.pred == batch.target) & known).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
 
-    def same(self, answer: Output, other: Output) -> Tensor:
+    def agreement_per_image(self, answer: Output, other: Output) -> Tensor:
         return (answer.pred == other.pred).float().mean((1, 2))
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+    def drawable(self, answer: Output, row: int) -> Mapping[str, Any]:
         return {"mask": answer.pred[row].to(torch.uint8)}
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
         return {"mask": batch.target[row].remainder(256).to(torch.uint8)}
 
 
 class Vectors:
     """Vectors [B, D]; no image alone can be right."""
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
+    def score_per_image(self, answer: Output, batch: Batch) -> Tensor:
         return torch.zeros(len(batch))
 
-    def same(self, answer: Output, other: Output) -> Tensor:
+    def agreement_per_image(self, answer: Output, other: Output) -> Tensor:
         return torch.cosine_similarity(answer.pred, other.pred).clamp(0, 1)
 
-    def sketch(self, answer: Output, row: int) -> Mapping[str, Any]:
+    def drawable(self, answer: Output, row: int) -> Mapping[str, Any]:
         return {"vector": answer.pred[row].tolist()}
 
-    def truth(self, batch: Batch, row: int) -> Mapping[str, Any]:
+    def drawable_target(self, batch: Batch, row: int) -> Mapping[str, Any]:
         return {"class": int(batch.target[row])}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.answers import CLASSES, drawn
 
-from stillroom.metrics.box_agreement import BoxAgreement, compared
+from stillroom.metrics.box_agreement import BoxAgreement, compare_boxes
 
 seeds = st.integers(0, 10**6)
 
@@ -40,7 +40,7 @@ def greedy(ours, theirs):
 def test_loops(seed):
     one, _, other = drawn("boxes", 4, seed)
     expected = [greedy(a, b) for a, b in zip(one.pred.double().tolist(), other.pred.double().tolist(), strict=True)]
-    assert compared(one.pred, other.pred).agreement.tolist() == pytest.approx(expected, abs=1e-6)
+    assert compare_boxes(one.pred, other.pred).agreement.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @given(seeds, st.booleans())
@@ -50,23 +50,23 @@ def test_order_does_not_matter_and_the_same_boxes_agree_wholly(seed, ties):
     if ties:
         one.pred[..., 4] = one.pred[..., 4].round()
     order = torch.randperm(one.pred.shape[1], generator=torch.Generator().manual_seed(seed))
-    same = compared(one.pred, one.pred[:, order])
+    same = compare_boxes(one.pred, one.pred[:, order])
     assert same.agreement.tolist() == pytest.approx([1.0] * 5, abs=1e-12)
     assert same.largest.max() == 0 and same.apart.max() == 0
-    forth, back = compared(one.pred, other.pred), compared(other.pred[:, order], one.pred)
+    forth, back = compare_boxes(one.pred, other.pred), compare_boxes(other.pred[:, order], one.pred)
     assert torch.allclose(forth.agreement, back.agreement, atol=1e-9)
 
 
 def test_twins_are_matched_by_their_scores():
     """Two boxes at one place with unlike scores, in either order: what a detector without suppression may say."""
     twins = torch.tensor([[[0.0, 0, 4, 4, 0.9, 0], [0.0, 0, 4, 4, 0.2, 0]]])
-    assert compared(twins, twins.flip(1)).agreement.item() == pytest.approx(1)
+    assert compare_boxes(twins, twins.flip(1)).agreement.item() == pytest.approx(1)
 
 
 def test_by_hand():
     a = torch.tensor([[[0.0, 0, 4, 4, 0.8, 0], [8.0, 8, 9, 9, 0.6, 1]]])
     b = torch.tensor([[[0.0, 0, 4, 3, 0.5, 0], [8.0, 8, 9, 9, 0.6, 2]]])
-    found = compared(a, b)
+    found = compare_boxes(a, b)
     assert found.agreement.item() == pytest.approx(2 * 0.4 / (0.64 + 0.36 + 0.25 + 0.36))
     assert found.largest.item() == pytest.approx(0.3) and found.apart.item() == pytest.approx(0.3)
     assert found.overlap.item() == pytest.approx(0.75) and found.pairs.item() == 1
@@ -74,10 +74,12 @@ def test_by_hand():
 
 def test_nothing_agrees_with_nothing_and_with_nothing_else():
     none, box = torch.tensor([[[0.0, 0, 0, 0, 0, -1]]]), torch.tensor([[[0.0, 0, 4, 4, 0.8, 0]]])
-    assert compared(none, none).agreement.item() == 1
-    assert compared(none, box).agreement.item() == compared(box, none).agreement.item() == 0
-    assert compared(none[:, :0], box).agreement.item() == 0 and compared(none[:, :0], none).agreement.item() == 1
-    assert compared(box * float("nan"), box).agreement.item() == 0
+    assert compare_boxes(none, none).agreement.item() == 1
+    assert compare_boxes(none, box).agreement.item() == compare_boxes(box, none).agreement.item() == 0
+    assert (
+        compare_boxes(none[:, :0], box).agreement.item() == 0 and compare_boxes(none[:, :0], none).agreement.item() == 1
+    )
+    assert compare_boxes(box * float("nan"), box).agreement.item() == 0
 
 
 def test_a_tail_of_weak_boxes_hardly_counts_and_other_images_do():
@@ -86,7 +88,7 @@ def test_a_tail_of_weak_boxes_hardly_counts_and_other_images_do():
     tail = torch.rand(1, 60, 6, generator=torch.Generator().manual_seed(0)) * 4
     tail[..., 2:4] += tail[..., :2]
     tail[..., 4], tail[..., 5] = 0.02, 1
-    assert compared(strong, torch.cat((strong, tail), 1)).agreement.item() > 0.97
+    assert compare_boxes(strong, torch.cat((strong, tail), 1)).agreement.item() > 0.97
     one, batch, _ = drawn("boxes", 40, 3)
     metric = BoxAgreement(classes=CLASSES)
     metric.update(one, batch, type(one)(pred=one.pred.roll(1, 0)))
@@ -98,7 +100,7 @@ def test_what_the_metric_says_is_the_mean_and_the_largest_over_images():
     one, batch, other = drawn("boxes", 9, 4)
     metric = BoxAgreement(classes=CLASSES)
     metric.update(one, batch, other)
-    found, figure = compared(one.pred, other.pred), metric.compute()["agreement"]
+    found, figure = compare_boxes(one.pred, other.pred), metric.compute()["agreement"]
     assert figure.value == pytest.approx(found.agreement.mean().item())
     assert figure.extra["max_difference"] == pytest.approx(found.largest.max().item())
     assert figure.extra["mean_difference"] == pytest.approx((found.apart.sum() / found.pairs.sum()).item())

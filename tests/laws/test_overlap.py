@@ -13,7 +13,7 @@ from kit.features import drawn
 
 from stillroom.metrics._ratios import ratios
 from stillroom.metrics.boundary import Boundary
-from stillroom.metrics.overlap import Overlap, tally
+from stillroom.metrics.overlap import Overlap, pixel_counts
 from stillroom.metrics.pixel_agreement import PixelAgreement
 from stillroom.types import Batch, Output
 
@@ -91,7 +91,7 @@ def test_what_is_not_a_number_is_never_right():
     nothing = torch.full_like(logits, float("nan"))
     figures = update(Overlap(classes=CLASSES), nothing, true, nothing).compute()
     assert figures["miou"].value == figures["pixel_accuracy"].value == 0
-    assert tally(torch.full_like(true, -1), true, 3)[..., 2].sum() == (true >= 0).sum()
+    assert pixel_counts(torch.full_like(true, -1), true, 3)[..., 2].sum() == (true >= 0).sum()
     agreement = update(PixelAgreement(classes=CLASSES), nothing, true, nothing).compute()["agreement"]
     assert agreement.value == 0 and agreement.extra["max_difference"] == 1
     json.dumps(agreement.as_dict(), allow_nan=False)

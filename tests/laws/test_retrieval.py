@@ -53,7 +53,7 @@ def test_whole_is_pieces_is_shuffled_is_merged(
 ) -> None:
     parts, rows = parts_of(seed, n, integers=integers), torch.arange(n)
     gallery = sorted(parts[3].tolist())[:stored]
-    fresh = lambda: kind(classes=CLASSES, gallery=gallery)  # noqa: E731
+    fresh = lambda: kind(classes=CLASSES, gallery_keys=gallery)  # noqa: E731
     whole = said(count(fresh(), rows, parts))
     shuffled = rows[torch.from_numpy(np.random.default_rng(seed).permutation(n))]
     assert said(count(fresh(), shuffled, parts)) == whole
@@ -87,7 +87,7 @@ def test_agreement_is_symmetric_and_one_with_oneself(seed: int, n: int, stored: 
     gallery = sorted(keys.tolist())[: min(stored, n - 1)]
     both = [(student, teacher), (teacher, student), (student, student)]
     one, other, own = (
-        said(count(Neighbours(classes=CLASSES, gallery=gallery), torch.arange(n), (*pair, labels, keys)))
+        said(count(Neighbours(classes=CLASSES, gallery_keys=gallery), torch.arange(n), (*pair, labels, keys)))
         for pair in both
     )
     assert one == other

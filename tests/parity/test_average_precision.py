@@ -11,8 +11,8 @@ from kit.targets import known
 
 from stillroom.errors import StillroomError
 from stillroom.metrics import _matches, average_precision
-from stillroom.metrics._bootstrap import interval, resamples
-from stillroom.metrics.average_precision import AveragePrecision, weighted
+from stillroom.metrics._bootstrap import percentile_interval, resample_counts
+from stillroom.metrics.average_precision import AveragePrecision, weighted_average_precision
 from stillroom.types import Batch, Output
 
 
@@ -86,8 +86,8 @@ def test_the_resample_that_takes_each_image_once_is_the_figure(seed, ties):
     output, batch = scene(10, seed, ties=ties)
     metric = AveragePrecision(classes=CLASSES)
     metric.update(output, batch)
-    seen, figures = metric._seen(), metric.compute()
-    drawn_ = weighted(seen.found, seen.truth, np.ones((1, 9), dtype=np.int64), len(CLASSES))[0]
+    seen, figures = metric._boxes(), metric.compute()
+    drawn_ = weighted_average_precision(seen.found, seen.truth, np.ones((1, 9), dtype=np.int64), len(CLASSES))[0]
     assert np.nanmean(drawn_) == pytest.approx(figures["map"].value, abs=1e-12)
     assert np.nanmean(drawn_[:, 0]) == pytest.approx(figures["map50"].value, abs=1e-12)
     each = {name: drawn_[k].mean() for k, name in enumerate(CLASSES) if not np.isnan(drawn_[k, 0])}
@@ -99,10 +99,10 @@ def test_a_resample_is_what_faster_coco_eval_says_of_images_written_out(seed):
     output, batch = scene(8, seed)
     metric = AveragePrecision(classes=CLASSES)
     metric.update(output, batch)
-    seen, looked = metric._seen(), batch.target["known"][torch.argsort(batch.keys)].tolist()
+    seen, looked = metric._boxes(), batch.target["known"][torch.argsort(batch.keys)].tolist()
     times = np.random.default_rng(seed).integers(0, 4, 8)
     judged = expected(output, batch, images=times.tolist())
-    mine = weighted(seen.found, seen.truth, times[looked][None], len(CLASSES))
+    mine = weighted_average_precision(seen.found, seen.truth, times[looked][None], len(CLASSES))
     assert np.nanmean(mine) == pytest.approx(judged.stats[0], abs=1e-12)
 
 
@@ -114,9 +114,12 @@ def test_more_than_a_hundred_boxes_of_a_class():
     batch = Batch(images=torch.zeros(1, 1, SIDE, SIDE), target=known([(0, 0, 0.5, 0.5, 0)]), keys=torch.tensor([5]))
     metric = AveragePrecision(classes=CLASSES)
     metric.update(output, batch)
-    seen = metric._seen()
+    seen = metric._boxes()
     assert metric.value() == expected(output, batch).stats[0] == 0
-    assert np.nanmax(weighted(seen.found, seen.truth, np.ones((1, 1), dtype=np.int64), len(CLASSES))) == 0
+    assert (
+        np.nanmax(weighted_average_precision(seen.found, seen.truth, np.ones((1, 1), dtype=np.int64), len(CLASSES)))
+        == 0
+    )
 
 
 def one(boxes, target, sides=(SIDE, SIDE)):
@@ -168,10 +171,12 @@ def test_the_interval_is_of_resampled_images_and_always_the_same():
     one_, other = (metric.compute() for metric in metrics)
     assert one_ == other
     assert one_["map"].ci95[0] < one_["map"].value < one_["map"].ci95[1]
-    seen = metrics[0]._seen()
+    seen = metrics[0]._boxes()
     rng = np.random.default_rng(9)
     weights = np.stack([np.bincount(rng.integers(0, 29, 29), minlength=29) for _ in range(2000)])
-    ends = np.percentile(np.nanmean(weighted(seen.found, seen.truth, weights, len(CLASSES)), (1, 2)), (2.5, 97.5))
+    ends = np.percentile(
+        np.nanmean(weighted_average_precision(seen.found, seen.truth, weights, len(CLASSES)), (1, 2)), (2.5, 97.5)
+    )
     assert one_["map"].ci95 == pytest.approx(ends, abs=0.01)
 
 
@@ -179,23 +184,23 @@ def test_value_skips_the_resamples(monkeypatch):
     metric = AveragePrecision(classes=CLASSES)
     metric.update(*scene(6, 0))
     value = metric.compute()["map"].value
-    monkeypatch.setattr(average_precision, "resamples", lambda *_: pytest.fail("resampled"))
+    monkeypatch.setattr(average_precision, "resample_counts", lambda *_: pytest.fail("resampled"))
     assert metric.value() == value
 
 
 def test_resamples_are_drawn_evenly_and_by_content():
-    weights = resamples(7, b"content", count=4000)
+    weights = resample_counts(7, b"content", count=4000)
     assert (weights.sum(1) == 7).all() and weights.min() >= 0
     assert weights.mean(0) == pytest.approx(np.ones(7), abs=0.07)
     assert weights.var(0) == pytest.approx(np.full(7, 6 / 7), abs=0.12)
-    assert (resamples(7, b"content", count=4000) == weights).all()
-    assert (resamples(7, b"another", count=4000) != weights).any()
+    assert (resample_counts(7, b"content", count=4000) == weights).all()
+    assert (resample_counts(7, b"another", count=4000) != weights).any()
 
 
 def test_interval_by_hand():
-    assert interval(np.arange(101.0), 50.0) == (2.5, 97.5)
-    assert interval(np.arange(101.0), 99.0) == (2.5, 99.0)
-    assert interval(np.array([np.nan, np.nan, 1.0]), 1.0) is None
+    assert percentile_interval(np.arange(101.0), 50.0) == (2.5, 97.5)
+    assert percentile_interval(np.arange(101.0), 99.0) == (2.5, 99.0)
+    assert percentile_interval(np.array([np.nan, np.nan, 1.0]), 1.0) is None
 
 
 def test_without_the_package(monkeypatch):
@@ -210,5 +215,5 @@ def test_working_in_small_pieces_changes_nothing(monkeypatch):
     metric = AveragePrecision(classes=CLASSES)
     metric.update(output, batch)
     before = metric.compute()
-    monkeypatch.setattr(_matches, "WORKING", 50)
+    monkeypatch.setattr(_matches, "MAX_ELEMENTS", 50)
     assert metric.compute() == before

@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from stillroom.metrics.boundary import Boundary, contour, edges
-from stillroom.metrics.overlap import Overlap, image_overlap
+from stillroom.metrics.boundary import Boundary, contour, contour_counts
+from stillroom.metrics.overlap import Overlap, miou_per_image
 from stillroom.metrics.pixel_agreement import PixelAgreement
 from stillroom.tasks.segmentation import dice_loss, pixel_loss
 from stillroom.types import Batch, Output
@@ -55,7 +55,7 @@ def test_overlap_is_scikit_learns(seed, classes):
 @pytest.mark.parametrize("seed", range(4))
 def test_one_image_alone_is_scikit_learns(seed):
     logits, true = case(seed, 4)
-    found = image_overlap(logits.argmax(1), true, 4)
+    found = miou_per_image(logits.argmax(1), true, 4)
     assert found[0] == 1  # all void
     for one, mask, value in zip(logits.argmax(1)[1:], true[1:], found[1:], strict=True):
         y, p = mask[mask >= 0].numpy(), one[mask >= 0].numpy()
@@ -111,7 +111,7 @@ def test_boundary_f_is_that_of_distances(seed, tolerance):
             scores.setdefault(k, []).append(2 * shares[0] * shares[1] / sum(shares) if sum(shares) else 0.0)
     figures = seen(Boundary(classes=named(3), tolerance=tolerance), logits, true)
     assert figures["boundary_f"].value == pytest.approx(np.mean([np.mean(s) for s in scores.values()]), abs=1e-12)
-    assert edges(torch.from_numpy(said[0]), true[0], 3, tolerance).sum() == 0
+    assert contour_counts(torch.from_numpy(said[0]), true[0], 3, tolerance).sum() == 0
 
 
 def test_losses_are_those_of_loops():

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.compress.quantize import Quantize
 from stillroom.errors import StillroomError
 from stillroom.export.onnx import ONNX
@@ -35,8 +35,8 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(found.images[:, None] / 16, dtype=torch.float32), torch.tensor(found.target)
 
 
-def view(images: Tensor) -> View:
-    return View(images=images, batches=[], loss=None, teacher=None, seed=0)  # type: ignore[arg-type]
+def view(images: Tensor) -> CompressionContext:
+    return CompressionContext(images=images, batches=[], loss=None, teacher=None, seed=0)  # type: ignore[arg-type]
 
 
 def taught(network: Network, steps: int, lr: float, soft: Tensor | None = None, *, of: int = 1200) -> Network:
@@ -91,7 +91,7 @@ def made(tmp_path_factory: Any) -> SimpleNamespace:
         for norm in [part for part in before.modules() if isinstance(part, nn.BatchNorm2d)]:
             norm.weight[:1] *= -1
     compression = Quantize(keep=1)
-    settled = compression.settle(taught(compression.shrink(before, view(images[:256]), 1), 40, 1e-3))
+    settled = compression.finalize(taught(compression.shrink(before, view(images[:256]), 1), 40, 1e-3))
     folder = tmp_path_factory.mktemp("grid")
     shown: dict[str, Any] = {"example": images[:1], "classes": CLASSES}
     base = onnx(settled, folder / "float.onnx", **shown)  # its nodes have lost their names: others are needed here
@@ -183,7 +183,7 @@ def test_a_4_bit_file_answers_as_the_network_whose_weights_lie_on_its_grid(
 ) -> None:
     images = digits()[0]
     compression = Quantize(bits=4, weights_only=True, group=16, keep=1)
-    settled = compression.settle(compression.shrink(transformer, view(images[:64]), 1))
+    settled = compression.finalize(compression.shrink(transformer, view(images[:64]), 1))
     path = onnx(settled, tmp_path / "4.onnx", example=images[:1], classes=CLASSES, bits=4)
     with torch.no_grad():
         expected, before = settled(images[:100]).pred, transformer(images[:100]).pred
@@ -221,7 +221,7 @@ def test_eight_bits_without_training_cost_at_most_half_a_point_and_less_than_a_t
     network = Network(CifarResNet(depth=8, channels=1, width=2), classes=10, channels=1, mean=(0.3,), std=(0.35,))
     network, compression = taught(network, 150, 3e-3), Quantize()
     shrunk = compression.shrink(network, view(images[:256]), 1)
-    settled = compression.settle(shrunk)
+    settled = compression.finalize(shrunk)
     floats = onnx(settled, tmp_path / "32.onnx", example=images[:1], classes=CLASSES)
     calibration = images[:256].split(64)
     path = onnx(settled, tmp_path / "8.onnx", example=images[:1], classes=CLASSES, bits=8, calibration=calibration)
@@ -257,7 +257,7 @@ def test_with_three_bits_and_few_labels_a_teacher_helps() -> None:
         for helped in right:
             compression = Quantize(bits=3)
             shrunk = compression.shrink(student, view(images[:256]), 1)
-            found = compression.settle(taught(shrunk, 150, 3e-3, soft if helped else None, of=300))
+            found = compression.finalize(taught(shrunk, 150, 3e-3, soft if helped else None, of=300))
             with torch.no_grad():
                 said = found(images[1200:]).pred.argmax(1)
             right[helped].append(float((said == labels[1200:]).double().mean()))

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from stillroom.metrics import _search
-from stillroom.metrics._search import Places, nearest, unit
+from stillroom.metrics._search import SearchRows, nearest, unit
 from stillroom.metrics.neighbours import Neighbours
 from stillroom.metrics.probe import STRENGTHS, Probe
 from stillroom.metrics.retrieval import Retrieval
@@ -57,7 +57,7 @@ def test_knn_is_scikit_learns(seed: int, stored: int, asked: int, k: int) -> Non
     truth = labels_of(seed, stored + asked)
     fitted = KNeighborsClassifier(min(k, stored), metric="cosine").fit(pool, truth[:stored])
     wanted = (fitted.predict(queries) == truth[stored:]).mean()
-    metric = Retrieval(classes=CLASSES, gallery=range(stored), k=k)
+    metric = Retrieval(classes=CLASSES, gallery_keys=range(stored), k=k)
     figures = shown(metric, np.concatenate([pool, queries]), truth)
     # single precision inside: cosines of random doubles never come as near to each other as that
     assert figures["knn"].value == pytest.approx(wanted)
@@ -74,7 +74,7 @@ def test_ties_fall_to_the_first_image_and_the_first_class(seed: int, stored: int
     for query, own in zip(queries, truth[stored:], strict=True):
         votes = [truth[row] for row in naive_order(pool, query)[:k]]
         right += max(range(len(CLASSES)), key=votes.count) == own  # max keeps the first of equals
-    figures = shown(Retrieval(classes=CLASSES, gallery=range(stored), k=k), np.concatenate([pool, queries]), truth)
+    figures = shown(Retrieval(classes=CLASSES, gallery_keys=range(stored), k=k), np.concatenate([pool, queries]), truth)
     assert figures["knn"].value == pytest.approx(right / asked)
 
 
@@ -97,7 +97,7 @@ def test_recall_is_a_loop_over_the_other_queries(seed: int, n: int, stored: int,
     gallery = range(n, n + stored)
     asked = [row for row in range(n) if truth[row] >= 0]
     possible = [row for row in asked if sum(truth[other] == truth[row] for other in asked) > 1]
-    figures = shown(Retrieval(classes=CLASSES, gallery=gallery), rows, truth)
+    figures = shown(Retrieval(classes=CLASSES, gallery_keys=gallery), rows, truth)
     for rank in (1, 5, 10):
         if not possible or len(asked) - 1 <= rank:
             assert f"recall_at_{rank}" not in figures
@@ -121,7 +121,7 @@ def test_agreement_is_a_loop(seed: int, n: int, stored: int, noise: float) -> No
     for own, pool in enumerate(pools):
         first, second = (pool[naive_order(side[pool], side[own])[0]] for side in (ours, theirs))
         same += first == second
-    metric = Neighbours(classes=CLASSES, gallery=range(n, n + stored))
+    metric = Neighbours(classes=CLASSES, gallery_keys=range(n, n + stored))
     figure = shown(metric, ours, np.zeros(n + stored, np.int64), reference=theirs)["agreement"]
     assert figure.value == pytest.approx(same / n) and figure.n == n
     said, expected = (side[:n] / np.linalg.norm(side[:n], axis=1, keepdims=True) for side in (ours, theirs))
@@ -134,10 +134,10 @@ def test_agreement_is_a_loop(seed: int, n: int, stored: int, noise: float) -> No
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 50), k=st.integers(1, 12), cells=st.integers(1, 200))
 def test_the_search_is_the_same_in_pieces(seed: int, n: int, k: int, cells: int) -> None:
     rows = unit(torch.from_numpy(vectors(seed, n, integers=True)))
-    places = Places.of(torch.arange(n), range(n // 3), torch.ones(n, dtype=torch.bool))
+    places = SearchRows.of(torch.arange(n), range(n // 3), torch.ones(n, dtype=torch.bool))
     whole = nearest(rows, places, k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_search, "CELLS", cells)
+        patch.setattr(_search, "MAX_COSINES", cells)
         assert torch.equal(nearest(rows, places, k), whole)
     for query, found in zip(places.queries, whole, strict=True):
         pool = [row for row in places.pool.tolist() if row != query]
@@ -163,7 +163,7 @@ def test_the_probe_is_scikit_learns_with_the_c_that_the_folds_prefer() -> None:
     best = max(STRENGTHS, key=lambda strength: right[strength])
     wanted = (_regression(best, scaled[seen], truth[seen]).predict(scaled[asked]) == truth[asked]).mean()
     assert len(set(right.values())) > 1, "the strengths must matter"
-    figure = shown(Probe(classes=CLASSES, gallery=gallery.tolist()), rows, truth)["probe"]
+    figure = shown(Probe(classes=CLASSES, gallery_keys=gallery.tolist()), rows, truth)["probe"]
     assert figure.value == pytest.approx(wanted) and figure.n == 40
     assert f"C = {best:g}" in figure.how and "80 images" in figure.how
     assert wanted > 0.5

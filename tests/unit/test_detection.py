@@ -108,19 +108,19 @@ def test_how_right_an_image_is():
     wrong = torch.tensor([[20.0, 10, 100, 50, 1.0, 1], [0, 0, 9, 9, 0.05, 1]])
     none = torch.tensor([[0.0, 0, 9, 9, 0.05, 1], [0, 0, 0, 0, 0, -1]])
     answer = Output(pred=torch.stack((rows, none, wrong, wrong)))
-    assert task.score(answer, seen).tolist() == pytest.approx([1, 1, 0, 1])
-    assert task.same(answer, answer).tolist() == [1, 1, 1, 1]
-    assert task.same(answer, Output(pred=answer.pred.flip(0)))[0] == 0
+    assert task.score_per_image(answer, seen).tolist() == pytest.approx([1, 1, 0, 1])
+    assert task.agreement_per_image(answer, answer).tolist() == [1, 1, 1, 1]
+    assert task.agreement_per_image(answer, Output(pred=answer.pred.flip(0)))[0] == 0
 
 
 def test_what_is_drawn():
     target = known([(0.1, 0.2, 0.5, 0.6, 2), (0.0, 0.0, 0.5, 0.5, 1)], [], crowd=[(0, 1)])
     seen = Batch(images=torch.zeros(2, 3, 100, 200), target=target, keys=torch.arange(2))
-    truth = Detection().truth(seen, 0)["boxes"]
+    truth = Detection().drawable_target(seen, 0)["boxes"]
     assert truth[0] == pytest.approx([0.1, 0.2, 0.5, 0.6, 2, 1]) and len(truth) == 2
-    assert Detection().truth(seen, 1) == {"boxes": []}
+    assert Detection().drawable_target(seen, 1) == {"boxes": []}
     answer = Output(pred=torch.tensor([[[20.0, 20, 100, 60, 0.5, 2], [0, 0, 0, 0, 0, -1]]]))
-    assert Detection().sketch(answer, 0) == {"boxes": [[20, 20, 100, 60, 2, 0.5]]}
+    assert Detection().drawable(answer, 0) == {"boxes": [[20, 20, 100, 60, 2, 0.5]]}
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_arguments_out_of_range_are_named(argument, value):
 def test_a_tiny_detector_learns_eight_scenes():
     seen, task = batch(), Detection()
     with torch.no_grad():
-        answer = task.answer(learned()(seen.images), seen.images)
+        answer = task.postprocess(learned()(seen.images), seen.images)
     (metric,) = task.metrics(CLASSES)
     metric.update(answer, seen)
     figures = metric.compute()
     assert figures["map50"].value > 0.95 and figures["map"].value > 0.6
-    assert task.score(answer, seen).min() > 0.8  # empty ones too
+    assert task.score_per_image(answer, seen).min() > 0.8  # empty ones too
 
 
 def test_a_batch_without_a_box_trains_and_is_answered():
@@ -154,7 +154,7 @@ def test_a_batch_without_a_box_trains_and_is_answered():
     assert loss.isfinite() and all(slope.isfinite().all() for slope in slopes)
     network.zero_grad()
     (metric,) = task.metrics(CLASSES)
-    metric.update(task.answer(said, empty.images), empty)
+    metric.update(task.postprocess(said, empty.images), empty)
     assert metric.compute() == {} and metric.value() == 0
 
 
@@ -186,7 +186,7 @@ def compared(network, file, seen, height, width):
     images = torch.nn.functional.interpolate(seen.images, (height, width), mode="bilinear", antialias=True)
     network.always_resize = True
     with torch.no_grad():
-        expected = Detection().answer(network(images), images).pred
+        expected = Detection().postprocess(network(images), images).pred
     network.always_resize = False
     return expected, file(images).pred
 

@@ -11,7 +11,7 @@ from torch import nn
 from stillroom.errors import StillroomError
 from stillroom.models._detector import Neck, adapt_detector, detector
 from stillroom.models.network import NetworkSpec
-from stillroom.ops.assignment import detection_loss
+from stillroom.ops.detection_loss import detection_loss
 
 DECODERS = ("fcos", "retinanet", "ssdlite")
 

@@ -62,8 +62,8 @@ def test_the_gallery_is_shown_and_not_kept() -> None:
     shown: list[int] = []
 
     class Watching(Classification):
-        def metrics(self, classes, gallery=()):  # type: ignore[no-untyped-def]
-            shown.extend(gallery)
+        def metrics(self, classes, gallery_keys=()):  # type: ignore[no-untyped-def]
+            shown.extend(gallery_keys)
             return super().metrics(classes)
 
     found = evaluate({"a": speaker([0, 1, 2, 0])}, batches([0, 1, 2, 1]), Watching(), CLASSES, gallery={1000, 1001})

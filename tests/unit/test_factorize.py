@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stillroom.compress import _factors
 from stillroom.compress._thin import Site, fit_last, sites
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.compress.factorize import Factorize
 from stillroom.errors import StillroomError
 from stillroom.models import surgery
@@ -26,9 +26,9 @@ from stillroom.types import Output
 WAYS = ("svd", "tucker", "cp", "spatial")
 
 
-def view(count: int = 64) -> View:
+def view(count: int = 64) -> CompressionContext:
     images = torch.tensor(load_digits().images[:count, None] / 16, dtype=torch.float32)
-    return View(
+    return CompressionContext(
         images=images, batches=(), loss=lambda n, b: n(b.images).pred.sum(), teacher=lambda x: Output(pred=x), seed=0
     )
 
@@ -117,8 +117,8 @@ def test_one_rank_for_all() -> None:
 def test_rounds_take_shares_of_the_first_network() -> None:
     network, example = made(2), torch.rand(1, 1, 8, 8)
     factorize = Factorize(macs=0.49, rounds=2, match=False, least=4)
-    halfway = factorize.settle(factorize.shrink(network, view(), 1))
-    last = factorize.settle(factorize.shrink(halfway, view(), 2))
+    halfway = factorize.finalize(factorize.shrink(network, view(), 1))
+    last = factorize.finalize(factorize.shrink(halfway, view(), 2))
     for one, share in ((halfway, 0.7), (last, 0.49)):
         assert share * 0.97 <= macs(one.module, example)[""] / macs(network.module, example)[""] <= share
     once = Factorize(rank=6, rounds=2, match=False)

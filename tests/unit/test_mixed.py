@@ -42,7 +42,7 @@ def test_a_batch_takes_its_partners_along():
 @pytest.mark.parametrize("name", choices("methods"))
 def test_methods_read_the_greater_part_s_class_and_nothing_else(name):
     """What they charge for a mixed image is what they would charge for its pixels with its own label."""
-    if not pick("methods", name).teaches("classes"):
+    if not pick("methods", name).supports("classes"):
         pytest.skip("teaches no classifier")
     pair = next(pair for pair in PAIRS if answers(pair) == "classes" and not works(name, pair))
     plain = pair_batch(6, pair)

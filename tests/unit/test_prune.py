@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stillroom.compress import prune as prune_file
 from stillroom.compress._channels import Channels
 from stillroom.compress._cost import share_of_time
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.compress.prune import Prune
 from stillroom.errors import StillroomError
 from stillroom.models import surgery
@@ -32,11 +32,11 @@ def digits(count: int) -> Tensor:
     return torch.tensor(load_digits().images[:count, None] / 16, dtype=torch.float32)
 
 
-def view(images: Tensor, batches: Any = ()) -> View:
+def view(images: Tensor, batches: Any = ()) -> CompressionContext:
     def loss(network: Network, batch: Batch) -> Tensor:
         return F.cross_entropy(network(batch.images).pred, batch.target)
 
-    return View(images=images, batches=batches, loss=loss, teacher=lambda x: Output(pred=x), seed=0)
+    return CompressionContext(images=images, batches=batches, loss=loss, teacher=lambda x: Output(pred=x), seed=0)
 
 
 class Concat(nn.Module):
@@ -264,8 +264,8 @@ def test_ranking_everywhere_takes_from_the_weak_layer() -> None:
 
 def test_rounds_take_shares_of_the_first_network() -> None:
     network, prune, seen = made("residual", 32), Prune(macs=0.36, rounds=2), view(torch.rand(2, 3, 32, 32))
-    halfway = prune.settle(prune.shrink(network, seen, 1))
-    last = prune.settle(prune.shrink(halfway, seen, 2))
+    halfway = prune.finalize(prune.shrink(network, seen, 1))
+    last = prune.finalize(prune.shrink(halfway, seen, 2))
     for one, share in ((halfway, 0.6), (last, 0.36)):
         assert share * 0.98 <= work(one, 32) / work(network, 32) <= share
     assert [edit["kind"] for edit in last.edits] == ["pruned", "pruned"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stillroom import models
 from stillroom.compress._observe import observe
 from stillroom.compress._sensitivity import sensitivity
-from stillroom.compress.compression import View
+from stillroom.compress.compression import CompressionContext
 from stillroom.compress.quantize import Quantize
 from stillroom.errors import StillroomError
 from stillroom.models.network import Network
@@ -34,8 +34,8 @@ def digits(count: int) -> Tensor:
     return torch.tensor(load_digits().images[:count, None] / 16, dtype=torch.float32)
 
 
-def view(images: Tensor) -> View:
-    return View(images=images, batches=[], loss=None, teacher=None, seed=0)  # type: ignore[arg-type]
+def view(images: Tensor) -> CompressionContext:
+    return CompressionContext(images=images, batches=[], loss=None, teacher=None, seed=0)  # type: ignore[arg-type]
 
 
 def convolutional() -> Network:
@@ -68,7 +68,7 @@ def test_a_shrunk_and_a_settled_network_survive_a_file_and_a_copy(arguments: Any
     before = {name: value.clone() for name, value in network.state_dict().items()}
     compression, images = Quantize(**arguments), digits(70)
     shrunk = compression.shrink(network, view(images), 1)
-    settled = compression.settle(shrunk)
+    settled = compression.finalize(shrunk)
     assert network.edits == () and all(torch.equal(value, before[k]) for k, value in network.state_dict().items())
     for number, one in enumerate((shrunk, settled)):
         path = tmp_path / f"{number}.safetensors"
@@ -80,7 +80,7 @@ def test_a_shrunk_and_a_settled_network_survive_a_file_and_a_copy(arguments: Any
             again = models.become(fresh(network), path)
             assert torch.equal(again(images).pred, expected) and again.edits == one.edits
     with torch.no_grad():
-        assert torch.equal(compression.settle(again_shrunk(network, shrunk, tmp_path))(images).pred, expected)
+        assert torch.equal(compression.finalize(again_shrunk(network, shrunk, tmp_path))(images).pred, expected)
 
 
 def again_shrunk(network: Network, shrunk: Network, folder: Path) -> Network:
@@ -91,7 +91,7 @@ def again_shrunk(network: Network, shrunk: Network, folder: Path) -> Network:
 def test_settling_leaves_plain_layers_on_the_grid_that_the_form_tells() -> None:
     network, compression = convolutional(), Quantize(bits=4, activations=0)
     shrunk = compression.shrink(network, view(digits(70)), 1)
-    settled = compression.settle(shrunk)
+    settled = compression.finalize(shrunk)
     assert list(settled.state_dict()) == list(network.state_dict())
     assert [type(part) for part in settled.modules()] == [type(part) for part in network.modules()]
     names = [n for n, part in network.module.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
@@ -104,7 +104,7 @@ def test_settling_leaves_plain_layers_on_the_grid_that_the_form_tells() -> None:
         assert torch.equal(settled(digits(70)).pred, shrunk(digits(70)).pred)
     again = compression.shrink(settled, view(digits(70)), 1)
     assert [edit["kind"] for edit in again.edits] == ["rounded"]
-    assert [edit["kind"] for edit in compression.settle(again).edits] == ["grid"]
+    assert [edit["kind"] for edit in compression.finalize(again).edits] == ["grid"]
 
 
 def test_training_reaches_every_weight_and_moves_ranges_and_evaluation_does_not() -> None:
@@ -153,7 +153,7 @@ def test_the_worst_layers_stay_in_floats() -> None:
     expected = nn.functional.kl_div(q, p, log_target=True, reduction="batchmean")
     assert costs[worst[0]] == pytest.approx(float(expected), rel=1e-4)
     shrunk = Quantize(bits=3, activations=3, keep=2).shrink(network, view(images), 1)
-    kept = Quantize().settle(shrunk)
+    kept = Quantize().finalize(shrunk)
     assert kept.edits[-1]["float"] == sorted(worst) and not set(worst) & set(kept.edits[-1]["layers"])
     for name in worst:
         assert torch.equal(kept.module.get_submodule(name).weight, network.module.get_submodule(name).weight)
@@ -172,7 +172,7 @@ def test_scaling_changes_nothing_in_floats_and_lowers_the_error_on_the_grid() ->
     errors = {}
     for scaling in ("awq", "none"):
         compression = Quantize(scaling=scaling, **LINEAR)  # type: ignore[arg-type]
-        settled = compression.settle(compression.shrink(network, view(images), 1))
+        settled = compression.finalize(compression.shrink(network, view(images), 1))
         errors[scaling] = float((settled(images).pred - network(images).pred).detach().square().mean())
     scaled = [edit for edit in Quantize(**LINEAR).shrink(network, view(images), 1).edits if edit["kind"] == "scaled"]
     assert "blocks.0.mlp.fc1" in scaled[0]["layers"] and errors["awq"] < errors["none"]
@@ -216,7 +216,7 @@ def test_timms_own_convolution_with_padding_as_tensorflow_has_it_rounds_too() ->
     module.conv_head = nn.Conv2d(16, 1280, 1)
     network = Network(module, classes=3, channels=1, size=32, mean=(0.3,), std=(0.35,)).eval()
     shrunk = Quantize().shrink(network, view(digits(2)), 1)
-    settled = Quantize().settle(shrunk)
+    settled = Quantize().finalize(shrunk)
     assert "conv_stem" in shrunk.edits[-1]["layers"] and shrunk.edits[-1]["exact"] == ["conv_stem"]
     assert type(settled.module.conv_stem).__name__ == "Conv2dSame"
     assert torch.equal(settled.module.conv_stem.weight, shrunk.module.conv_stem.weight)
@@ -232,7 +232,7 @@ def test_one_image_and_a_layer_of_nothing_are_enough() -> None:
         shrunk = compression.shrink(network, view(digits(1)), 1).train()
         shrunk.module.bn1.eval()
         shrunk(digits(8)).pred.sum().backward()
-        settled = compression.settle(shrunk)
+        settled = compression.finalize(shrunk)
         assert settled(digits(1)).pred.isfinite().all() and not settled.training
         assert (settled.module.layer3[0].conv2.weight == 0).all() and (settled.module.linear.weight[3] == 0).all()
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from stillroom import report
 from stillroom.metrics.measurement import wilson
 from stillroom.report import model_card, run_data, summary
-from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._unlabelled import without_labels
 from stillroom.tasks.classification import Classification
 
 pytest_plugins = ["kit.fixtures"]
@@ -133,7 +133,7 @@ def test_a_distilled_vit_is_loaded_by_what_made_it(run_copy: Path) -> None:
 
 def test_agreement_with_the_teacher_is_never_called_accuracy(run_copy: Path) -> None:
     """The task description of a run without labels, on the metrics of one that has some."""
-    about = agreeing(Classification()).about
+    about = without_labels(Classification()).info
     task = {"name": "classification", "answers": "classes"} | asdict(about)
     change(run_copy / "run.json", lambda r: r.update(task=task))
     change(run_copy / "run.json", lambda r: r["data"].update(unlabelled=1797))

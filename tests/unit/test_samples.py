@@ -23,7 +23,7 @@ NAMES = ("teacher", "baseline", "student", "onnx-32", "onnx-8")
 
 def keep(samples: SampleGallery, task: Any, name: str, batch: Batch, answer: Output) -> None:
     """As `evaluate` hands it over."""
-    samples.keep(name, batch, answer, task.score(answer, batch).float())
+    samples.keep(name, batch, answer, task.score_per_image(answer, batch).float())
 
 
 def shown(
@@ -81,7 +81,7 @@ def test_of_right_and_wrong_the_first_of_each_kind_are_kept(tmp_path: Path, batc
 class Given(Vectors):
     """Whose answers are their own scores."""
 
-    def score(self, answer: Output, batch: Batch) -> Tensor:
+    def score_per_image(self, answer: Output, batch: Batch) -> Tensor:
         return answer.pred[:, 0]
 
 
@@ -136,10 +136,10 @@ def test_masks_are_grey_pictures_of_class_numbers(tmp_path: Path) -> None:
 
 def test_boxes_are_written_in_shares_of_an_image_that_is_no_square(tmp_path: Path) -> None:
     class Pixels(Logits):
-        def sketch(self, answer: Output, row: int) -> dict[str, Any]:
+        def drawable(self, answer: Output, row: int) -> dict[str, Any]:
             return {"boxes": [[10.0, 20.0, 40.0, 30.0, 2, 0.75]]}
 
-        def truth(self, batch: Batch, row: int) -> dict[str, Any]:
+        def drawable_target(self, batch: Batch, row: int) -> dict[str, Any]:
             return {"boxes": [[0.25, 0.5, 1.0, 0.75, 2, 1.0]]}
 
     task = Pixels()

@@ -75,17 +75,20 @@ def test_an_answer_is_scored_compared_and_drawn():
     wrong = right.clone()
     wrong[0, :, 0, 0] = torch.tensor([0.0, 1.0, 0.0])  # 1 where 0 is true
     nothing = torch.full_like(right, float("nan"))
-    assert task.answer(Output(pred=right), batch(true).images).pred is right
-    assert task.score(Output(pred=right), batch(true)).tolist() == [1, 1]
-    assert task.score(Output(pred=wrong), batch(true)).tolist() == pytest.approx([(0 + 1 / 2 + 1) / 3, 1])
-    assert task.score(Output(pred=nothing), batch(true)).tolist() == [0, 1]
-    assert task.same(Output(pred=right), Output(pred=wrong)).tolist() == [0.75, 1]
-    assert task.same(Output(pred=nothing), Output(pred=nothing)).tolist() == [0, 0]
+    assert task.postprocess(Output(pred=right), batch(true).images).pred is right
+    assert task.score_per_image(Output(pred=right), batch(true)).tolist() == [1, 1]
+    assert task.score_per_image(Output(pred=wrong), batch(true)).tolist() == pytest.approx([(0 + 1 / 2 + 1) / 3, 1])
+    assert task.score_per_image(Output(pred=nothing), batch(true)).tolist() == [0, 1]
+    assert task.agreement_per_image(Output(pred=right), Output(pred=wrong)).tolist() == [0.75, 1]
+    assert task.agreement_per_image(Output(pred=nothing), Output(pred=nothing)).tolist() == [0, 0]
     assert task.decode(Output(pred=wrong)).tolist()[0] == [[1, 1], [2, 0]]
     assert task.decode(Output(pred=nothing)).unique().tolist() == [255]
     assert task.decode(Output(pred=right)).dtype == torch.uint8
     assert task.decode(Output(pred=torch.zeros(1, 300, 2, 2))).dtype == torch.int16
-    for drawing, wanted in ((task.sketch(Output(pred=wrong), 0), [[1, 1], [2, 0]]), (task.truth(batch(true), 0), None)):
+    for drawing, wanted in (
+        (task.drawable(Output(pred=wrong), 0), [[1, 1], [2, 0]]),
+        (task.drawable_target(batch(true), 0), None),
+    ):
         assert drawing["mask"].dtype == np.uint8
         assert drawing["mask"].tolist() == (wanted or [[0, 1], [2, VOID]])
 
@@ -96,12 +99,12 @@ def test_what_is_measured_leads_with_what_the_task_is_known_by():
     for metric in task.metrics(("a", "b", "c")):
         metric.update(Output(pred=pred), batch(true))
         figures |= metric.compute()
-    assert next(iter(figures)) == task.about.headline and task.about.by_class in figures
+    assert next(iter(figures)) == task.info.headline and task.info.by_class in figures
     assert set(figures) == {"miou", "iou", "pixel_accuracy", "boundary_f"}
-    metric = task.agreement(("a", "b", "c"))
+    metric = task.agreement_metric(("a", "b", "c"))
     metric.update(Output(pred=pred), batch(true), Output(pred=pred))
     assert metric.compute()["agreement"].value == 1
-    assert task.chance(3) == 0.2
+    assert task.chance_level(3) == 0.2
 
 
 def test_a_small_network_learns_eight_scenes():

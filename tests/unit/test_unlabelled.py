@@ -35,7 +35,7 @@ from stillroom.evaluation.evaluate import evaluate
 from stillroom.evaluation.validate import validate
 from stillroom.models import create_model
 from stillroom.pipeline.prepare import prepare
-from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._unlabelled import without_labels
 from stillroom.tasks.classification import Classification
 from stillroom.tasks.embedding import Embedding
 from stillroom.training.linear_probe import linear_probe
@@ -215,8 +215,10 @@ def test_unknown_labels_count_in_no_figure():
         figures |= metric.compute()
     assert (figures["accuracy"].value, figures["accuracy"].n) == (0.5, 2)
     assert figures["recall"].value == {"ant": 0.5}
-    assert Classification().score(Output(pred=pred), batch).tolist() == [1, 0, 1, 1]
-    assert Classification().truth(batch, 2) == {} and Classification().truth(batch, 0) == {"class": 0}
+    assert Classification().score_per_image(Output(pred=pred), batch).tolist() == [1, 0, 1, 1]
+    assert Classification().drawable_target(batch, 2) == {} and Classification().drawable_target(batch, 0) == {
+        "class": 0
+    }
 
 
 # no label at all ----------------------------------------------------------------------------------------------------
@@ -232,40 +234,49 @@ def batch_of(count, target=None) -> Batch:
 
 
 def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
-    task = agreeing(Classification(smoothing=0.1))
+    task = without_labels(Classification(smoothing=0.1))
     told = batch_of(4, said(0, 1, 2, 2))
     metrics = task.metrics(CLASSES), task.metrics(CLASSES)
     metrics[0][0].update(said(0, 1, 2, 0), told)
     metrics[0][0].update(said(0, 0, 0, 0), batch_of(4), said(0, 0, 0, 0))  # nobody knows: not counted
     (figure,) = metrics[0][0].compute().items()
-    assert figure[0] == task.about.headline == "teacher_agreement"
+    assert figure[0] == task.info.headline == "teacher_agreement"
     assert (figure[1].value, figure[1].n) == (0.75, 4) and figure[1].ci95[0] < 0.75 < figure[1].ci95[1]
     metrics[1][0].merge(metrics[0][0].state())
     assert metrics[1][0].value() == 0.75
-    assert task.score(said(0, 1, 2, 0), told).tolist() == [1, 1, 1, 0]
-    assert task.score(said(0, 1, 2, 0), batch_of(4)).tolist() == [0, 0, 0, 0]
-    assert task.truth(told, 0) == {} and task.chance(3) == 0 and "accuracy" not in str(task.about).lower()
+    assert task.score_per_image(said(0, 1, 2, 0), told).tolist() == [1, 1, 1, 0]
+    assert task.score_per_image(said(0, 1, 2, 0), batch_of(4)).tolist() == [0, 0, 0, 0]
+    assert (
+        task.drawable_target(told, 0) == {} and task.chance_level(3) == 0 and "accuracy" not in str(task.info).lower()
+    )
 
 
 def test_no_label_teaches_and_the_rest_is_as_in_the_task():
-    task = agreeing(Classification(smoothing=0.1))
-    assert task.loss(said(0, 1), batch_of(2)) == {} and not task.taught and task.finetune == "none"
-    assert (task.needs, task.output_kind, task.gates[8], task.smoothing) == ("labels", "classes", 0.98, 0.1)
-    assert task.outputs(7) == 7 and task.decode(said(2, 1)).tolist() == [2, 1]
+    task = without_labels(Classification(smoothing=0.1))
+    assert task.loss(said(0, 1), batch_of(2)) == {} and not task.has_label_loss and task.finetune == "none"
+    assert (task.target_kind, task.output_kind, task.min_agreement[8], task.smoothing) == (
+        "labels",
+        "classes",
+        0.98,
+        0.1,
+    )
+    assert task.num_outputs(7) == 7 and task.decode(said(2, 1)).tolist() == [2, 1]
     again = copy.deepcopy(task)
-    assert again.smoothing == 0.1 and again.about == task.about
+    assert again.smoothing == 0.1 and again.info == task.info
     with pytest.raises(AttributeError):
         task.nothing  # noqa: B018
 
 
 def test_vectors_agree_by_whom_they_find_nearest():
     torch.manual_seed(0)
-    task, vectors = agreeing(Embedding()), torch.randn(20, 6)
+    task, vectors = without_labels(Embedding()), torch.randn(20, 6)
     turned = vectors @ torch.linalg.qr(torch.randn(6, 6))[0]  # distances stay
     found = {}
     for name, pred in {"turned": turned, "other": torch.randn(20, 4)}.items():
         metric, *_ = task.metrics(())
-        metric.update(task.answer(Output(pred=pred), None), batch_of(20, task.answer(Output(pred=vectors), None)))
+        metric.update(
+            task.postprocess(Output(pred=pred), None), batch_of(20, task.postprocess(Output(pred=vectors), None))
+        )
         found[name] = metric.compute()["teacher_agreement"].value
     assert found["turned"] == 1 and found["other"] < 0.5
 
@@ -277,7 +288,7 @@ def test_the_teacher_knows_and_is_not_judged_by_itself():
     found = evaluate(
         speakers,
         [batch_of(4)],
-        agreeing(Classification()),
+        without_labels(Classification()),
         CLASSES,
         against={"student": "teacher", "file": "student"},
         reference="teacher",
@@ -296,7 +307,7 @@ def test_selection_asks_the_teacher_too():
     torch.manual_seed(0)
     one, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
     first, second = (lambda images, net=net: Output(pred=net(images)) for net in (one, other))
-    task, split = agreeing(Classification()), data.splits["val"]
+    task, split = without_labels(Classification()), data.splits["val"]
     assert validate(first, task, split, data.classes, batch=50, reference=first) == 1
     images = split.images(np.arange(len(split))).float() / 255
     with torch.no_grad():
@@ -329,13 +340,13 @@ def prepared(flat, **more):
 
 def test_the_classes_are_the_teachers(flat):
     one = prepared(flat)
-    assert one.data.classes == tuple("0123456789") and one.task.about.truth == "teacher"
+    assert one.data.classes == tuple("0123456789") and one.task.info.truth == "teacher"
     assert one.label_weight == 0, "so that methods are chosen as where there are no labels"
     assert prepared(flat, teacher__class_map=[4, 2, 7]).data.classes == ("0", "1", "2")
     named = prepared(flat, data__classes=[f"digit {k}" for k in range(10)]).data
     assert named.classes[3] == "digit 3" and named.fingerprint != one.data.fingerprint
     vectors = prepared(flat, task="embedding", methods="cosine")
-    assert vectors.data.classes == () and vectors.task.about.headline == "teacher_agreement"
+    assert vectors.data.classes == () and vectors.task.info.headline == "teacher_agreement"
     assert one.initial_student().classes == 10
 
 

@@ -14,8 +14,8 @@ from stillroom.methods.box_logits import box_logits_loss
 from stillroom.methods.fgd import attention_loss, fgd_loss
 from stillroom.methods.ld import ld_loss
 from stillroom.methods.pkd import pkd_loss
-from stillroom.methods.pseudo_labels import pseudo_labels_loss, sure_boxes
-from stillroom.ops.assignment import detection_loss
+from stillroom.methods.pseudo_labels import confident_boxes, pseudo_labels_loss
+from stillroom.ops.detection_loss import detection_loss
 
 
 def sigmoid(x):
@@ -101,7 +101,7 @@ def test_foreground_with_two_boxes_over_each_other_one_that_is_crossed_and_none(
 def test_sure_boxes_are_torchvisions_suppression():
     pred = drawn_pred(4, 60, 3, seed=3)
     pred[..., 4:] += 1.5
-    found = sure_boxes(pred, score_threshold=0.4, nms_iou=0.5, max_detections=100)
+    found = confident_boxes(pred, score_threshold=0.4, nms_iou=0.5, max_detections=100)
     for b, image in enumerate(pred):
         score, label = image[:, 4:].sigmoid().max(1)
         sure = score >= 0.4

@@ -41,7 +41,7 @@ def said():
 
 
 def ask(method, student, teachers, target, ours=None, theirs=None):
-    method.connect(("s",) * 3, ("1/t", "2/t", "3/t"))
+    method.bind_taps(("s",) * 3, ("1/t", "2/t", "3/t"))
     taps = {f"{n}/pred": one for n, one in enumerate(teachers, 1)}
     taps |= {f"{n}/t": one for n, one in enumerate(theirs or [], 1)}
     seen = Output(pred=student, taps={} if ours is None else {"s": ours})

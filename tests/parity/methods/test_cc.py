@@ -31,7 +31,7 @@ def naive(student, teacher, gamma=0.4, order=2):
 def ready(student, teacher, **arguments):
     torch.manual_seed(7)
     method = CC(**arguments)
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     method.setup(Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher}))
     return method.double()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from kit.features import charge, convolved, drawn, ready
 
-from stillroom.methods.mgd import MGD, keep
+from stillroom.methods.mgd import MGD, random_mask
 
 
 @pytest.mark.parametrize("over", ["channels", "places"])
@@ -17,7 +17,7 @@ def test_reference(over, width):
     s, t = drawn(2, width, 3, 3), drawn(2, 4, 3, 3, seed=1)
     method = ready(MGD(masked=0.4, over=over), [s], [t])
     torch.manual_seed(5)
-    kept = keep(t, 0.4, over).numpy()
+    kept = random_mask(t, 0.4, over).numpy()
     assert 0 < kept.mean() < 1
     seen = s.numpy()
     if width != 4:

@@ -80,7 +80,7 @@ def test_default_relations_and_heads():
     torch.manual_seed(2)
     student, teacher = torch.randn(2, 4, 3 * 16, dtype=torch.float64), torch.randn(2, 4, 3 * 24, dtype=torch.float64)
     method = MiniLM()
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     batch = Batch(images=torch.zeros(2, 1, 2, 2), target=torch.zeros(2), keys=torch.arange(2))
     sides = Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher})
     method.setup(*sides)

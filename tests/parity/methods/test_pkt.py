@@ -29,7 +29,7 @@ def naive(student, teacher, *, kernel, inside=0.0):
 
 def charge(student, teacher):
     method = PKT()
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     batch = Batch(images=torch.zeros(len(student), 1, 1, 1), target=None, keys=torch.arange(len(student)))
     seen, heard = Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher})
     (value,) = method.loss(seen, heard, batch, 0.0).values()

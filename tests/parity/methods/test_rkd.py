@@ -46,7 +46,7 @@ def naive(student, teacher):
 
 def method(**arguments):
     made = RKD(**arguments)
-    made.connect(("a",), ("b",))
+    made.bind_taps(("a",), ("b",))
     return made
 
 

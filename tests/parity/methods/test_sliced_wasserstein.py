@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from stillroom.methods.sliced_wasserstein import SlicedWasserstein, draw, sliced_wasserstein_loss
+from stillroom.methods.sliced_wasserstein import SlicedWasserstein, random_directions, sliced_wasserstein_loss
 from stillroom.types import Batch, Output
 
 
@@ -21,7 +21,7 @@ def cheapest(a, b):
 def test_each_direction_is_the_best_transport_of_all(seed):
     torch.manual_seed(seed)
     student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
-    directions = draw(4, teacher)
+    directions = random_directions(4, teacher)
     costs = []
     for u in directions.tolist():
         a, b = ([sum(p * q for p, q in zip(row, u, strict=True)) for row in x.tolist()] for x in (student, teacher))
@@ -43,7 +43,7 @@ def test_the_class_pools_and_fits_the_width():
     torch.manual_seed(0)
     s, t = torch.randn(4, 3, 2, 2, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
     method = SlicedWasserstein(directions=3)
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     student, teacher = Output(pred=s, taps={"a": s}), Output(pred=t, taps={"b": t})
     method.setup(student, teacher)
     method.double()
@@ -52,7 +52,7 @@ def test_the_class_pools_and_fits_the_width():
     ours = [[sum(w * x for w, x in zip(weight[o], row, strict=True)) + bias[o] for o in range(6)] for row in pooled]
     torch.manual_seed(7)
     total = 0.0
-    for u in draw(3, t).tolist():
+    for u in random_directions(3, t).tolist():
         a, b = (sorted(sum(p * q for p, q in zip(row, u, strict=True)) for row in x) for x in (ours, t.tolist()))
         total += sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
     batch = Batch(images=torch.zeros(4, 1, 2, 2), target=torch.zeros(4), keys=torch.arange(4))

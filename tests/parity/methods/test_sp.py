@@ -31,7 +31,7 @@ def naive(student, teacher):
 
 def charge(student, teacher, taps=(("a",), ("b",))):
     method = SP()
-    method.connect(*taps)
+    method.bind_taps(*taps)
     one = next(iter(student.values()))
     batch = Batch(images=torch.zeros(len(one), 1, 1, 1), target=None, keys=torch.arange(len(one)))
     (value,) = method.loss(Output(pred=one, taps=student), Output(pred=one, taps=teacher), batch, 0.0).values()
@@ -43,7 +43,7 @@ def test_against_loops():
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.randn(5, 2, 3, 3, dtype=torch.float64)
     assert charge({"a": student}, {"b": teacher}) == pytest.approx(naive(student, teacher), rel=1e-9)
-    assert SP.weight == 3000 and SP.reads == "last"
+    assert SP.weight == 3000 and SP.default_taps == "last"
 
 
 def test_tokens_without_their_prefix_and_several_taps():

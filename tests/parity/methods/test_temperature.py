@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from stillroom.methods._temperature import agreement, temperature_of
+from stillroom.methods._temperature import rank_correlation, temperature_of
 from stillroom.methods.divergence import Divergence, divergence_loss
 from stillroom.methods.hinton import Hinton, hinton_loss
 from stillroom.types import Batch, Output
@@ -82,10 +82,10 @@ def test_agreement_is_scipy_s_spearman_with_and_without_ties():
         mixed = (a.amin(1) < a.amax(1)) & (b.amin(1) < b.amax(1))
         a, b = a[mixed], b[mixed]
         expected = [spearmanr(x, y).statistic for x, y in zip(a.tolist(), b.tolist(), strict=True)]
-        assert len(a) > 150 and agreement(a, b).flatten().tolist() == pytest.approx(expected, abs=1e-12)
+        assert len(a) > 150 and rank_correlation(a, b).flatten().tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_agreement_with_the_published_example():
     """techniques.md 7: the tie-aware value for (1..5) and (5, 6, 7, 8, 7) is 0.82078."""
-    rho = agreement(torch.tensor([[1.0, 2, 3, 4, 5]]), torch.tensor([[5.0, 6, 7, 8, 7]]))
+    rho = rank_correlation(torch.tensor([[1.0, 2, 3, 4, 5]]), torch.tensor([[5.0, 6, 7, 8, 7]]))
     assert rho.item() == pytest.approx(0.82078, abs=1e-5)

@@ -70,7 +70,7 @@ def test_the_class_is_a_convolution_and_the_loss():
     torch.manual_seed(0)
     s, t = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 5, 4, 4, dtype=torch.float64)
     method = WKDFeatures(grid=2)
-    method.connect(("a",), ("b",))
+    method.bind_taps(("a",), ("b",))
     student, teacher = Output(pred=s, taps={"a": s}), Output(pred=t, taps={"b": t})
     method.setup(student, teacher)
     method.double()
