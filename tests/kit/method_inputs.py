@@ -83,7 +83,7 @@ def pair(
 
     target: Any = torch.randint(CLASSES, (images,), generator=draw)
     preds = [normal(CLASSES, scale=3) for _ in range(2)]
-    if "boxes" in method.output_kind:
+    if "boxes" in method.output_kinds:
         preds = [drawn_pred(images, 9, CLASSES, seed=seed + i).to(dtype) for i in range(2)]
         preds[1][..., 4:] += 2  # a teacher that is sure of something
         target = drawn_target(images, 3, CLASSES, seed)
@@ -110,7 +110,7 @@ def connected(method: Method, given: Pair, *, seed: int = 0) -> Method:
     taps = tuple(given.student.taps), tuple(given.teacher.taps)
     if method.default_taps == "members":
         taps = ("s",) * len(taps[1]), tuple(f"{n}/t" for n in range(1, len(taps[1]) + 1))
-    method.connect(*taps)
+    method.bind_taps(*taps)
     two = given.rows(slice(2))
     method.setup(two.student, two.teacher)
     return method.double()

@@ -17,7 +17,7 @@ class Sparse:
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    rounds, between = 1, "teacher"
+    rounds, interim_teacher = 1, "teacher"
 
     def __init__(self, *, share: float = 0.5):
         if not 0 <= share < 1:
@@ -26,10 +26,10 @@ class Sparse:
 
     def shrink(self, network, view, round):
         """A copy with the zeros."""
-        return self.settle(copy.deepcopy(network)).eval()
+        return self.finalize(copy.deepcopy(network)).eval()
 
     @torch.no_grad()
-    def settle(self, network):
+    def finalize(self, network):
         """The zeros once more, for training has filled them."""
         for part in network.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):

@@ -38,7 +38,7 @@ def test_every_argument_changes_what_is_charged(case):
     assert total(method, given).item() != pytest.approx(total(plain, given).item(), rel=1e-6)
 
 
-DENSE = [case for case, (name, _) in CASES.items() if KINDS[name].reads == "pred" and KINDS[name].supports("pixels")]
+DENSE = [case for case, (name, _) in CASES.items() if KINDS[name].default_taps == "pred" and KINDS[name].supports("pixels")]
 
 
 @pytest.mark.parametrize("case", [case for case in DENSE if not KINDS[CASES[case][0]]().student_taps])
@@ -90,7 +90,7 @@ def test_labels_that_are_no_classes_are_refused(case, target):
         terms_of(method, Pair(given.student, given.teacher, batch_of(4, target)))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if KINDS[name].output_kind == ("boxes",)])
+@pytest.mark.parametrize("name", [name for name in NAMES if KINDS[name].output_kinds == ("boxes",)])
 def test_a_method_of_boxes_teaches_detectors_alone(name):
     kind = KINDS[name]
     assert kind.supports("boxes") and not any(kind.supports(other) for other in ("classes", "pixels", "vector"))

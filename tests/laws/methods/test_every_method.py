@@ -13,7 +13,7 @@ from kit.method_inputs import FORMS, OWN, Pair, terms_of
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.types import Output
 
-TAPPED = [name for name in NAMES if KINDS[name].reads not in ("pred", "members", *OWN)]
+TAPPED = [name for name in NAMES if KINDS[name].default_taps not in ("pred", "members", *OWN)]
 HALVES = [torch.float16, torch.bfloat16]
 
 
