@@ -30,7 +30,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "methods:pseudo_labels": {"iou": "nms_iou", "most": "max_detections", "threshold": "score_threshold"},
     "methods.name": {"foreground": "fgd", "localisation": "ld", "regress": "simreg", "pairwise": "skd"},
     "cache": {"mass": "top_p"},
-    "compress": {"taught": "distill"},
+    "compress": {"taught": "distill", "between": "interim_teacher"},
     "export": {"target": "runtime"},
 }
 """Section -> old word -> new word. `task:detection` holds in a `[task]` of that name, `methods.name` are values."""

@@ -9,11 +9,11 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.targets import drawn_boxes, drawn_pred, drawn_target
-from stillroom.ops.detection_loss import detection_loss
 
 from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.ops.assignment import assign_boxes
 from stillroom.ops.boxes import giou, iou
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 
 seeds = st.integers(0, 10_000)

@@ -9,10 +9,10 @@ import torch
 import torchvision.ops as ops
 from kit.targets import drawn_boxes, drawn_pred, drawn_target
 from scipy.optimize import linear_sum_assignment
-from stillroom.ops.detection_loss import detection_loss
 
 from stillroom.ops.assignment import assign_boxes
 from stillroom.ops.boxes import giou, iou, to_centres, to_corners
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 
 

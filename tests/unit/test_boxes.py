@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from kit.targets import drawn_pred, drawn_target, known
-from stillroom.ops.detection_loss import detection_loss
 
 from stillroom.ops.assignment import assign_boxes
 from stillroom.ops.boxes import clip, giou, in_pixels, iou
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 
 BOX = torch.tensor([0.2, 0.2, 0.6, 0.6])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from kit.stages import Stages
 from kit.targets import known
-from stillroom.ops.detection_loss import detection_loss
 from torch import nn
 
 from stillroom.errors import StillroomError
 from stillroom.models._detector import Neck, adapt_detector, detector
 from stillroom.models.network import NetworkSpec
+from stillroom.ops.detection_loss import detection_loss
 
 DECODERS = ("fcos", "retinanet", "ssdlite")
 

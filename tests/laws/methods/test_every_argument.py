@@ -38,7 +38,9 @@ def test_every_argument_changes_what_is_charged(case):
     assert total(method, given).item() != pytest.approx(total(plain, given).item(), rel=1e-6)
 
 
-DENSE = [case for case, (name, _) in CASES.items() if KINDS[name].default_taps == "pred" and KINDS[name].supports("pixels")]
+DENSE = [
+    case for case, (name, _) in CASES.items() if KINDS[name].default_taps == "pred" and KINDS[name].supports("pixels")
+]
 
 
 @pytest.mark.parametrize("case", [case for case in DENSE if not KINDS[CASES[case][0]]().student_taps])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from kit.features import drawn
 from kit.targets import drawn_pred, known
-from stillroom.ops.detection_loss import detection_loss
 from torchvision.ops import batched_nms, generalized_box_iou
 
 from stillroom.methods.box_logits import box_logits_loss
@@ -16,6 +15,7 @@ from stillroom.methods.fgd import attention_loss, fgd_loss
 from stillroom.methods.ld import ld_loss
 from stillroom.methods.pkd import pkd_loss
 from stillroom.methods.pseudo_labels import confident_boxes, pseudo_labels_loss
+from stillroom.ops.detection_loss import detection_loss
 
 
 def sigmoid(x):
