@@ -55,9 +55,7 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, biased: bool = False) -> Tensor
         negative.
     """
     x, y = at_least_float32(x), at_least_float32(y)
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # a difference of means, which half precision would reduce to noise
+    with torch.autocast(x.device.type, enabled=False):  # half precision is too coarse for a difference of means
         return discrepancy(kernel(x, x), kernel(y, y), kernel(x, y), biased=biased)
 
 

@@ -1,6 +1,4 @@
-"""Weight teachers by their accuracy on each image. Zhang et al. 2022 (CA-MKD), https://arxiv.org/abs/2201.00007,
-section 2.
-"""
+"""Weight teachers by accuracy, per image. Zhang et al. 2022 (CA-MKD), https://arxiv.org/abs/2201.00007, section 2."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def crd_loss(
 
 
 class CRD(Method):
-    """Contrastive representation distillation: the embeddings of an image by both networks should match, among many
-    others.
+    """Contrastive representation distillation: match an image's embeddings by both networks among those of other
+    images.
 
     Differs: the authors keep one row for each training image, averaged over epochs with momentum 0.5. Here the number
     of images is not known in advance, so the memory bank is a queue of the last `bank` embeddings of each network with
