@@ -19,15 +19,14 @@ def linear(x: Tensor, y: Tensor) -> Tensor:
 
 
 def polynomial(degree: int = 2, constant: float = 0.0) -> Kernel:
-    """(x . y + constant)^degree: compares the moments of order `degree`, and with a constant above 0 also all lower
-    ones.
-    """
+    """(x . y + constant)^degree: compares moments of order `degree`; with a constant above 0 also all lower ones."""
     return lambda x, y: (x @ y.mT + constant) ** degree
 
 
 def rbf(sigma: float | Tensor) -> Kernel:
-    """exp(-||x - y||^2 / (2 sigma^2)): compares all moments, and is most sensitive at distances near sigma. See
-    `median_distance`.
+    """exp(-||x - y||^2 / (2 sigma^2)): compares all moments, most sensitive at distances near sigma.
+
+    See `median_distance`.
     """
     return lambda x, y: (-_distances(x, y).square() / (2 * sigma**2)).exp()
 

@@ -38,15 +38,14 @@ def box_weights(boxes: Tensor, real: Tensor, height: int, width: int) -> tuple[T
 
 
 def attention(feature: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Spatial and channel attention: softmax of the mean absolute value / temperature, multiplied by its number of
-    entries.
+    """Spatial and channel attention: softmax of the mean absolute value / temperature, scaled to mean 1.
 
     Args:
         feature: [B, C, h, w].
         temperature: above 0; smaller values concentrate the attention.
 
     Returns:
-        [B, 1, h, w] and [B, C, 1, 1], each with mean 1.
+        [B, 1, h, w] and [B, C, 1, 1].
     """
     size = at_least_float32(feature).abs()
     positions = (size.mean(1).flatten(1) / temperature).softmax(1) * size[0, 0].numel()
@@ -163,9 +162,7 @@ class FGD(Method):
 
 
 def _covered(low: Tensor, high: Tensor, count: int) -> Tensor:
-    """[...] -> [..., count]: which of `count` equal parts of 0..1 the interval from `low` to `high` overlaps; at least
-    one.
-    """
+    """[...] -> [..., count]: which of `count` equal parts of 0..1 the interval low..high overlaps; at least one."""
     first = (low * count).floor().clamp(0, count - 1)[..., None]
     last = torch.maximum((high * count).ceil().clamp(0, count)[..., None], first + 1)
     at = torch.arange(count, device=low.device)

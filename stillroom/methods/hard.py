@@ -11,8 +11,7 @@ from stillroom.types import Batch, Output, Terms
 
 
 def hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """-log softmax(student)[argmax teacher]: cross-entropy with the teacher's predicted class, a mean over all but the
-    classes.
+    """-log softmax(student)[argmax teacher]: cross-entropy with the teacher's predicted class, a mean over all rows.
 
     Only the index of the teacher's largest logit counts.
 

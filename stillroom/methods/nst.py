@@ -48,8 +48,7 @@ def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 class NST(Method):
-    """Neuron selectivity transfer: the student's channels, as a set, should be active at the same positions as the
-    teacher's.
+    """Neuron selectivity transfer: match where channels are active, as a set of maps.
 
     Differs: maps of different sizes are compared at the smaller size, and tokens are treated as maps. All stages are
     compared, as in widely used code; the paper uses the last. The biased estimate is used, as by the authors.

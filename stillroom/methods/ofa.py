@@ -53,8 +53,7 @@ def branch(channels: int, width: int, classes: int) -> nn.Sequential:
 
 
 class OFA(Method):
-    """One-for-all: a small classifier on each stage of the student learns the teacher's predictions, whatever its
-    family.
+    """One-for-all: a small classifier on each stage of the student learns the teacher's predictions.
 
     Differs: a branch is one separable convolution with group norm for any student; the authors stack one for each
     remaining halving, with batch norm, and use transformer blocks and the class token for ViTs. Ours are cheaper and

@@ -25,8 +25,7 @@ def negatives(teacher: Tensor) -> Tensor:
 
 
 def margin(below: Tensor) -> Tensor:
-    """Mean of the negative values of each channel, E[x | x < 0]: [C], at most 0. 0 for channels without negative
-    values.
+    """Mean of the negative values of each channel, E[x | x < 0]: [C], at most 0. 0 if there are none.
 
     Args:
         below: from `negatives`.

@@ -15,8 +15,7 @@ EPSILON = 1e-6
 
 
 def standardised(feature: Tensor) -> Tensor:
-    """(x - mean) / (deviation + 1e-6), both of each channel over the images and positions of all processes: [B, C, h,
-    w].
+    """(x - mean) / (deviation + 1e-6), of each channel over the images and positions of all processes: [B, C, h, w].
 
     A constant channel becomes 0, without a gradient.
     """
@@ -29,8 +28,7 @@ def standardised(feature: Tensor) -> Tensor:
 
 
 def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean((standardised(student) - standardised(teacher))^2) / 2: one minus Pearson's correlation, a mean over
-    channels.
+    """mean((standardised(student) - standardised(teacher))^2) / 2: the mean of 1 - Pearson's correlation.
 
     Args:
         student: [B, C, h, w].

@@ -1,4 +1,4 @@
-"""Use the teacher's confident boxes as labels. After Sohn et al. 2020, https://arxiv.org/abs/2005.04757, section 3.2."""
+"""Use the teacher's best boxes as labels. After Sohn et al. 2020, https://arxiv.org/abs/2005.04757, section 3.2."""
 
 from __future__ import annotations
 

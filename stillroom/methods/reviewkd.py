@@ -38,8 +38,7 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """Attention based fusion (ABF): a stage's map is mixed, with weights per position, with the result of the deeper
-    stages.
+    """Attention based fusion (ABF): a stage's map, mixed by position with the result of the deeper stages.
 
         x = norm(conv1(map));  a, b = sigmoid(conv([x, y]));  m = a x + b y;  norm(conv3(m)) is compared, m is passed on
 

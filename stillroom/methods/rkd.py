@@ -17,8 +17,7 @@ BUDGET = 2**24
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean_ij huber(d_ij / mean d, d'_ij / mean d'), d_ij = |s_i - s_j|, d' the teacher's; means are over distances
-    above 0.
+    """mean_ij huber(d_ij / mean d, d'_ij / mean d'), d_ij = |s_i - s_j|, d' the teacher's; means of d > 0.
 
     huber(x, y) is (x - y)^2 / 2 up to a difference of 1, and |x - y| - 1/2 above it.
 

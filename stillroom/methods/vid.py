@@ -17,8 +17,7 @@ MIN_VARIANCE = 1e-5  # the authors'
 
 
 def vid_loss(guess: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
-    """mean(1/2 ((teacher - guess)^2 / variance + log variance)): the negative log-likelihood of a Gaussian, minus a
-    constant.
+    """mean(1/2 ((teacher - guess)^2 / variance + log variance)): a Gaussian's -log likelihood, minus a constant.
 
     It is an upper bound of the conditional entropy of the teacher's feature given the student's.
 
@@ -37,8 +36,7 @@ def vid_loss(guess: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
 
 
 class VID(Method):
-    """Variational information distillation: the teacher's channels are predicted, with a learned variance for each
-    channel.
+    """Variational information distillation: predict the teacher's channels, with a learned variance each.
 
     Differs: maps of different sizes are compared at the smaller size, and tokens are treated as maps; the paper has
     equal sizes. The variances are trained, as in the paper; a widely used reimplementation leaves them out of the

@@ -15,8 +15,7 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def vitkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    """sum((student - teacher)^2) / B over the positions of a mask: a sum over channels and positions, a mean over
-    images.
+    """sum((student - teacher)^2) / B over masked positions: a sum over channels and positions, a mean over images.
 
     Args:
         student: [B, D, h, w].
@@ -34,9 +33,7 @@ def vitkd_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> 
 
 
 def random_positions(images: int, height: int, width: int, share: float, device: torch.device | None = None) -> Tensor:
-    """[images, height, width], True for exactly N - floor(N (1 - share)) of the N positions of each image, drawn at
-    random.
-    """
+    """[images, height, width], True for exactly N - floor(N (1 - share)) random positions of the N of each image."""
     positions = height * width
     masked = positions - math.floor(positions * (1 - share) + 1e-9)  # in floats 10 * (1 - 0.9) is a little less than 1
     shuffled = torch.rand(images, positions, device=device).argsort(1)  # 0..N - 1 of each image in a random order
@@ -107,9 +104,7 @@ class ViTKD(Method):
         ).to(s.device)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"mimic": of the first blocks, times alpha, "generate": of the last, times beta / masked}`, see
-        `vitkd_loss`.
-        """
+        """`{"mimic": alpha times the first blocks', "generate": beta / masked times the last's}`, see `vitkd_loss`."""
         theirs = [to_map(teacher.taps[name]) for name in self.teacher_taps]
         ours = [
             align(to_grid(to_map(student.taps[name]), t))

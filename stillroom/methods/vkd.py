@@ -32,8 +32,7 @@ def vkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Isometry(nn.Module):
-    """z [B, inputs] -> z P^T [B, outputs], where P has orthonormal columns at every step: lengths and angles are
-    preserved.
+    """z [B, inputs] -> z P^T [B, outputs], P with orthonormal columns at every step: lengths and angles are preserved.
 
     With more inputs than outputs P has orthonormal rows instead: a rotation, of which some coordinates are kept. P is
     the Cayley map of a skew-symmetric matrix, times a fixed random P. It stays orthonormal under any optimiser step;

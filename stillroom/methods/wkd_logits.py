@@ -52,8 +52,7 @@ def wkd_logits_loss(
 
 
 def class_cost(covariance: Tensor, share: float | Tensor, kappa: float) -> Tensor:
-    """1 - exp(-kappa (1 - share rho_ij)), rho the correlation of the logits of two classes; 0 for i = j. [K, K] -> [K,
-    K].
+    """1 - exp(-kappa (1 - share rho_ij)), [K, K] -> [K, K], rho the correlation of two classes' logits; 0 for i = j.
 
     The correlation with a class of constant logit is 0. With share 0 all classes are equally distant.
     """
