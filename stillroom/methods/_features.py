@@ -37,8 +37,9 @@ def to_vector(feature: Tensor) -> Tensor:
 
 
 def to_grid(feature: Tensor, like: Tensor) -> Tensor:
-    """A map [B, C, h, w] resized to the height and width of the map `like`: average pooling if neither side grows, else
-    bilinear.
+    """A map [B, C, h, w] resized to the height and width of the map `like`.
+
+    By average pooling if neither side grows, else by bilinear interpolation.
     """
     size = (like.shape[2], like.shape[3])
     if feature.shape[2:] == like.shape[2:]:

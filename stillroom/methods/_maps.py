@@ -53,8 +53,9 @@ def to_smaller_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that also accepts a single value per channel, which has no variance: it is normalised by the running
-    statistics.
+    """Batch norm that also accepts a single value per channel.
+
+    A single value has no variance, so it is normalised by the running statistics.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,15 +19,14 @@ def linear(x: Tensor, y: Tensor) -> Tensor:
 
 
 def polynomial(degree: int = 2, constant: float = 0.0) -> Kernel:
-    """(x . y + constant)^degree: compares the moments of order `degree`, and with a constant above 0 also all lower
-    ones.
-    """
+    """(x . y + constant)^degree: compares moments of order `degree`; with a constant above 0 also all lower ones."""
     return lambda x, y: (x @ y.mT + constant) ** degree
 
 
 def rbf(sigma: float | Tensor) -> Kernel:
-    """exp(-||x - y||^2 / (2 sigma^2)): compares all moments, and is most sensitive at distances near sigma. See
-    `median_distance`.
+    """exp(-||x - y||^2 / (2 sigma^2)): compares all moments, most sensitive at distances near sigma.
+
+    See `median_distance`.
     """
     return lambda x, y: (-_distances(x, y).square() / (2 * sigma**2)).exp()
 
@@ -55,9 +54,7 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, biased: bool = False) -> Tensor
         negative.
     """
     x, y = at_least_float32(x), at_least_float32(y)
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # a difference of means, which half precision would reduce to noise
+    with torch.autocast(x.device.type, enabled=False):  # half precision is too coarse for a difference of means
         return discrepancy(kernel(x, x), kernel(y, y), kernel(x, y), biased=biased)
 
 

@@ -17,8 +17,7 @@ FLOOR = 1e-8  # of the product of two norms: avoids 0 / 0 for rows of equal numb
 
 
 def soft_rank(x: Tensor, reg: float) -> Tensor:
-    """The r that minimises |r - x / reg|^2 over the convex hull of the permutations of 1..n, for each row: [M, n] ->
-    [M, n].
+    """The r that minimises |r - x / reg|^2 over the convex hull of the permutations of 1..n, by row: [M, n] -> [M, n].
 
     Numbers that differ from their neighbours by more than `reg` get integer ranks, 1 for the smallest, and no gradient;
     closer ones form groups in which the ranks are linear in x, and equal for equal numbers. The gradient is exact: (g -

@@ -1,6 +1,4 @@
-"""Relations between the images of a batch: directions, inner products and distances, with gradients at coinciding
-points.
-"""
+"""Relations between the images of a batch, with gradients at coinciding points."""
 
 from __future__ import annotations
 

@@ -23,8 +23,7 @@ def other_entries(rows: Tensor, target: Tensor) -> Tensor:
 
 
 def target_loss(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-    """-mean(p_t log p_s), p the softmax probability of the true class: cross-entropy weighted by the teacher's
-    probability.
+    """-mean(p_t log p_s), p the softmax probability of the true class: cross-entropy with a soft label.
 
     Args:
         student: logits [M, K].

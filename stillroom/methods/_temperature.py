@@ -56,8 +56,9 @@ def rank_correlation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def correlation_temperature(rho: Tensor, highest: float, lowest: float) -> Tensor:
-    """T = lowest + (highest - lowest) (1 - exp(-rho)), rho clamped to 0..1: `lowest` for rho <= 0, 63 % of the range at
-    rho = 1.
+    """T = lowest + (highest - lowest) (1 - exp(-rho)), rho clamped to 0..1.
+
+    T is `lowest` for rho <= 0, and reaches 63 % of the range at rho = 1.
     """
     return lowest + (highest - lowest) * -torch.expm1(-rho.clamp(0, 1))
 
@@ -118,8 +119,7 @@ class Learned(_Bounded):
 
 
 class Adaptive(_Bounded):
-    """T_m = lowest + (highest - lowest) (1 - exp(-rho_m)), rho_m Spearman's correlation of the student's and the
-    teacher's row m.
+    """T_m = lowest + (highest - lowest) (1 - exp(-rho_m)), rho_m Spearman's correlation of the two networks' rows m.
 
     Guo et al. 2024 (LUD), https://doi.org/10.1038/s41598-024-82647-6. A row that the student already ranks like the
     teacher is compared at a higher temperature, at which small probabilities count more.
@@ -169,8 +169,9 @@ def _ranks(x: Tensor) -> Tensor:
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by -strength (Ganin and Lempitsky 2015,
-    https://arxiv.org/abs/1409.7495).
+    """The identity, with its gradient multiplied by -strength.
+
+    Ganin and Lempitsky 2015, https://arxiv.org/abs/1409.7495
     """
 
     @staticmethod

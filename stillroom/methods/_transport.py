@@ -35,8 +35,7 @@ def scalings(a: Tensor, b: Tensor, cost: Tensor, *, reg: float, iterations: int)
 
 
 def transport_cost(a: Tensor, b: Tensor, cost: Tensor, *, reg: float, iterations: int) -> Tensor:
-    """sum_ij plan_ij cost_ij of the plan of `scalings`, corrected to have the marginals exp(a) and exp(b): [M], in
-    units of cost.
+    """sum_ij plan_ij cost_ij of the plan of `scalings`, corrected to have the right marginals: [M], in units of cost.
 
     Rows with too much mass are scaled down, and the mass that is then missing is distributed in proportion to where it
     is missing (Altschuler et al. 2017, https://arxiv.org/abs/1705.09634, algorithm 2). So the result is never below the

@@ -1,6 +1,4 @@
-"""Weight teachers by their accuracy on each image. Zhang et al. 2022 (CA-MKD), https://arxiv.org/abs/2201.00007,
-section 2.
-"""
+"""Weight teachers by accuracy, per image. Zhang et al. 2022 (CA-MKD), https://arxiv.org/abs/2201.00007, section 2."""
 
 from __future__ import annotations
 
@@ -37,14 +35,13 @@ def teacher_weights(ce: Tensor) -> Tensor:
 
 
 def ca_mkd_loss(student: Tensor, teachers: Tensor, weights: Tensor, temperature: float) -> Tensor:
-    """mean_m sum_p w_pm T^2 KL(softmax(t_pm / T) || softmax(s_m / T)): Hinton's loss for each teacher, weighted per
-    row.
+    """mean_m sum_p w_pm T^2 KL(softmax(t_pm / T) || softmax(s_m / T)): Hinton's loss of each teacher, weighted by row.
 
     Args:
         student: logits [M, K].
         teachers: logits [P, M, K].
         weights: [P, M], from `teacher_weights`.
-        temperature: above 0, in units of logits.
+        temperature: T, above 0, in units of logits.
 
     Returns:
         Scalar in nats, at least 0; 0 when the student agrees with every teacher of weight above 0, and without rows.

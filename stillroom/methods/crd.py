@@ -42,8 +42,7 @@ def crd_loss(
 
 
 class CRD(Method):
-    """Contrastive representation distillation: the embeddings of an image by both networks should match, among many
-    others.
+    """Contrastive representation distillation: match an image's embeddings among those of other images.
 
     Differs: the authors keep one row for each training image, averaged over epochs with momentum 0.5. Here the number
     of images is not known in advance, so the memory bank is a queue of the last `bank` embeddings of each network with
@@ -115,9 +114,7 @@ class CRD(Method):
         return unit(at_least_float32(s)), unit(at_least_float32(t))
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"nce": ...}`: `crd_loss` with the student's anchors and the teacher's rows, plus the same with the roles
-        swapped.
-        """
+        """`{"nce": ...}`: `crd_loss` of the student's anchors with the teacher's rows, plus the reverse."""
         s, t = map(gather_rows, self.embeddings(student, teacher))
         y = gather_rows(_classes(batch).to(s.device))
         mask = (y[:, None] != self.classes) | (y[:, None] < 0)

@@ -32,12 +32,11 @@ def spatial_log_softmax(feature: Tensor, temperature: float = 4.0) -> Tensor:
 
 
 def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
-    """T^2 mean over images and channels of KL(p_teacher || p_student), p the softmax over positions, at the smaller
-    size.
+    """T^2 mean over images and channels of KL(p_teacher || p_student), p the softmax over positions.
 
     Args:
         student: [B, C, h, w] or [B, N, C].
-        teacher: [B, C, H, W] or [B, M, C].
+        teacher: [B, C, H, W] or [B, M, C]. Both are compared at the smaller of the two sizes.
         temperature: T, above 0.
 
     Returns:

@@ -34,8 +34,7 @@ def deit_loss(distilled: Tensor, teacher: Tensor, kind: Kind = "hard", temperatu
 
 
 class DeiT(Method):
-    """Distillation token: a second token and head of a ViT learn from the teacher, while the first ones learn from the
-    labels.
+    """Distillation token: a second token and head of a ViT learn from the teacher, the first ones from the labels.
 
     Differs: soft is a mean over images, like `hinton`; the authors' code also divides by the number of classes, so that
     with the same weight it is K times smaller. Their command line has temperature 1 by default, their paper 3 with a

@@ -86,8 +86,7 @@ class DIST(Method):
         self.correlation, self.reg, self.standardised = correlation, reg, standardised
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"inter": ..., "intra": ...}`: beta and gamma times T^2 `dist_loss` of the probabilities, by row and by
-        column.
+        """`{"inter": ..., "intra": ...}`: beta and gamma times T^2 `dist_loss` of the probabilities, by row and column.
 
         Correlations over images use the images of all processes.
         """

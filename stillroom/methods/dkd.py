@@ -1,6 +1,4 @@
-"""Match the true class and the other classes separately. Zhao et al. 2022 (DKD), https://arxiv.org/abs/2203.08679, eq.
-7.
-"""
+"""Match the true class and the others separately. Zhao et al. 2022 (DKD), https://arxiv.org/abs/2203.08679, eq. 7."""
 
 from __future__ import annotations
 

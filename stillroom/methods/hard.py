@@ -1,4 +1,4 @@
-"""Learn the teacher's first choice as a label. Touvron et al. 2021, https://arxiv.org/abs/2012.12877, eq. 3."""
+"""Use the teacher's predicted class as the label. Touvron et al. 2021, https://arxiv.org/abs/2012.12877, eq. 3."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from stillroom.types import Batch, Output, Terms
 
 
 def hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """-log softmax(student)[argmax teacher]: cross-entropy with the teacher's choice, a mean over all but the classes.
+    """-log softmax(student)[argmax teacher]: cross-entropy with the teacher's predicted class, a mean over all rows.
 
-    Only the teacher's largest logit counts: any change that keeps it the largest changes nothing.
+    Only the index of the teacher's largest logit counts.
 
     Args:
         student: logits [B, K] or [B, K, ...]; classes on axis 1.
         teacher: logits of the same shape.
 
     Returns:
-        Scalar in nats, at least 0, which it nears when the student is sure of every choice of the teacher; two equal
-        networks that are not sure pay. An empty batch costs 0.
+        Scalar in nats, above 0; near 0 when the student's probability of the teacher's class is near 1. It is not 0 for
+        equal networks. 0 for an empty batch.
     """
     s, t = rows(student), rows(teacher)
     return F.cross_entropy(s, t.argmax(1)) if s.numel() else s.sum()
 
 
 class Hard(Method):
-    """The teacher's choices as labels, for any prediction with classes on axis 1.
+    """The teacher's predicted classes as labels, for any prediction with classes on axis 1.
 
-    Differs: the authors train a second head, fed by a token of its own, on this loss. Here it acts on the one
-    prediction that there is. Their weight of it is 0.5, and that of the labels' cross-entropy the other 0.5.
+    Differs: the authors train a second head, with its own token, by this loss; here it is applied to the student's
+    prediction. Their weight is 0.5, with 0.5 for the cross-entropy of the labels.
 
-    Use: where the augmentation may hide or change what an image shows, since the teacher names what is left of it; and
-    for images without labels. It has nothing to tune.
+    Use: where augmentation may hide or change what an image shows, because the teacher predicts what is left; and for
+    images without labels. It has nothing to tune.
 
-    Avoid: for few images or for classes that are absent from them: a choice says nothing of the other classes, and
-    what the teacher thinks of those is most of what `hinton` teaches.
+    Avoid: for few images, or with images that show none of the classes: the predicted class carries no information
+    about the other classes, which is most of what `hinton` transfers.
 
     Args:
-        standardised: standardise the student's logits first. The teacher's choices stay the same; the loss then
-            cannot come near 0, since the student's certainty is bounded.
+        standardised: standardise the student's logits first. The teacher's classes stay the same. The loss is then
+            bounded away from 0, because the student's confidence is bounded.
     """
 
     weight = 0.5

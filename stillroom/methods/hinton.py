@@ -14,45 +14,46 @@ from stillroom.types import Batch, Output, Terms
 def hinton_loss(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)): a sum over classes, a mean over everything else.
 
-    T^2 keeps the gradient's size when T changes: for large T the gradient tends to (student - teacher) / K of centred
-    logits. Dividing by K as well (`reduction="mean"`, found in several libraries) is another, K times weaker loss.
+    T^2 keeps the size of the gradient independent of T: for large T the gradient tends to (student - teacher) / K of
+    centred logits. Dividing by K as well (`reduction="mean"`, as in several libraries) gives another, K times smaller
+    loss.
 
     Args:
         student: logits [B, K] or [B, K, ...]; classes on axis 1.
         teacher: logits of the same shape.
-        temperature: above 0, in units of logits; one for all, or [M, 1] for the M images or pixels, in their order.
-            Then every row's divergence is multiplied by its own T^2.
+        temperature: T, above 0, in units of logits; one for all, or [M, 1] for the M images or pixels, in their order.
+            Each row's divergence is then multiplied by its own T^2.
 
     Returns:
-        Scalar in nats, at least 0; 0 exactly when the two distributions agree. An empty batch costs 0.
+        Scalar in nats, at least 0; 0 for equal distributions, and for an empty batch.
     """
     s, t = rows(student), rows(teacher)
     if s.numel() == 0:
         return s.sum()
-    heat = as_temperature(temperature, s)
-    log_q, log_p = F.log_softmax(s / heat, dim=1), F.log_softmax(t / heat, dim=1)
+    temperature = as_temperature(temperature, s)
+    log_q, log_p = F.log_softmax(s / temperature, dim=1), F.log_softmax(t / temperature, dim=1)
     divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
-    return (heat.square().flatten() * divergence).mean()
+    return (temperature.square().flatten() * divergence).mean()
 
 
 class Hinton(Method):
-    """Softened-probability matching, for any prediction with classes on axis 1.
+    """Matching of softened probabilities, for any prediction with classes on axis 1.
 
-    Differs: nothing known for the constant temperature; `_temperature.py` says it of the other policies.
+    Differs: no known difference for a constant temperature; for the other policies see `_temperature.py`.
 
-    Use: first, and as what every other method has to beat. It needs no labels and no inner features, so any two
-    networks with the same classes will do.
+    Use: first, and as the baseline for every other method. It needs neither labels nor inner features, only two
+    networks with the same classes.
 
-    Avoid: as it stands, for a strong teacher over a much smaller student in a modern training recipe. Huang et al. 2022
-    measured a loss there (MobileNetV2 on ImageNet 73.6 without a teacher, 71.7 with this, 74.4 with `dist`); take
-    `dist`, or `standardised`.
+    Avoid: with default arguments, for a strong teacher and a much smaller student in a modern training recipe. Huang et
+    al. 2022 measured a decrease there (MobileNetV2 on ImageNet: 73.6 without a teacher, 71.7 with this, 74.4 with
+    `dist`); take `dist`, or `standardised`.
 
     Args:
-        temperature: above 0; larger shows the student more of what the teacher thinks of the wrong classes. The
-            highest one, where the policy changes it.
-        policy: where the temperature comes from: constant, cosine (falling over the run), learned (against the
-            student), adaptive (by how alike the two rank the classes) or max_logit (by the teacher's largest logit).
-        lowest: above 0, at most `temperature`; where a policy ends. The constant one does not use it.
+        temperature: above 0; the larger, the more the probabilities of the wrong classes count. The highest one, if the
+            policy changes it.
+        policy: how the temperature is chosen: constant, cosine (decreasing over the run), learned (adversarially),
+            adaptive (by rank correlation of the two networks' logits) or max_logit (by the teacher's largest logit).
+        lowest: above 0, at most `temperature`; the lower bound of a policy. constant does not use it.
         standardised: standardise both networks' logits first. The authors then use temperature 2 and weight 9.
 
     Raises:

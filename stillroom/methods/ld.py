@@ -1,4 +1,4 @@
-"""Put a box where the teacher puts it, if it is sure. After Zheng et al. 2022 (LD), https://arxiv.org/abs/2102.12252."""
+"""Match the teacher's boxes, weighted by its scores. After Zheng et al. 2022, https://arxiv.org/abs/2102.12252."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def ld_loss(student: Tensor, teacher: Tensor, power: float = 1.0, sides: float = 0.0) -> Tensor:
-    """sum_places c^power (1 - GIoU + sides * |student - teacher|_1) / max(1, sum_places c^power).
+    """Sum c^power (1 - GIoU + sides * |student - teacher|_1) / max(1, sum c^power), sums over box locations.
 
-    c is the greatest score of a place, as the teacher has it; the length |.|_1 is in shares of the image, over the four
-    sides. Sums are over all places of all images of all processes.
+    c is the teacher's largest class score at a location; |.|_1 is summed over the four sides, as fractions of the
+    image. Sums are over all locations of all images of all processes.
 
     Args:
         student: [B, A, 4 + K], see `types.OutputKind`.
         teacher: the same shape.
-        power: of the teacher's score.
-        sides: weight of the differences of the sides.
+        power: exponent of the teacher's score.
+        sides: weight of the L1 distance of the sides.
 
     Returns:
-        Scalar in 0..2, with `sides` above; 0 where all boxes that the teacher believes in are equal, and for an empty
-        batch. What a box of width 0 is worth see `boxes.giou`.
+        Scalar, at least 0, and at most 2 without `sides`; 0 when all boxes of a score above 0 are equal, and for an
+        empty batch. For boxes of width 0 see `boxes.giou`.
     """
     s, t = at_least_float32(student)[..., :4], at_least_float32(teacher)
-    sure = confidence(t).pow(power)
-    apart = 1 - giou(s, t[..., :4])
+    weight = confidence(t).pow(power)
+    error = 1 - giou(s, t[..., :4])
     if sides:
-        apart = apart + sides * (s - t[..., :4]).abs().sum(2)
-    return per_object((sure * apart).sum(), sure)
+        error = error + sides * (s - t[..., :4]).abs().sum(2)
+    return per_object((weight * error).sum(), weight)
 
 
 class LD(Method):
-    """Localisation distillation: boxes near the teacher's, each as important as the teacher is sure of it.
+    """Localisation distillation: regression of the teacher's boxes, weighted by the teacher's scores.
 
-    Differs: the authors' detectors give a distribution for each side, which is matched by KL. A box here is four
-    numbers, of any detector, so the overlap with the teacher's box is charged, as in Yang et al. 2023,
-    https://arxiv.org/abs/2308.14286. The region where it is charged is not found by labels: the teacher's
-    score is the weight, so that images without labels teach as well.
+    Differs: the authors' detectors predict a distribution for each side, which is matched by KL. Here a box is four
+    numbers, of any detector, and the loss is the overlap with the teacher's box, as in Yang et al. 2023,
+    https://arxiv.org/abs/2308.14286. Locations are weighted by the teacher's score instead of being selected by labels,
+    so that images without labels are used too.
 
-    Use: beside `box_logits`, two dense detectors with the same anchors or points. The weight 2 is that of the same term
-    in the label loss.
+    Use: together with `box_logits`, for two dense detectors with the same anchors or points. The weight 2 is that of
+    the same term in the label loss.
 
-    Avoid: detectors whose places are not the same, see `box_logits`; teachers with worse boxes than the labels.
+    Avoid: detectors with different box locations, see `box_logits`; teachers whose boxes are worse than the labels.
 
     Args:
-        power: of the teacher's score, at least 0; larger, and only sure places teach.
-        sides: weight of L1 of the sides beside the overlap, at least 0.
+        power: at least 0; exponent of the teacher's score. The larger, the more only confident locations count.
+        sides: at least 0; weight of the L1 distance of the sides.
 
     Raises:
         ValueError: an argument is below 0.
-        BoxLocationsMismatch: SR-M336, in `setup`, where the two have unequal numbers of places.
+        BoxLocationsMismatch: SR-M336, in `setup`, where the two have different numbers of box locations.
     """
 
     weight = 2.0
@@ -66,7 +66,7 @@ class LD(Method):
         self.power, self.sides = power, sides
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Refuse detectors of unlike places."""
+        """Refuse detectors with different box locations."""
         check_locations(self, student, teacher)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:

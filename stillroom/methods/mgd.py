@@ -1,4 +1,4 @@
-"""Make the teacher's map from a student's with holes. Yang et al. 2022, https://arxiv.org/abs/2205.01529, section 3."""
+"""Generate the teacher's map from a masked one. Yang et al. 2022, https://arxiv.org/abs/2205.01529, section 3."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Over = Literal["channels", "places"]
 
 
 def random_mask(feature: Tensor, masked: float, over: Over) -> Tensor:
-    """1 for what stays and 0 for what is masked: independent draws, each 0 with probability `masked`.
+    """1 for entries that are kept, 0 for masked ones: independent draws, each 0 with probability `masked`.
 
     Args:
         feature: [B, C, h, w].
-        masked: in 0 .. 1.
-        over: what is drawn for: every image's "channels" or its "places".
+        masked: in 0..1.
+        over: what is masked in each image: "channels" or "places" (positions).
 
     Returns:
-        [B, C, 1, 1] or [B, 1, h, w], for multiplying. What stays is not enlarged, unlike in dropout.
+        [B, C, 1, 1] or [B, 1, h, w], a factor of the feature. Unlike dropout, kept entries are not scaled.
     """
     b, c, h, w = feature.shape
     shape = (b, c, 1, 1) if over == "channels" else (b, 1, h, w)
@@ -32,39 +32,39 @@ def random_mask(feature: Tensor, masked: float, over: Over) -> Tensor:
 
 
 def mgd_loss(generated: Tensor, teacher: Tensor) -> Tensor:
-    """sum((generated - teacher)^2) / B: over channels and places a sum, over images a mean.
+    """sum((generated - teacher)^2) / B: a sum over channels and positions, a mean over images.
 
     Args:
-        generated: [B, C, h, w], what was made from the student's masked map.
+        generated: [B, C, h, w], generated from the student's masked map.
         teacher: the same shape.
 
     Returns:
-        Scalar, at least 0; 0 when the maps are equal, and for an empty batch. It grows with the map: C h w elements.
+        Scalar, at least 0; 0 for equal maps, and for an empty batch. It grows with the map, of C h w elements.
     """
     g, t = to_map(generated), to_map(teacher)
     return g.sum() if len(g) == 0 else (g - t).square().sum() / len(g)
 
 
 class MGD(Method):
-    """Masked generative distillation: from a student's map with holes two convolutions make the teacher's whole one.
+    """Masked generative distillation: two convolutions generate the teacher's map from a masked map of the student.
 
-    Differs: a student's map of another size is resized; the authors have equal sizes. Tokens are maps here. Several
-    pairs of taps are summed.
+    Differs: a student's map of another size is resized; the authors have equal sizes. Tokens are treated as maps.
+    Several pairs of taps are summed.
 
-    Use: dense tasks, and classification beside a logit method. For detection and segmentation the authors mask places:
-    over = "places", masked 0.65 or 0.75, weight 2e-5.
+    Use: dense tasks, and classification together with a logit method. For detection and segmentation the authors mask
+    positions: over = "places", masked 0.65 or 0.75, weight 2e-5.
 
-    Avoid: very wide teachers on little memory: the generator has 18 D^2 weights, for a teacher D wide.
+    Avoid: very wide teachers with little memory: the generator has 18 D^2 weights, for a teacher of width D.
 
     Args:
-        masked: share that is masked, at least 0 and below 1.
-        over: mask "channels" or "places".
-        student_taps: places in the student; () has its last map found.
-        teacher_taps: places in the teacher, as many.
+        masked: masked share, at least 0 and below 1.
+        over: mask "channels" or "places" (positions).
+        student_taps: features of the student; (): its last map.
+        teacher_taps: features of the teacher, equally many.
 
     Raises:
-        ValueError: `masked` is not at least 0 and below 1, or `over` is another word.
-        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
+        ValueError: `masked` is not at least 0 and below 1, or `over` is neither.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector would be compared with a map.
     """
 
     weight = 7e-5
@@ -88,18 +88,18 @@ class MGD(Method):
         self.align, self.generate = nn.ModuleList(), nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size the generators; align widths where they differ."""
+        """Build the generators, and a convolution for each pair of different widths."""
         found = [(s.shape[1], t.shape[1], s.device) for s, t in checked_map_pairs(self, student, teacher)]
         self.align = nn.ModuleList((nn.Conv2d(c, d, 1) if c != d else nn.Identity()).to(at) for c, d, at in found)
         self.generate = nn.ModuleList(_generator(d).to(at) for _, d, at in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"mgd": ...}`, see `mgd_loss`."""
-        found = []
+        losses = []
         for (s, t), align, generate in zip(map_pairs(self, student, teacher), self.align, self.generate, strict=True):
-            seen = to_grid(align(s), t)
-            found.append(mgd_loss(generate(seen * random_mask(seen, self.masked, self.over)), t))
-        return {"mgd": torch.stack(found).sum()}
+            s = to_grid(align(s), t)
+            losses.append(mgd_loss(generate(s * random_mask(s, self.masked, self.over)), t))
+        return {"mgd": torch.stack(losses).sum()}
 
 
 def _generator(width: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Match who attends to whom in the last attention. Wang et al. 2020, https://arxiv.org/abs/2002.10957, sec. 3."""
+"""Match relations between tokens in the last attention. Wang et al. 2020, https://arxiv.org/abs/2002.10957, sec. 3."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms, at_least_float32
 
 Relation = Literal["qk", "qq", "kk", "vv"]
-"""Whose products are compared: queries with keys (the attention map), or one of the three with itself."""
+"""Which products are compared: queries with keys (the attention map), or queries, keys or values with themselves."""
 
-MOST = 12  # relation heads that are taken where the recipe does not say: a ViT-B's
+MAX_HEADS = 12  # relation heads by default: those of a ViT-B
 
 
 def minilm_loss(student: Tensor, teacher: Tensor, relation: Relation = "vv", heads: int = 1) -> Tensor:
     """KL(R_t || R_s), R = softmax(a b^T / sqrt(d)) of each relation head: a mean over images, heads and tokens.
 
-    a and b are the queries, keys or values of all tokens, cut into `heads` slices of d = D / heads channels, whatever
-    the network's own heads (MiniLMv2, Wang et al. 2021, https://arxiv.org/abs/2012.15828). With the own
-    number of heads, "qk" is the attention map itself.
+    a and b are the queries, keys or values of all tokens, split into `heads` slices of d = D / heads channels,
+    independent of the network's own heads (MiniLMv2, Wang et al. 2021, https://arxiv.org/abs/2012.15828). With the
+    network's own number of heads, "qk" is the attention map.
 
     Args:
-        student: queries, keys and values side by side, [B, N, 3 D].
-        teacher: [B, N, 3 D'], of the same tokens; another width is welcome.
+        student: queries, keys and values concatenated, [B, N, 3 D].
+        teacher: [B, N, 3 D'], of the same tokens; any width.
         relation: which two are multiplied.
         heads: divides D and D'.
 
     Returns:
-        Scalar in nats, at least 0; 0 when all relations agree. An empty batch costs 0. Products are never in half
-        precision.
+        Scalar in nats, at least 0; 0 for equal relations, and for an empty batch. Products are computed in at least
+        float32.
     """
     if student.numel() == 0:
         return student.sum()
@@ -43,7 +43,7 @@ def minilm_loss(student: Tensor, teacher: Tensor, relation: Relation = "vv", hea
 
 
 def _relations(qkv: Tensor, relation: Relation, heads: int) -> Tensor:
-    """The log of softmax(a b^T / sqrt(d)), [B, N, 3 D] -> [B, heads, N, N]."""
+    """Log softmax(a b^T / sqrt(d)), [B, N, 3 D] -> [B, heads, N, N]."""
     parts = dict(zip("qkv", at_least_float32(qkv).chunk(3, dim=2), strict=True))
     a, b = (parts[letter].unflatten(2, (heads, -1)).transpose(1, 2) for letter in relation)
     with torch.autocast(qkv.device.type, enabled=False):
@@ -51,34 +51,34 @@ def _relations(qkv: Tensor, relation: Relation, heads: int) -> Tensor:
 
 
 def shared_heads(*widths: int) -> int:
-    """The most heads, up to 12, that divide all widths."""
+    """The largest number, up to 12, that divides all widths."""
     common = gcd(*widths)
-    return max(heads for heads in range(1, MOST + 1) if common % heads == 0)
+    return max(heads for heads in range(1, MAX_HEADS + 1) if common % heads == 0)
 
 
 class MiniLM(Method):
-    """Relations between tokens in the last attention of two ViTs. Nothing to learn beside the student.
+    """Relations between tokens in the last attention of two ViTs. It has no trainable modules.
 
-    Differs: written for language; here tokens are patches. Defaults are the first paper's, attention and values; the
-    second takes ("qq", "kk", "vv"), and from large teachers a layer before the last. Heads are the second paper's
-    relation heads, at most 12 unless named (48 and 64 there, for widths of 768 and 1024). Rotary positions and
-    normalised queries, which some ViTs add after the layer that is tapped, are not in the relations.
+    Differs: proposed for language models; here tokens are patches. The default relations are the first paper's,
+    attention and values; the second uses ("qq", "kk", "vv"), and for large teachers a layer before the last. Heads are
+    the second paper's relation heads, at most 12 by default (48 and 64 there, for widths of 768 and 1024). Rotary
+    positions and normalised queries, which some ViTs apply after the tapped layer, are not included.
 
-    Use: from ViT to ViT of any width and depth, labels or not: it compares how tokens relate, not what they hold. Name
-    the networks' own number of heads where both have the same.
+    Use: from ViT to ViT of any width and depth, with or without labels. Where both networks have the same number of
+    heads, set `heads` to it.
 
-    Avoid: where one of the two is no ViT, or cuts the image into another number of patches. Memory grows with the
-    square of the tokens.
+    Avoid: if one of the two is not a ViT, or has another number of patches. Memory grows with the square of the number
+    of tokens.
 
     Args:
         relations: one or more of "qk", "qq", "kk", "vv", each a term.
-        heads: relation heads; divides both widths. None: the most, up to 12, that do.
-        student_taps: what gives q, k and v together, [B, N, 3 D]. Left out on both sides: the last attention's.
-        teacher_taps: the teacher's; the i-th is compared with the student's i-th.
+        heads: relation heads; divides both widths. None: the largest number, up to 12, that does.
+        student_taps: layers whose output is q, k and v concatenated, [B, N, 3 D]; (): that of the last attention.
+        teacher_taps: layers of the teacher; the i-th is compared with the student's i-th.
 
     Raises:
-        ValueError: a relation is unknown, or none is named, or one twice; heads below 1.
-        IncomparableFeatures: SR-M330, in `setup`, when a tap is no q, k and v, the tokens differ in number, or the
+        ValueError: a relation is unknown or named twice, or none is named; `heads` is below 1.
+        IncomparableFeatures: SR-M330, in `setup`, when a tap is not q, k and v, the numbers of tokens differ, or the
             heads do not divide both widths.
     """
 
@@ -103,36 +103,36 @@ class MiniLM(Method):
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Nothing is built; what can't be compared is refused."""
+        """No trainable modules; taps that can't be compared are refused."""
         for name_s, name_t in zip(self.student_taps, self.teacher_taps, strict=True):
             s, t = student.taps[name_s], teacher.taps[name_t]
-            if why := self._why_not(s, t):
+            if why := self._incomparable(s, t):
                 raise IncomparableFeatures(student=name_s, teacher=name_t, s=list(s.shape), t=list(t.shape), why=why)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{relation: ...}` for each, see `minilm_loss`; several pairs of taps are averaged."""
         taps = zip(self.student_taps, self.teacher_taps, strict=True)
         pairs = [_same_tokens(student.taps[s], teacher.taps[t]) for s, t in taps]
-        return {name: torch.stack([self._charge(s, t, name) for s, t in pairs]).mean() for name in self.relations}
+        return {name: torch.stack([self._loss(s, t, name) for s, t in pairs]).mean() for name in self.relations}
 
-    def _charge(self, student: Tensor, teacher: Tensor, relation: Relation) -> Tensor:
+    def _loss(self, student: Tensor, teacher: Tensor, relation: Relation) -> Tensor:
         heads = self.heads or shared_heads(student.shape[2] // 3, teacher.shape[2] // 3)
         return minilm_loss(student, teacher, relation, heads)
 
-    def _why_not(self, student: Tensor, teacher: Tensor) -> str:
-        """What keeps two taps from being compared; "" when nothing does."""
+    def _incomparable(self, student: Tensor, teacher: Tensor) -> str:
+        """Why two taps can't be compared; "" if they can."""
         if any(tap.ndim != 3 or tap.shape[2] % 3 for tap in (student, teacher)):
-            return "queries, keys and values side by side are tokens of a width that 3 divides"
+            return "concatenated queries, keys and values are tokens whose width is a multiple of 3"
         s, t = _same_tokens(student, teacher)
         if s.shape[1] != t.shape[1]:
-            return "relations are between tokens, and the two networks have different numbers of patches"
+            return "relations are between tokens, and the two networks have different numbers of tokens"
         if any(tap.shape[2] // 3 % (self.heads or 1) for tap in (s, t)):
             return f"{self.heads} relation heads do not divide both widths"
         return ""
 
 
 def _same_tokens(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as they are where they have equally many tokens; else both without what stands before the patches."""
+    """Both unchanged if they have equally many tokens; otherwise both without their prefix tokens."""
     if student.shape[1] == teacher.shape[1]:
         return student, teacher
     return to_tokens(student), to_tokens(teacher)

@@ -1,4 +1,4 @@
-"""Cross-entropy, the wrong classes rescaled. Yang et al. 2023 (NKD), https://arxiv.org/abs/2303.13005, section 3."""
+"""Cross-entropy with normalised wrong classes. Yang et al. 2023 (NKD), https://arxiv.org/abs/2303.13005, section 3."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from stillroom.types import Batch, Output, Terms
 def nkd_loss(
     student: Tensor, teacher: Tensor, target: Tensor, *, gamma: float, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """(-p_t(y) log p_s(y), -gamma T^2 sum_{c != y} q_t(c) log q_s(c)), means over rows; their sum is the loss.
+    """(-p_t(y) log p_s(y), -gamma T^2 sum_{c != y} q_t(c) log q_s(c)), means over rows; their sum is the paper's loss.
 
-    p = softmax(z) at temperature 1, y the true class; q = softmax(z / T) over the other classes alone. Both parts are
-    cross-entropies: at equality the gradient of the second is 0, its value is gamma T^2 times the teacher's entropy.
+    p = softmax(z) at temperature 1, y the true class; q = softmax(z / T) over the other classes. Both parts are
+    cross-entropies: for equal networks the second has gradient 0, and its value is gamma T^2 times the teacher's
+    entropy.
 
     Args:
         student: logits [M, K] or [B, K, ...], K at least 2.
         teacher: logits of the same shape.
         target: true classes, one for each row, 0..K-1.
         gamma: weight of the second part.
-        temperature: above 0, in units of logits; of the second part.
+        temperature: T, above 0, in units of logits; of the second part.
 
     Returns:
-        Two scalars in nats, each at least 0. With K = 2 the second is always 0. No rows cost 0.
+        Two scalars in nats, each at least 0. With K = 2 the second is always 0. Both are 0 without rows.
     """
     s, t = paired_rows(student, teacher)
     log_q = F.log_softmax(other_entries(s, target) / temperature, dim=1)
@@ -37,13 +38,13 @@ def nkd_loss(
 
 
 class NKD(Method):
-    """Normalised distillation: a soft label for the true class, a normalised one for the rest.
+    """Normalised distillation: a soft label for the true class, and a normalised distribution over the other classes.
 
-    Differs: nothing known, but that with two classes, where the second part is always 0, "others" is left out.
+    Differs: no known difference, except that "others" is left out with two classes, where it is always 0.
 
     Use: with clean labels, and together with a feature loss between ViTs (`vitkd`), as the authors do.
 
-    Avoid: with noisy labels or none; as a measure of agreement, because it is not 0 when the two networks agree.
+    Avoid: with noisy labels or none; as a measure of agreement, because it is not 0 for equal networks.
 
     Args:
         gamma: at least 0; weight of the other classes' part.
@@ -52,7 +53,7 @@ class NKD(Method):
 
     Raises:
         ValueError: gamma is below 0, or the temperature not above 0.
-        LabelsNotClasses: SR-M332, in `loss`, when the labels are not one class for each prediction.
+        LabelsNotClasses: SR-M332, in `loss`, when there is not one class label for each prediction.
     """
 
     weight = 1.0

@@ -1,4 +1,4 @@
-"""Let neurons fire where the teacher's do. Huang, Wang 2017, https://arxiv.org/abs/1707.01219, section 4."""
+"""Match the distribution of channel activations. Huang, Wang 2017, https://arxiv.org/abs/1707.01219, section 4."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from stillroom.types import Batch, Output, Terms
 
 
 def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y) between the channels of both, averaged over images.
+    """MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y) between the channels of both networks, a mean over images.
 
-    A sample is one channel's map, flattened and of length 1: where this neuron fires. k is the polynomial kernel
-    (x . y)^2, so what must agree is the mean of x x^T: how often two places fire together. The same number as
-    `mmd(x, y, polynomial(2, 0), biased=True)` of `_mmd`, in less memory.
+    A sample is the map of one channel, flattened and normalised to length 1. k is the polynomial kernel (x . y)^2,
+    which compares the mean of x x^T: how often two positions are active together. It equals `mmd(x, y, polynomial(2,
+    0), biased=True)` of `_mmd`, with less memory.
 
     Args:
-        student: [B, C, h, w] or [B, N, C]; brought to the smaller of the two sizes.
+        student: [B, C, h, w] or [B, N, C]; resized to the smaller of the two sizes.
         teacher: [B, D, H, W] or [B, M, D]; any width.
 
     Returns:
-        Scalar, 0 to 2 but for rounding; 0 for the same set of channels, in any order, each of any positive or negative
-        size; 0 for an empty batch.
+        Scalar in 0..2, up to rounding; 0 for the same set of channels, in any order and with any scale or sign of each;
+        0 for an empty batch.
     """
     s, t = to_smaller_grid(to_map(student), to_map(teacher))
     if s.numel() == 0:
         return s.sum()
     x, y = (F.normalize(f.flatten(2), dim=2) for f in (s, t))
-    with torch.autocast(x.device.type, enabled=False):  # a difference of means: half precision would leave noise
+    with torch.autocast(x.device.type, enabled=False):  # half precision is too coarse for a difference of means
         return (_mean_kernel(x, x) + _mean_kernel(y, y) - 2 * _mean_kernel(x, y)).mean()
 
 
 def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
     """Mean over i, j of (x_i . y_j)^2, for [B, C, P] and [B, D, P]: [B].
 
-    It is sum((X Y^T)^2) / C D = sum((X^T X) * (Y^T Y)) / C D. Products between places are taken where there are fewer
-    places than channels, which is how it is late in a network.
+    It equals sum((X Y^T)^2) / C D = sum((X^T X) * (Y^T Y)) / C D. The second form is cheaper where there are fewer
+    positions than channels, as in late stages.
     """
     channels = x.shape[1] * y.shape[1]
     if x.shape[2] ** 2 < channels:
@@ -48,23 +48,22 @@ def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 class NST(Method):
-    """Neuron selectivity transfer: the student's channels, as a set, fire at the same places as the teacher's.
+    """Neuron selectivity transfer: match where channels are active, as a set of maps.
 
-    Differs: maps of different sizes are compared at the smaller size, and tokens are maps. Every stage is compared, as
-    in code that people compare with; the paper takes the last. A channel is compared with itself too (the biased
-    estimate), as by the authors.
+    Differs: maps of different sizes are compared at the smaller size, and tokens are treated as maps. All stages are
+    compared, as in widely used code; the paper uses the last. The biased estimate is used, as by the authors.
 
-    Use: convolutional networks of one family and different width: it learns nothing besides the student.
+    Use: convolutional networks of one family and different width. It has no trainable modules.
 
-    Avoid: across families, without a run that has no teacher beside it: VGG13 to MobileNetV2 on CIFAR-100 came out at
-    58.2 %, far below the 64.6 % of no teacher, ResNet32x4 to ShuffleNetV1 3.6 points above it (Tian et al. 2020).
+    Avoid: across families, unless compared with a run without a teacher: VGG13 to MobileNetV2 on CIFAR-100 reached 58.2
+    %, far below the 64.6 % without a teacher, ResNet32x4 to ShuffleNetV1 was 3.6 points above it (Tian et al. 2020).
 
     Args:
-        student_taps: places in the student; () has the end of every stage found.
-        teacher_taps: places in the teacher, as many.
+        student_taps: features of the student; (): the end of each stage.
+        teacher_taps: features of the teacher, equally many.
 
     Raises:
-        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no places.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no positions.
     """
 
     weight = 50.0
@@ -75,7 +74,7 @@ class NST(Method):
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Nothing to learn; refuse vectors."""
+        """No trainable modules; vectors are refused."""
         checked_map_pairs(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:

@@ -1,4 +1,4 @@
-"""Predict from every stage what the teacher does. Hao et al. 2023 (OFA-KD), https://arxiv.org/abs/2310.19444."""
+"""Distil predictions into every stage. Hao et al. 2023 (OFA-KD), https://arxiv.org/abs/2310.19444."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 def ofa_loss(student: Tensor, teacher: Tensor, target: Tensor, eps: float = 1.0, temperature: float = 1.0) -> Tensor:
     """-sum_c [(p_t(c) + y(c))^eps - y(c)] log p_s(c), p = softmax(z / temperature), y one-hot: a mean over rows.
 
-    At eps 1 this is the cross-entropy of the student with the teacher. A larger eps raises what the true class counts
-    for and lowers the others: a teacher of another family is trusted less where the label does not bear it out.
+    With eps = 1 it is the cross-entropy of the student with the teacher. A larger eps raises the weight of the true
+    class relative to the others, so that a teacher of another family is trusted less where it disagrees with the label.
 
     Args:
         student: logits [M, K] or [B, K, ...]; classes on axis 1.
         teacher: logits of the same shape.
         target: the true class of each row, [M], 0..K - 1.
-        eps: above 0; below 1 it does the reverse.
+        eps: above 0; below 1 it has the opposite effect.
         temperature: above 0, in units of logits.
 
     Returns:
-        Scalar in nats, at least 0; two equal networks pay the entropy of what they say, at eps 1. No factor T^2, as in
-        the authors' code. An empty batch costs 0.
+        Scalar in nats, at least 0; for equal networks and eps = 1 the entropy of the prediction. 0 for an empty batch.
+        As in the authors' code there is no factor T^2.
     """
     s, t = rows(student), rows(teacher)
     if s.numel() == 0:
         return s.sum()
     truth = F.one_hot(target, s.shape[1]).to(t.dtype)
-    wanted = (F.softmax(t / temperature, 1) + truth) ** eps - truth
-    return -(wanted * F.log_softmax(s / temperature, 1)).sum(1).mean()
+    weights = (F.softmax(t / temperature, 1) + truth) ** eps - truth
+    return -(weights * F.log_softmax(s / temperature, 1)).sum(1).mean()
 
 
 def branch(channels: int, width: int, classes: int) -> nn.Sequential:
-    """A small classifier [B, channels, h, w] -> [B, classes]: one separable convolution, then the mean over places."""
+    """A small classifier [B, channels, h, w] -> [B, classes]: a separable convolution and global average pooling."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, stride=2, padding=1, groups=channels, bias=False),
         nn.Conv2d(channels, width, 1, bias=False),
@@ -53,26 +53,28 @@ def branch(channels: int, width: int, classes: int) -> nn.Sequential:
 
 
 class OFA(Method):
-    """The teacher's predictions for every stage of the student, through a small classifier each: one for all families.
+    """One-for-all: a small classifier on each stage of the student learns the teacher's predictions.
 
-    Differs: a branch is one separable convolution with a group norm, whatever the student; the authors stack one for
-    every halving that is left, with batch norm, and give ViTs transformer blocks and the class token. Ours keep a step
-    cheap and work for one image. Every branch is as wide as the student's deepest stage; theirs as the wider network.
+    Differs: a branch is one separable convolution with group norm for any student; the authors stack one for each
+    remaining halving, with batch norm, and use transformer blocks and the class token for ViTs. Ours are cheaper and
+    work with a batch of one image. Each branch has the width of the student's deepest stage; theirs that of the wider
+    network.
 
-    Use: where student and teacher are of different families (ViT, CNN, MLP): no features are compared, only what can
-    be said of classes from them. Larger eps for many classes; the authors take 1 on CIFAR-100 and 1.5 on ImageNet.
+    Use: where student and teacher are of different families (ViT, CNN, MLP): predictions are compared, not features. A
+    larger eps for many classes; the authors use 1 on CIFAR-100 and 1.5 on ImageNet.
 
-    Avoid: without labels of classes, and for predictions per pixel. Between like networks a loss of features says more.
+    Avoid: without class labels, and for predictions per pixel. For networks of one family, a feature loss transfers
+    more.
 
     Args:
         eps: above 0, see `ofa_loss`.
         temperature: above 0.
-        student_taps: the stages that get a branch. Left out: all. The teacher is not tapped.
+        student_taps: the stages that get a branch; (): all. The teacher has no taps.
 
     Raises:
         ValueError: eps or the temperature is not above 0.
-        StillroomError: SR-M330, in `setup`, when the teacher does not say one thing of each image; SR-M332, when labels
-            are no classes.
+        StillroomError: SR-M330, in `setup`, when the teacher does not predict one class per image; SR-M332, when labels
+            are not classes.
     """
 
     weight = 1.0
@@ -92,14 +94,14 @@ class OFA(Method):
         self.student_taps = student
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """A branch for each stage, each with the teacher's classes."""
+        """Build a branch for each stage, with the teacher's classes."""
         if teacher.pred.ndim != 2:
             raise IncomparableFeatures(
                 student=self.student_taps[-1],
                 teacher="prediction",
                 s=list(student.taps[self.student_taps[-1]].shape),
                 t=list(teacher.pred.shape),
-                why="a branch predicts one class for each image, and the teacher one for each of its pixels",
+                why="a branch predicts one class per image, and the teacher one per pixel",
             )
         width, classes = to_map(student.taps[self.student_taps[-1]]).shape[1], teacher.pred.shape[1]
         self.branches = nn.ModuleList()
@@ -110,12 +112,12 @@ class OFA(Method):
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"pred": of the student's own logits, "stages": of the branches, summed}`, see `ofa_loss`."""
         taps = zip(self.branches, self.student_taps, strict=True)
-        said = [
+        logits = [
             at_least_float32(student.pred),
-            *(at_least_float32(one(to_map(student.taps[name]))) for one, name in taps),
+            *(at_least_float32(branch(to_map(student.taps[name]))) for branch, name in taps),
         ]
-        ours, theirs, target = labelled_rows(batch, torch.cat(said, 1), teacher.pred)
+        ours, theirs, target = labelled_rows(batch, torch.cat(logits, 1), teacher.pred)
         pred, *stages = (
-            ofa_loss(one, theirs, target, self.eps, self.temperature) for one in ours.chunk(len(said), dim=1)
+            ofa_loss(part, theirs, target, self.eps, self.temperature) for part in ours.chunk(len(logits), dim=1)
         )
         return {"pred": pred, "stages": torch.stack(stages).sum()}

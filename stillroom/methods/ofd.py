@@ -1,4 +1,4 @@
-"""Imitate what a stage says before its activation. Heo et al. 2019, https://arxiv.org/abs/1904.01866, section 3."""
+"""Regress stages before their activation. Heo et al. 2019 (OFD), https://arxiv.org/abs/1904.01866, section 3."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillroom.types import Batch, Output, Terms
 
 
 def negatives(teacher: Tensor) -> Tensor:
-    """[2, C]: the sum of each channel's negative responses, and how many there are. Sums of batches can be added.
+    """[2, C]: the sum and the number of the negative values of each channel. Those of several batches can be added.
 
     Args:
         teacher: [B, C, h, w].
@@ -25,7 +25,7 @@ def negatives(teacher: Tensor) -> Tensor:
 
 
 def margin(below: Tensor) -> Tensor:
-    """The mean negative response of each channel, E[x | x < 0]: [C], none above 0. 0 where a channel has none.
+    """Mean of the negative values of each channel, E[x | x < 0]: [C], at most 0. 0 if there are none.
 
     Args:
         below: from `negatives`.
@@ -34,45 +34,45 @@ def margin(below: Tensor) -> Tensor:
 
 
 def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
-    """sum((student - m)^2 but where student <= m <= 0) / B, with m = max(teacher, margin) of each element.
+    """sum((student - m)^2, except where student <= m <= 0) / B, with m = max(teacher, margin) elementwise.
 
-    What matters of a negative response is that it is negative, an activation follows: the teacher's are raised to the
-    channel's margin (margin ReLU), and a student that lies below a negative target is charged nothing (partial L2).
+    A negative value becomes 0 in the activation that follows, whatever its size. So the teacher's negative values are
+    raised to the channel's margin (margin ReLU), and a student below a negative target has no loss (partial L2).
 
     Args:
-        student: [B, C, h, w] before the activation, as wide as the teacher.
+        student: [B, C, h, w] before the activation, with the teacher's width.
         teacher: the same shape, before the activation.
-        margin: [C], none above 0.
+        margin: [C], at most 0.
 
     Returns:
-        Scalar, at least 0; 0 for equal maps, and for an empty batch. It grows with the map: C h w elements.
+        Scalar, at least 0; 0 for equal maps, and for an empty batch. It grows with the map, of C h w elements.
     """
     s, t = to_map(student), to_map(teacher)
     if len(s) == 0:
         return s.sum()
-    wanted = torch.maximum(t, margin.view(1, -1, 1, 1))
-    enough = (s <= wanted) & (wanted <= 0)
-    return (s - wanted).square().masked_fill(enough, 0).sum() / len(s)
+    goal = torch.maximum(t, margin.view(1, -1, 1, 1))
+    satisfied = (s <= goal) & (goal <= 0)
+    return (s - goal).square().masked_fill(satisfied, 0).sum() / len(s)
 
 
 class OFD(Method):
-    """The overhaul of feature distillation: stages before their activation, margin ReLU, partial L2.
+    """Overhaul of feature distillation: stages before their activation, margin ReLU, partial L2.
 
-    Differs: the authors reckon the margin from the weights of the teacher's batch norms, taking responses for normally
-    distributed; here it is the mean of the negative responses in the batch at hand, over all processes, which any
-    network has. Maps of different sizes are compared at the smaller size, and tokens are maps.
+    Differs: the authors compute the margin from the teacher's batch norm parameters, assuming a normal distribution;
+    here it is the mean of the negative values in the current batch, over all processes, which works for any network.
+    Maps of different sizes are compared at the smaller size, and tokens are treated as maps.
 
-    Use: convolutional networks with ReLU, of one family, where every stage has a partner.
+    Use: convolutional networks with ReLU, of one family, where every stage has a counterpart.
 
-    Avoid: teachers whose features do not end in ReLU, such as ViTs: what is negative is told there as well, and is
-    lost to the margin.
+    Avoid: teachers whose features are not followed by a ReLU, such as ViTs: there negative values carry information,
+    which the margin removes.
 
     Args:
-        student_taps: places in the student; () has the end of every stage found, before its activation.
-        teacher_taps: places in the teacher, as many.
+        student_taps: features of the student; (): the end of each stage, before its activation.
+        teacher_taps: features of the teacher, equally many.
 
     Raises:
-        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector would be compared with a map.
     """
 
     weight = 1e-3
@@ -84,21 +84,21 @@ class OFD(Method):
         self.adapt = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size the connectors."""
+        """Build the connectors."""
         found = checked_map_pairs(self, student, teacher)
         self.adapt = nn.ModuleList(_connector(s.shape[1], t.shape[1]).to(s.device) for s, t in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """`{"ofd": ...}`: `ofd_loss` summed over the n stages, the i-th divided by 2^(n - i)."""
-        found = []
+        """`{"ofd": ...}`: `ofd_loss` summed over the n stages, that of the i-th divided by 2^(n - i)."""
+        losses = []
         for (s, t), adapt in zip(map_pairs(self, student, teacher), self.adapt, strict=True):
             s, t = to_smaller_grid(adapt(s), t)
-            found.append(ofd_loss(s, t, margin(all_reduce_sum(negatives(t)))))
-        return {"ofd": torch.stack([charge / 2**i for i, charge in enumerate(reversed(found))]).sum()}
+            losses.append(ofd_loss(s, t, margin(all_reduce_sum(negatives(t)))))
+        return {"ofd": torch.stack([loss / 2**i for i, loss in enumerate(reversed(losses))]).sum()}
 
 
 def _connector(narrow: int, wide: int) -> nn.Module:
-    """The authors': a 1x1 convolution without bias, and batch norm."""
+    """As the authors': a 1x1 convolution without bias, and batch norm."""
     conv = nn.Conv2d(narrow, wide, 1, bias=False)
     nn.init.normal_(conv.weight, std=math.sqrt(2 / wide))
     return nn.Sequential(conv, BatchNorm(wide))

@@ -1,4 +1,4 @@
-"""The teacher's sure boxes as labels. After Sohn et al. 2020 (STAC), https://arxiv.org/abs/2005.04757, section 3.2."""
+"""Use the teacher's best boxes as labels. After Sohn et al. 2020, https://arxiv.org/abs/2005.04757, section 3.2."""
 
 from __future__ import annotations
 
@@ -22,78 +22,79 @@ Of = Literal["unlabelled", "all"]
 def confident_boxes(
     teacher: Tensor, *, score_threshold: float, nms_iou: float, max_detections: int
 ) -> dict[str, Tensor]:
-    """The boxes that a detector is sure of, as a batch's target has them, without `size` and `known`.
+    """The teacher's confident boxes, in the form of a batch's target, without `size` and `known`.
 
-    A place gives one box, of the class it scores highest, if that score is at least `score_threshold`. Of boxes of one
-    class that overlap the surest stays. Boxes end at the image's border; one without area is none.
+    A box location gives at most one box, of its class with the largest score, if that is at least `score_threshold`.
+    NMS is applied per class. Boxes are clipped to the image; boxes without area are dropped.
 
     Args:
         teacher: [B, A, 4 + K], see `types.OutputKind`.
         score_threshold: least score.
-        nms_iou: greatest overlap of two boxes of one class.
-        max_detections: boxes an image, at most.
+        nms_iou: greatest IoU of two boxes of one class.
+        max_detections: most boxes per image.
 
     Returns:
-        `boxes` [B, M, 4], `labels` [B, M] with -1 where there is none, `crowd` [B, M], all False.
+        `boxes` [B, M, 4], `labels` [B, M] with -1 for unused rows, `crowd` [B, M], all False.
     """
-    said = at_least_float32(teacher)
-    score, label = said[..., 4:].sigmoid().max(2)
-    score, at = score.topk(min(max_detections, score.shape[1]), dim=1)
-    label = label.gather(1, at)
-    boxes = clip(said[..., :4].gather(1, at[..., None].expand(-1, -1, 4)))
+    pred = at_least_float32(teacher)
+    score, label = pred[..., 4:].sigmoid().max(2)
+    score, index = score.topk(min(max_detections, score.shape[1]), dim=1)
+    label = label.gather(1, index)
+    boxes = clip(pred[..., :4].gather(1, index[..., None].expand(-1, -1, 4)))
     real = (score >= score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(2) & boxes.isfinite().all(2)
-    # What is no box must not be in the way of one: a class of its own.
-    kept = real & nms(boxes, label.masked_fill(~real, -1), nms_iou)
-    boxes = torch.where(kept[..., None], boxes, 0.0)
-    return {"boxes": boxes, "labels": label.masked_fill(~kept, -1), "crowd": torch.zeros_like(kept)}
+    # Dropped boxes get a class of their own, so that they suppress no other box.
+    selected = real & nms(boxes, label.masked_fill(~real, -1), nms_iou)
+    boxes = torch.where(selected[..., None], boxes, 0.0)
+    return {"boxes": boxes, "labels": label.masked_fill(~selected, -1), "crowd": torch.zeros_like(selected)}
 
 
 def pseudo_labels_loss(
     student: Tensor,
     teacher: Tensor,
-    charged: Tensor,
+    used: Tensor,
     *,
     score_threshold: float,
     nms_iou: float,
     max_detections: int,
     assign: Assign = "many",
 ) -> Terms:
-    """`boxes.detection_loss` of the student with the teacher's boxes for labels.
+    """`detection_loss` of the student, with the teacher's boxes as labels.
 
     Args:
         student: [B, A, 4 + K].
-        teacher: [B, A', 4 + K], of the same classes, at any places.
-        charged: [B] bool, the images that count.
-        score_threshold: see `sure_boxes`.
-        nms_iou: as well.
-        max_detections: as well.
-        assign: see `boxes.detection_loss`.
+        teacher: [B, A', 4 + K], of the same classes, at any box locations.
+        used: [B] bool, the images that have a loss.
+        score_threshold: see `confident_boxes`.
+        nms_iou: see `confident_boxes`.
+        max_detections: see `confident_boxes`.
+        assign: see `ops.detection_loss`.
 
     Returns:
-        Its terms, each at least 0; all 0 where no image is charged.
+        The terms of `detection_loss`, each at least 0; all 0 where no image is used.
     """
     found = confident_boxes(teacher, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
-    return detection_loss(student, found | {"known": charged}, assign=assign)
+    return detection_loss(student, found | {"known": used}, assign=assign)
 
 
 class PseudoLabels(Method):
-    """What the teacher finds becomes the label of images that have none.
+    """The teacher's detections as the labels of images without labels.
 
-    Differs: the authors augment an image strongly for the student and weakly for the teacher; here both see the same
-    pixels. Their labels are made once by a detector trained on the labelled part, here at each step by the teacher.
+    Differs: the authors apply strong augmentation to the student's image and weak augmentation to the teacher's; here
+    both see the same pixels. Their labels are computed once, by a detector trained on the labelled images, here in each
+    step by the teacher.
 
-    Use: with further images that nobody has labelled (`unlabelled` of the source), and between detectors that have no
-    places in common, where `box_logits` can't be used: then with on = "all".
+    Use: with additional images without labels (`unlabelled` of the source), and between detectors with different box
+    locations, for which `box_logits` can't be used: then with on = "all".
 
-    Avoid: teachers that are sure of wrong boxes: a threshold is all that stands between. With on = "unlabelled" and
-    data that is all labelled nothing is charged.
+    Avoid: teachers that are confidently wrong: the threshold is the only filter. With on = "unlabelled" and data that
+    is all labelled, the loss is 0.
 
     Args:
-        score_threshold: least score of a label, 0..1. The authors have 0.9, for softmax; sigmoid's scores are lower.
-        nms_iou: greatest overlap of two labels of one class, 0..1.
-        max_detections: labels an image, at most.
-        on: "unlabelled" for images where nobody has looked for boxes, "all" for every image.
-        assign: which places stand for a box, as in the task: "many", or "one" for detectors of queries.
+        score_threshold: least score of a label, 0..1. The authors use 0.9, for softmax; sigmoid scores are lower.
+        nms_iou: greatest IoU of two labels of one class, 0..1.
+        max_detections: most labels per image.
+        on: "unlabelled" for images that were not annotated with boxes, "all" for every image.
+        assign: which box locations are matched to a label, as in the task: "many", or "one" for detectors of queries.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -123,13 +124,13 @@ class PseudoLabels(Method):
         self.on, self.assign = on, assign
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
-        """The label loss's terms, see `pseudo_labels_loss`."""
+        """The terms of the label loss, see `pseudo_labels_loss`."""
         known = batch.target["known"]
-        charged = torch.ones_like(known) if self.on == "all" else ~known
+        used = torch.ones_like(known) if self.on == "all" else ~known
         return pseudo_labels_loss(
             student.pred,
             teacher.pred,
-            charged,
+            used,
             score_threshold=self.score_threshold,
             nms_iou=self.nms_iou,
             max_detections=self.max_detections,

@@ -14,16 +14,16 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def simreg_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tensor:
-    """mean_b |s_b - t_b|^2, both of unit length: 2 - 2 cos. Without `unit` mean_b |s_b - t_b|^2 / D, as they are.
+    """mean_b |s_b - t_b|^2 of unit vectors, which is 2 - 2 cos; without `unit` mean_b |s_b - t_b|^2 / D of the vectors.
 
     Args:
         student: [B, D], after the projector.
         teacher: [B, D].
-        unit: whether vectors are brought to length 1 first.
+        unit: whether vectors are first normalised to length 1.
 
     Returns:
-        Scalar, at least 0, with `unit` at most 4; 0 where the vectors, or their directions, are equal. An empty batch
-        costs 0.
+        Scalar, at least 0, with `unit` at most 4; 0 for equal vectors, or with `unit` equal directions, and for an
+        empty batch.
     """
     s, t = at_least_float32(student), at_least_float32(teacher)
     if s.numel() == 0:
@@ -34,22 +34,22 @@ def simreg_loss(student: Tensor, teacher: Tensor, *, unit: bool = True) -> Tenso
 
 
 class SimReg(Method):
-    """A projector makes the teacher's vector of the student's; it is thrown away after training.
+    """A projector maps the student's pooled vector to the teacher's; it is discarded after training.
 
-    Differs: the authors have batch norm in the projector, which a single image breaks; here it is layer norm, and the
-    number of layers is an argument. Several pairs of taps are averaged. With one layer and `unit` it is `cosine` with
-    a projector that is always there, twice as steep.
+    Differs: the authors use batch norm in the projector, which fails for a single image; here it is layer norm, and the
+    number of layers is an argument. Several pairs of taps are averaged. With one layer and `unit` it is twice `cosine`,
+    with a projector for equal widths too.
 
-    Use: embeddings of another width than the teacher's, and backbones that are to be used for other things: what is
-    kept of the student is freer than what is regressed.
+    Use: embeddings of another width than the teacher's, and backbones for other tasks: the vector before the projector
+    is less constrained than the one that is compared.
 
-    Avoid: where the student's own vectors must be comparable with the teacher's: they live behind the projector.
+    Avoid: where the student's own vectors must be comparable with the teacher's: only the projected ones are.
 
     Args:
         layers: linear layers of the projector, at least 1; between them layer norm and ReLU, in the teacher's width.
-        unit: whether directions are regressed, or whole vectors.
-        student_taps: where the student is read, averaged over places; () has what its head reads found.
-        teacher_taps: where the teacher is read; the i-th is compared with the i-th.
+        unit: whether directions are compared, or vectors.
+        student_taps: features of the student, averaged over positions; (): the input of its head.
+        teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
 
     Raises:
         ValueError: `layers` is below 1.
@@ -74,25 +74,25 @@ class SimReg(Method):
         self.projectors = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size a projector for each pair."""
+        """Build a projector for each pair."""
         self.projectors = nn.ModuleList()
         for s, t in zip(self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = to_vector(student.taps[s]), to_vector(teacher.taps[t])
             self.projectors.append(_projector(ours.shape[1], theirs.shape[1], self.layers).to(ours.device))
 
     def project(self, output: Output) -> Output:
-        """The student's vectors as the teacher's, each under the names of both."""
+        """The student's vectors, projected, each named after both taps."""
         named = zip(self.student_taps, self.teacher_taps, self.projectors, strict=True)
-        made = {f"{s} ~ {t}": projector(to_vector(output.taps[s])) for s, t, projector in named}
-        return replace(output, taps=output.taps | made)
+        projected = {f"{s} ~ {t}": projector(to_vector(output.taps[s])) for s, t, projector in named}
+        return replace(output, taps=output.taps | projected)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"regression": ...}`, see `simreg_loss`."""
-        charged = [
+        losses = [
             simreg_loss(student.taps[f"{s} ~ {t}"], to_vector(teacher.taps[t]), unit=self.unit)
             for s, t in zip(self.student_taps, self.teacher_taps, strict=True)
         ]
-        return {"regression": torch.stack(charged).mean()}
+        return {"regression": torch.stack(losses).mean()}
 
 
 def _projector(inputs: int, outputs: int, layers: int) -> nn.Module:

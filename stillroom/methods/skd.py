@@ -1,4 +1,4 @@
-"""Places as alike as the teacher has them. Liu et al. 2019, https://arxiv.org/abs/1903.04197, section 3.1."""
+"""Match similarities of positions in a map. Liu et al. 2019, https://arxiv.org/abs/1903.04197, section 3.1."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from stillroom.types import Batch, Output, Terms
 
 
 def affinity(feature: Tensor, nodes: int = 32) -> Tensor:
-    """a_ij = cos(f_i, f_j) between the places of an image, after pooling them to at most `nodes` a side.
+    """a_ij = cos(f_i, f_j) between the positions of an image, after average pooling to at most `nodes` per side.
 
     Args:
         feature: [B, C, h, w] or [B, N, C].
         nodes: at least 2.
 
     Returns:
-        [B, n, n] in -1..1, n = min(h, nodes) * min(w, nodes); the diagonal is 1, or 0 for a place of zeros.
+        [B, n, n] in -1..1, n = min(h, nodes) * min(w, nodes); the diagonal is 1, or 0 for a position with a zero
+        vector.
     """
     f = to_map(feature)
     f = F.adaptive_avg_pool2d(f, (min(f.shape[2], nodes), min(f.shape[3], nodes)))
@@ -31,7 +32,7 @@ def affinity(feature: Tensor, nodes: int = 32) -> Tensor:
 
 
 def skd_loss(student: Tensor, teacher: Tensor, nodes: int = 32) -> Tensor:
-    """Mean over images and pairs of places of (a_ij(student) - a_ij(teacher))^2, a from `affinity`, at one size.
+    """Mean over images and pairs of positions of (a_ij(student) - a_ij(teacher))^2, a from `affinity`, at one size.
 
     Args:
         student: [B, C, h, w] or [B, N, C].
@@ -39,33 +40,33 @@ def skd_loss(student: Tensor, teacher: Tensor, nodes: int = 32) -> Tensor:
         nodes: at least 2.
 
     Returns:
-        Scalar in 0..4; 0 when places are as alike as the teacher has them, and for no images.
+        Scalar in 0..4; 0 for equal similarities, and without images.
     """
     s, t = to_smaller_grid(to_map(student), to_map(teacher))
     return s.sum() if s.numel() == 0 else (affinity(s, nodes) - affinity(t, nodes)).square().mean()
 
 
 class SKD(Method):
-    """Pair-wise structure distillation: which places of an image are alike.
+    """Pair-wise structured distillation: similarities between the positions of an image.
 
-    Differs: the graph joins all nodes, and its granularity is said as their number: 32 a side are the paper's 2x2
-    patches of a map of 64 x 64. Patches are averaged, as in the paper; the authors' code takes the maximum, and no
-    gradient through the lengths. Of the paper's three losses it is one: the pixels' is `hinton` on a segmenter,
-    the adversary is not here.
+    Differs: the graph connects all nodes, and its granularity is given by their number: 32 per side are the paper's 2x2
+    patches of a 64 x 64 map. Patches are averaged, as in the paper; the authors' code uses max pooling, and no gradient
+    through the norms. It is one of the paper's three losses: the pixel-wise one is `hinton` on a segmenter, the
+    adversarial one is not implemented.
 
-    Use: segmentation and detection beside a method of predictions, across families and widths: it learns nothing
-    besides the student.
+    Use: segmentation and detection, together with a method of predictions, across families and widths. It has no
+    trainable modules.
 
-    Avoid: alone: it says which places are alike and never what they are.
+    Avoid: alone: similarities between positions do not determine their classes.
 
     Args:
-        nodes: at least 2; a side. Memory grows with the fourth power.
-        student_taps: places in the student; () has its last map found.
-        teacher_taps: places in the teacher, as many.
+        nodes: at least 2; per side. Memory grows with its fourth power.
+        student_taps: features of the student; (): its last map.
+        teacher_taps: features of the teacher, equally many.
 
     Raises:
-        ValueError: fewer than two nodes.
-        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no places.
+        ValueError: `nodes` is below 2.
+        IncomparableFeatures: SR-M330, in `setup`, for a vector, which has no positions.
     """
 
     weight = 10.0
@@ -78,10 +79,10 @@ class SKD(Method):
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Nothing to learn; refuse vectors."""
+        """No trainable modules; vectors are refused."""
         checked_map_pairs(self, student, teacher, vectors=False)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"pairwise": ...}`: `skd_loss` summed over the pairs of taps."""
-        found = [skd_loss(s, t, self.nodes) for s, t in map_pairs(self, student, teacher)]
-        return {"pairwise": torch.stack(found).sum()}
+        losses = [skd_loss(s, t, self.nodes) for s, t in map_pairs(self, student, teacher)]
+        return {"pairwise": torch.stack(losses).sum()}

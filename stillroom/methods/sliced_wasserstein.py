@@ -1,4 +1,4 @@
-"""Match the batch's cloud of features. Bonneel et al. 2015, https://doi.org/10.1007/s10851-014-0506-3."""
+"""Match the distribution of a batch's features. Bonneel et al. 2015, https://doi.org/10.1007/s10851-014-0506-3."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 def sliced_wasserstein_loss(student: Tensor, teacher: Tensor, directions: Tensor) -> Tensor:
     """SW2^2 = mean over directions u and ranks k of (sort(student u)_k - sort(teacher u)_k)^2.
 
-    In one dimension the best transport between two sets of equal size takes the k-th smallest to the k-th smallest;
-    seen along many directions, that compares sets in any dimension. Which student's row belongs to which teacher's
-    does not count. Moving one set by d costs |d|^2 / D on average.
+    In one dimension the optimal transport between two sets of equal size maps the k-th smallest element to the k-th
+    smallest; projections on many directions compare sets in any dimension. The order of the rows has no effect.
+    Translating one set by d gives |d|^2 / D on average.
 
     Args:
         student: [B, D], a set of B points.
-        teacher: [B, D], another of as many.
-        directions: [L, D] of length 1, from `draw`.
+        teacher: [B, D], another set of B points.
+        directions: [L, D] of length 1, from `random_directions`.
 
     Returns:
-        Scalar, at least 0, in squared units of the features; 0 when the sets are equal in any order. An empty batch
-        costs 0. Products are never in half precision.
+        Scalar, at least 0, in squared units of the features; 0 for equal sets, and for an empty batch. Products are
+        computed in at least float32.
     """
     if student.numel() == 0:
         return student.sum()
@@ -37,26 +37,26 @@ def sliced_wasserstein_loss(student: Tensor, teacher: Tensor, directions: Tensor
 
 
 def random_directions(number: int, like: Tensor) -> Tensor:
-    """Directions [number, D] spread evenly over the sphere, beside the points `like` [B, D]."""
+    """Directions [number, D], uniform on the sphere, with the dtype and device of the points `like` [B, D]."""
     return F.normalize(torch.randn(number, like.shape[1], device=like.device, dtype=like.dtype), dim=1)
 
 
 class SlicedWasserstein(Method):
-    """Transport between the student's and the teacher's features of a whole batch, along random directions.
+    """Sliced Wasserstein distance between the student's and the teacher's features of a batch.
 
-    Differs: the distance is the paper's; as a method of distillation it has no authors, and so no weight of theirs: 1
-    here. A linear layer brings the student to the teacher's width. Several pairs of taps are averaged.
+    Differs: the distance is the paper's; it was not proposed for distillation, so there is no published weight: it is 1
+    here. A linear layer maps the student's features to the teacher's width. Several pairs of taps are averaged.
 
-    Use: beside a method of predictions, to give the student's features the teacher's distribution without a demand on
-    any single image; it asks less than `fitnet` does.
+    Use: together with a method of predictions, to match the distribution of features without a constraint on single
+    images; a weaker constraint than `fitnet`.
 
-    Avoid: alone: it does not say which image is where, so it teaches no class. With small batches (below 32 or so) a
-    cloud says little. Features hurt across families.
+    Avoid: alone: features are not matched image by image, so no class is learned. With small batches (below about 32)
+    the distribution is poorly sampled. Feature losses reduce the accuracy across families.
 
     Args:
-        directions: drawn anew each step, at least 1; 50 to 500 are usual.
-        student_taps: where the student is read, averaged over places. Left out: what its classifier reads.
-        teacher_taps: where the teacher is read; the i-th is compared with the student's i-th.
+        directions: number of directions, drawn in each step, at least 1; 50 to 500 are usual.
+        student_taps: features of the student, averaged over positions; (): the input of its classifier.
+        teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
 
     Raises:
         ValueError: fewer than one direction.
@@ -74,7 +74,7 @@ class SlicedWasserstein(Method):
         self.regress = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size a linear layer for each pair."""
+        """Build a linear layer for each pair."""
         self.regress = nn.ModuleList()
         for s, t in zip(self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = to_vector(student.taps[s]), to_vector(teacher.taps[t])
@@ -82,11 +82,10 @@ class SlicedWasserstein(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"transport": ...}`, see `sliced_wasserstein_loss`; over the batch of all processes."""
-        charged = []
+        losses = []
         for regress, s, t in zip(self.regress, self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = at_least_float32(regress(to_vector(student.taps[s]))), to_vector(teacher.taps[t])
-            same = gather_rows(random_directions(self.directions, theirs))[
-                : self.directions
-            ]  # the first process's, in all of them
-            charged.append(sliced_wasserstein_loss(gather_rows(ours), gather_rows(theirs), same))
-        return {"transport": torch.stack(charged).mean()}
+            # The directions of the first process, in all of them.
+            directions = gather_rows(random_directions(self.directions, theirs))[: self.directions]
+            losses.append(sliced_wasserstein_loss(gather_rows(ours), gather_rows(theirs), directions))
+        return {"transport": torch.stack(losses).mean()}

@@ -1,4 +1,4 @@
-"""Keep what is known of the teacher's features high. Ahn et al. 2019, https://arxiv.org/abs/1904.05835, section 2."""
+"""Predict the teacher's features, with variances. Ahn et al. 2019, https://arxiv.org/abs/1904.05835, section 2."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from stillroom.methods._maps import checked_map_pairs, map_pairs, to_smaller_gri
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
 
-LEAST = 1e-5  # a variance, the authors'
+MIN_VARIANCE = 1e-5  # the authors'
 
 
 def vid_loss(guess: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
-    """mean(1/2 ((teacher - guess)^2 / variance + log variance)): -log of a Gaussian, less its constant.
+    """mean(1/2 ((teacher - guess)^2 / variance + log variance)): a Gaussian's -log likelihood, minus a constant.
 
-    The lower it can be made, the more the student's feature tells about the teacher's: it bounds from above what
-    remains unknown.
+    It is an upper bound of the conditional entropy of the teacher's feature given the student's.
 
     Args:
-        guess: the mean of the Gaussian, [B, C, h, w], [B, N, C] or [B, C], made from the student.
+        guess: the mean of the Gaussian, [B, C, h, w], [B, N, C] or [B, C], computed from the student.
         teacher: the same shape.
         variance: [C], above 0.
 
     Returns:
-        Scalar in nats an element, NEGATIVE where the guess is good and the variance below 1. For a given variance the
-        least is mean(log variance) / 2, where guess and teacher agree. An empty batch costs 0. log(2 pi) / 2 is left
-        out, as by the authors.
+        Scalar in nats per element, NEGATIVE for a good prediction and a variance below 1. The minimum for a given
+        variance is mean(log variance) / 2, where guess and teacher are equal. 0 for an empty batch. log(2 pi) / 2 is
+        left out, as by the authors.
     """
     m, t, v = to_map(guess), to_map(teacher), variance.view(1, -1, 1, 1)
     return m.sum() if m.numel() == 0 else 0.5 * ((t - m).square() / v + v.log()).mean()
 
 
 class VID(Method):
-    """Variational information distillation: each teacher channel is guessed, with a learned doubt for every channel.
+    """Variational information distillation: predict the teacher's channels, with a learned variance each.
 
-    Differs: maps of different sizes are compared at the smaller size, and tokens are maps; the paper has equal ones.
-    The variances are learned, as in the paper; one widely used copy leaves them out of the optimiser.
+    Differs: maps of different sizes are compared at the smaller size, and tokens are treated as maps; the paper has
+    equal sizes. The variances are trained, as in the paper; a widely used reimplementation leaves them out of the
+    optimiser.
 
-    Use: features of which not all matter: a channel that can't be guessed is charged less. The loss may be negative,
-    and falls further: compare it with itself only.
+    Use: features of which not all matter: a channel that can't be predicted gets a large variance, and a small weight.
+    The loss may be negative and has no lower bound, so it can only be compared with itself.
 
-    Avoid: where plain softened probabilities will do: on CIFAR-100 they were ahead of it in all 13 pairs of networks
-    that Tian et al. 2020 compare. And as the only teacher: it learns three convolutions for every stage.
+    Avoid: where softened probabilities suffice: on CIFAR-100 they were better in all 13 pairs of networks that Tian et
+    al. 2020 compare. And as the only method: it trains three convolutions for each stage.
 
     Args:
-        variance: above 1e-5; what the doubts begin with.
-        student_taps: places in the student; () has the end of every stage found.
-        teacher_taps: places in the teacher, as many.
+        variance: above 1e-5; the initial variance.
+        student_taps: features of the student; (): the end of each stage.
+        teacher_taps: features of the teacher, equally many.
 
     Raises:
         ValueError: the variance is not above 1e-5.
-        IncomparableFeatures: SR-M330, in `setup`, where a vector meets a map.
+        IncomparableFeatures: SR-M330, in `setup`, where a vector would be compared with a map.
     """
 
     weight = 1.0
@@ -65,31 +65,31 @@ class VID(Method):
         self, *, variance: float = 5.0, student_taps: tuple[str, ...] = (), teacher_taps: tuple[str, ...] = ()
     ):
         super().__init__()
-        if not LEAST < variance < math.inf:
-            raise ValueError(f"variance must be above {LEAST}, got {variance}")
+        if not MIN_VARIANCE < variance < math.inf:
+            raise ValueError(f"variance must be above {MIN_VARIANCE}, got {variance}")
         self.variance = variance
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.guess, self.doubt = nn.ModuleList(), nn.ParameterList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size the regressors, and doubt every channel alike."""
+        """Build the regressors, and set all variances to the initial one."""
         found = checked_map_pairs(self, student, teacher)
         self.guess = nn.ModuleList(_regressor(s.shape[1], t.shape[1]).to(s.device) for s, t in found)
-        above = self.variance - LEAST
+        above = self.variance - MIN_VARIANCE
         begin = above + math.log(-math.expm1(-above))  # softplus(begin) = above
         self.doubt = nn.ParameterList(torch.full((t.shape[1],), begin, device=t.device) for _, t in found)
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"vid": ...}`: `vid_loss` summed over the stages."""
-        found = []
+        losses = []
         for (s, t), guess, doubt in zip(map_pairs(self, student, teacher), self.guess, self.doubt, strict=True):
             s, t = to_smaller_grid(s, t)
-            found.append(vid_loss(guess(s), t, F.softplus(doubt) + LEAST))
-        return {"vid": torch.stack(found).sum()}
+            losses.append(vid_loss(guess(s), t, F.softplus(doubt) + MIN_VARIANCE))
+        return {"vid": torch.stack(losses).sum()}
 
 
 def _regressor(narrow: int, wide: int) -> nn.Module:
-    """The authors': three 1x1 convolutions without bias."""
+    """As the authors': three 1x1 convolutions without bias, with ReLU between them."""
     sizes = ((narrow, wide), (wide, wide), (wide, wide))
     first, second, third = (nn.Conv2d(c, d, 1, bias=False) for c, d in sizes)
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)

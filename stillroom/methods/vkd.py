@@ -1,4 +1,4 @@
-"""Match pooled features through a rotation. Miles, Elezi, Deng 2024 (VkD), https://arxiv.org/abs/2403.06213, sec. 3."""
+"""Match pooled features by a rotation. Miles, Elezi, Deng 2024 (VkD), https://arxiv.org/abs/2403.06213, sec. 3."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def vkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean(smooth_l1(student - layer_norm(teacher))), smooth_l1(x) = x^2 / 2 where |x| < 1, else |x| - 1/2.
+    """mean(smooth_l1(student - layer_norm(teacher))), smooth_l1(x) = x^2 / 2 for |x| < 1, otherwise |x| - 1/2.
 
-    The teacher's vectors are brought to mean 0 and variance 1, each on its own, without learned scales: no one of
-    their channels outweighs the others, and the student cannot shrink the loss by a shortcut through scales.
+    Each of the teacher's vectors is normalised to mean 0 and variance 1, without learned scales, so that no channel
+    dominates and the student cannot lower the loss by changing scales.
 
     Args:
         student: [B, D], after the projection.
         teacher: [B, D], pooled.
 
     Returns:
-        Scalar, at least 0; 0 when the student's vectors are the normalised teacher's. An empty batch costs 0.
+        Scalar, at least 0; 0 where the student's vectors equal the normalised teacher's, and for an empty batch.
     """
     if student.numel() == 0:
         return student.sum()
@@ -32,12 +32,12 @@ def vkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Isometry(nn.Module):
-    """z [B, inputs] -> z P^T [B, outputs], P with orthonormal columns at every step: lengths and angles survive.
+    """z [B, inputs] -> z P^T [B, outputs], P with orthonormal columns at every step: lengths and angles are preserved.
 
-    Where there are more inputs than outputs P has orthonormal rows instead: a rotation, and then some of its
-    coordinates. P is what Cayley's map makes of a skew matrix, times a fixed random P. That map keeps P orthonormal
-    whatever the optimiser does; `householder`, torch's choice where P is not square, drops to P = 0 at the first step
-    with weight decay. P and its product are never in half precision, in which orthonormality would be lost.
+    With more inputs than outputs P has orthonormal rows instead: a rotation, of which some coordinates are kept. P is
+    the Cayley map of a skew-symmetric matrix, times a fixed random P. It stays orthonormal under any optimiser step;
+    `householder`, torch's default for non-square P, becomes P = 0 in the first step with weight decay. P and its
+    product are computed in at least float32, because half precision would lose orthonormality.
 
     Args:
         inputs: width of z.
@@ -49,27 +49,28 @@ class Isometry(nn.Module):
         self.linear = orthogonal(nn.Linear(inputs, outputs, bias=False), orthogonal_map="cayley")
 
     def forward(self, z: Tensor) -> Tensor:
-        """In the dtype of `z`, at least float32."""
+        """The rotated vectors, in the dtype of `z`, but at least float32."""
         with torch.autocast(z.device.type, enabled=False):
             return self.linear(at_least_float32(z))
 
 
 class VkD(Method):
-    """The student's pooled features, rotated, beside the teacher's, normalised.
+    """The student's pooled features, rotated, should equal the teacher's, normalised.
 
-    Differs: the authors let a distillation token learn the predictions beside this (KL at temperature 1); here that is
-    a method of its own, `hinton` with temperature 1 and weight 1. For generators they whiten the teacher instead of
-    normalising it, which is not here. The map behind P is Cayley's, see `Isometry`. Several pairs of taps are averaged.
+    Differs: the authors' distillation token learns the predictions in addition (KL at temperature 1); here that is a
+    method of its own, `hinton` with temperature 1 and weight 1. For generative models they whiten the teacher instead
+    of normalising it, which is not implemented. P is parametrised by the Cayley map, see `Isometry`. Several pairs of
+    taps are averaged.
 
-    Use: from any teacher to a ViT, or between ViTs: the cleanest loss of features. The projector has no freedom to do
-    the student's work, and costs nothing after training. The authors: DeiT-Ti 78.3, DeiT-S 82.3 on ImageNet.
+    Use: from any teacher to a ViT, or between ViTs: the projector can't solve the student's task by itself, and is
+    discarded after training. The authors: DeiT-Ti 78.3, DeiT-S 82.3 on ImageNet.
 
-    Avoid: where the student is much wider than the teacher: the part that P drops is not taught. With widths in the
-    thousands on a processor: a step solves a system as wide as the wider of the two.
+    Avoid: where the student is much wider than the teacher: the part that P drops is not trained. With widths in the
+    thousands on a CPU: each step solves a linear system of the larger of the two widths.
 
     Args:
-        student_taps: where the student is read, averaged over places or patch tokens. Left out on both sides: the last.
-        teacher_taps: where the teacher is read; the i-th is compared with the student's i-th.
+        student_taps: features of the student, averaged over positions or patch tokens; (): the last.
+        teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
     """
 
     weight = 1.0
@@ -81,7 +82,7 @@ class VkD(Method):
         self.rotate = nn.ModuleList()
 
     def setup(self, student: Output, teacher: Output) -> None:
-        """Size a rotation for each pair."""
+        """Build a rotation for each pair."""
         self.rotate = nn.ModuleList()
         for s, t in zip(self.student_taps, self.teacher_taps, strict=True):
             ours, theirs = to_vector(student.taps[s]), to_vector(teacher.taps[t])
@@ -89,8 +90,8 @@ class VkD(Method):
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"features": ...}`, see `vkd_loss`."""
-        charged = [
+        losses = [
             vkd_loss(rotate(to_vector(student.taps[s])), to_vector(teacher.taps[t]))
             for rotate, s, t in zip(self.rotate, self.student_taps, self.teacher_taps, strict=True)
         ]
-        return {"features": torch.stack(charged).mean()}
+        return {"features": torch.stack(losses).mean()}

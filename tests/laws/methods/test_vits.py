@@ -14,7 +14,7 @@ from kit.method_inputs import batch_of
 
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods.minilm import MiniLM, minilm_loss, shared_heads
-from stillroom.methods.vitkd import ViTKD, masked_places, vitkd_loss
+from stillroom.methods.vitkd import ViTKD, random_positions, vitkd_loss
 from stillroom.types import Output
 
 seeds = st.integers(0, 2**31)
@@ -100,14 +100,14 @@ def test_exactly_as_many_places_are_masked(images, height, width, percent, seed)
     """Yang et al. 2022: N - floor(N (1 - share)) of each image's tokens, exactly."""
     torch.manual_seed(seed)
     places, share = height * width, Fraction(percent, 100)
-    found = masked_places(images, height, width, float(share))
+    found = random_positions(images, height, width, float(share))
     assert found.shape == (images, height, width) and found.dtype == torch.bool
     assert found.flatten(1).sum(1).tolist() == [places - math.floor(places * (1 - share))] * images
 
 
 def test_every_place_is_masked_equally_often_and_images_differ():
     torch.manual_seed(0)
-    found = masked_places(4000, 3, 3, 0.5)  # five of nine: four standard errors are 0.031
+    found = random_positions(4000, 3, 3, 0.5)  # five of nine: four standard errors are 0.031
     assert (found.double().mean(0) - 5 / 9).abs().max() < 4 * (5 / 9 * 4 / 9 / 4000) ** 0.5
     assert len({tuple(row) for row in found.flatten(1).tolist()}) == math.comb(9, 5)
 
@@ -131,7 +131,7 @@ def cost(method, student, teacher, seed=3):
 
 def hidden_places():
     torch.manual_seed(3)
-    return masked_places(3, 4, 4, 0.5).flatten(1)
+    return random_positions(3, 4, 4, 0.5).flatten(1)
 
 
 def test_shown_tokens_reach_the_generator_where_they_stood_and_hidden_ones_are_charged():

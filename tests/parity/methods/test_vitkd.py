@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stillroom.methods.vitkd import ViTKD, masked_places, vitkd_loss
+from stillroom.methods.vitkd import ViTKD, random_positions, vitkd_loss
 from stillroom.models import create_model
 from stillroom.types import Batch, Output
 
@@ -24,7 +24,7 @@ def naive(student, teacher, counts):
 def test_loops():
     torch.manual_seed(0)
     s, t = torch.randn(3, 9, 4, dtype=torch.float64), torch.randn(3, 9, 4, dtype=torch.float64)
-    counts = masked_places(3, 3, 3, 0.5)
+    counts = random_positions(3, 3, 3, 0.5)
     maps = [x.transpose(1, 2).unflatten(2, (3, 3)) for x in (s, t)]
     assert vitkd_loss(*maps).item() == pytest.approx(naive(s, t, [[1] * 9] * 3), rel=1e-9)
     expected = naive(s, t, counts.flatten(1).tolist())
@@ -51,7 +51,7 @@ def test_the_class_as_the_authors_reduce_it():
     mimic = 3e-5 * sum(naive(ours[k], theirs[k], [[1] * 9] * 2) for k in "ab")
 
     torch.manual_seed(5)
-    hidden = masked_places(2, 3, 3, 0.5).flatten(1)
+    hidden = random_positions(2, 3, 3, 0.5).flatten(1)
     grid = torch.zeros(2, 5, 3, 3, dtype=torch.float64)
     for b in range(2):
         for n in range(9):
