@@ -52,7 +52,7 @@ RESULTS = Path(__file__).parent / "results"
 KEPT = Path("runs/benchmark-methods")
 SETTINGS = {
     "cnn": {
-        "teacher": {"network": "resnet20", "fit": "none"},
+        "teacher": {"network": "resnet20", "finetune": "none"},
         "student": {"network": "resnet8", "width": 0.5},
     },
     "vit": {
@@ -76,13 +76,13 @@ SETTINGS = {
     },
 }
 VIT_METHODS = ("hinton", "vitkd", "minilm", "vkd", "deit")
-TRAINING = Training(steps=600, batch=64, lr=4e-3, precision="float32", average=0.99, weight_decay=0.05)
-TEACHING = Training(steps=2000, batch=64, lr=2e-3, precision="float32", average=0.99, weight_decay=0.05)
+TRAINING = Training(steps=600, batch=64, lr=4e-3, precision="float32", ema_decay=0.99, weight_decay=0.05)
+TEACHING = Training(steps=2000, batch=64, lr=2e-3, precision="float32", ema_decay=0.99, weight_decay=0.05)
 SEEDS = (0, 1, 2)
 UNTAUGHT = "none"
 VARIANTS = {
     "hinton-standardised": {"name": "hinton", "standardised": True, "temperature": 2.0, "weight": 9.0},
-    "dkd-warmup": {"name": "dkd", "warmup": 20 / 240},  # as the authors train it
+    "dkd-warmup": {"name": "dkd", "warmup_fraction": 20 / 240},  # as the authors train it
 }
 
 
@@ -124,7 +124,7 @@ def networks(one: schema.Recipe, data: Dataset, seed: int) -> tuple[Network, Fro
     pixels = sampling.pixel_statistics(data.splits["train"])
     student = build.build_network(one.student, data, Classification(), pixels, seed=seed)
     teacher = build.build_network(one.teacher, data, Classification(), pixels, seed=0)
-    if one.teacher.fit == "all":
+    if one.teacher.finetune == "all":
         taught_here(teacher, data)
     return student, FrozenTeacher(teacher)
 

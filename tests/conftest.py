@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from stillroom.io.files import write_json
 
-settings.register_profile("steady", derandomize=True, deadline=None)  # the same cases everywhere, however busy it is
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=25)  # the same cases everywhere
 settings.register_profile("wide", deadline=None, max_examples=300)  # `make test-slow`: other cases every time
 settings.load_profile("steady")
 

@@ -26,7 +26,7 @@ def asked(job: Job, *, cached: bool) -> Recipe:
         "name": "throughput",
         "seeds": [job.seed],
         "data": {"source": "images:Decoded", "path": str(job.folder)},
-        "augment": {"flip": True, "shift": SHIFT / SIDE, "views": VIEWS[job.precision]},
+        "augment": {"flip": True, "shift": SHIFT / SIDE, "num_views": VIEWS[job.precision]},
         "teacher": {"network": "resnet56", "weights": str(job.weights)},
         "student": "resnet20",
         "methods": [{"name": "hinton", "temperature": TEMPERATURE, "weight": WEIGHT}],

@@ -23,7 +23,7 @@ ENERGY = 0.95
 
 
 class Factorize:
-    """Replace layers by thin ones, see `stillroom.models.surgery.factored` for what they are and how many parameters they have.
+    """Replace layers by low-rank ones, see `stillroom.models.surgery.factored` for their forms and sizes.
 
     A layer is replaced where that lowers its multiply-accumulates. Left alone are grouped convolutions, the
     classifiers, subclasses of the plain layers, and layers whose weights the module reads itself. How well the weights

@@ -68,7 +68,7 @@ class Loader:
         rows, epochs = self.rows_and_epochs(n)
         if self.augment is None:
             return _as_stored(self.split, rows)
-        views = self.augment.looks
+        views = self.augment.distinct_views
         if not views:
             return augmented_view(self.split, rows, epochs, seed=self.seed, policy=self.augment)
         first = np.floor(uniform(make_key(self.seed, 0, rows), stream=FIRST_VIEW) * views).astype(np.int64)

@@ -87,15 +87,17 @@ def plan(recipe: Recipe, *, engine: Engine, compile: bool = False) -> dict[str, 
     """
     experiment = prepare(recipe, engine)
     networks, student = experiment.initial_teachers(), experiment.initial_student()
-    trained = {name: copy.deepcopy(networks[name]) for name, one in experiment.teachers.items() if one.fit == "all"}
+    trained = {
+        name: copy.deepcopy(networks[name]) for name, one in experiment.teachers.items() if one.finetune == "all"
+    }
     teacher = experiment.freeze(networks)  # from here on they are in evaluation mode
     setup = experiment.method_setup(copy.deepcopy(student), teacher)
     queries = experiment.queries(teacher, experiment.distiller(student, setup))
-    assumed = queries if queries.entries else replace(queries, augment=replace(recipe.augment, views=NUM_VIEWS))
+    assumed = queries if queries.entries else replace(queries, augment=replace(recipe.augment, num_views=NUM_VIEWS))
     timed = _TimedTrainings(experiment, teacher, student, engine)
     found = measure(timed, recipe, trained, queries, assumed, compile)
-    if recipe.target:
-        candidates = list(measure_candidates(experiment, with_profile(recipe.target), enough=2))
+    if recipe.deploy:
+        candidates = list(measure_candidates(experiment, with_profile(recipe.deploy), enough=2))
         found = replace(found, candidates=candidates)
     return summary(recipe, experiment, assumed, found)
 
@@ -172,11 +174,11 @@ def summary(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, fou
         "ways": {name: _way(way, recipe) for name, way in found.ways.items()},
         "hours": {name: astuple(span) for name, span in _all_hours(recipe, experiment, assumed, found).items()},
         "teacher": {
-            "asked": "once" if cached else "at every step",
+            "mode": "cached" if cached else "live",
             "why": why,
-            "answers": assumed.entries,
-            "looks": assumed.augment.looks,
-            "seconds_an_image": found.teacher_seconds,
+            "entries": assumed.entries,
+            "num_views": assumed.augment.distinct_views,
+            "seconds_per_image": found.teacher_seconds,
         },
         "compile": _compiled(found.ways, recipe.train.total_steps(images)),
         "target": _target(recipe, found.candidates),
@@ -198,9 +200,9 @@ def _all_hours(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, 
 
     stages: dict[str, Interval] = {}
     for stage, section in experiment.teachers.items():
-        if section.fit == "all":
+        if section.finetune == "all":
             stages[stage] = hours(stage, section.train)
-        elif section.fit == "head":
+        elif section.finetune == "head":
             stages[stage] = _interval(found.teacher_seconds * (images + val) / 3600)
     if "baseline" in found.ways:
         stages["baseline"] = hours("baseline", recipe.train) * seeds
@@ -209,7 +211,8 @@ def _all_hours(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, 
     filling = _interval(found.teacher_seconds * assumed.entries / 3600)
     student = {"live": hours("live", recipe.train) * seeds, "cached": filling + hours("cached", recipe.train) * seeds}
     total = sum([*stages.values(), student[way]], Interval())
-    return stages | {f"student, {name}": one for name, one in student.items()} | {"labelling": filling, "total": total}
+    student_hours = {f"student, {name}": one for name, one in student.items()}
+    return stages | student_hours | {"cache_filling": filling, "total": total}
 
 
 def _interval(value: float) -> Interval:
@@ -218,7 +221,7 @@ def _interval(value: float) -> Interval:
 
 def _hours(found: Measured, way: str, training: Training, images: int, val: int) -> Interval:
     """Of one training, evaluations included."""
-    evaluations = _interval(found.val_seconds * val * training.evaluations)
+    evaluations = _interval(found.val_seconds * val * training.num_evals)
     return (found.ways[way].step * training.total_steps(images) + evaluations) * (1 / 3600)
 
 
@@ -242,9 +245,9 @@ def _compiled(ways: Mapping[str, Way], steps: int) -> dict[str, Any] | None:
 
 def _target(recipe: Recipe, candidates: list[dict[str, Any]] | None) -> dict[str, Any] | None:
     """Whether the limits can be kept, and by what; None where there are none."""
-    if recipe.target is None or candidates is None:
+    if recipe.deploy is None or candidates is None:
         return None
-    target = with_profile(recipe.target)
+    target = with_profile(recipe.deploy)
     first = next((row for row in candidates if row["meets"]), None)
     return {
         "satisfiable": first is not None,

@@ -160,7 +160,7 @@ def teacher_accuracy(teacher: FrozenTeacher, split: Split, classes: int) -> list
         found.append("SR-M302 that is no better than chance: are its classes in the data's order?")
     order, share = _best_order(answers, labels, classes)
     if wilson(round(share * (n // 2)), n // 2)[0] > high:
-        found.append(f"SR-M313 with map = {order} it is right on {share:.1%}: its classes are in another order")
+        found.append(f"SR-M313 with class_map = {order} it is right on {share:.1%}: its classes are in another order")
     for name, value in _other_pixels(teacher, split):
         if wilson(round(value * n), n)[0] > high:
             found.append(f"SR-M314 with {name} it is right on {value:.1%}: its pixels are normalised in another way")

@@ -64,7 +64,7 @@ def _data(experiment: Experiment, findings: Sequence[Finding]) -> list[str]:
 
 
 def _network(experiment: Experiment, section: Teacher | Student, network: Network) -> str:
-    finetuned = FINETUNED[section.fit or "none"] if isinstance(section, Teacher) else ""
+    finetuned = FINETUNED[section.finetune or "none"] if isinstance(section, Teacher) else ""
     weights = "no weights" if section.weights == "none" else section.weights
     return (
         f"{section.network}: {flops.parameters(network):,} parameters, {experiment.macs(network) / 1e6:.2f} M MACs; "
@@ -78,9 +78,8 @@ def _after_training(recipe: Recipe) -> dict[str, list[str]]:
     Raises:
         StillroomError: as `check_available`.
     """
-    target = recipe.target and with_profile(recipe.target)
-    runtimes = {section.target for section in recipe.export} | ({target.runtime} if target else set())
-    check_available(runtimes, recipe.compress)
+    target = recipe.deploy and with_profile(recipe.deploy)
+    check_available(recipe.export, recipe.compress, target)
     descriptions = stage_descriptions(recipe.compress)
     if recipe.compress:
         compression = [what for stage, what in descriptions.items() if stage != DISTILLED]
@@ -88,7 +87,7 @@ def _after_training(recipe: Recipe) -> dict[str, list[str]]:
         compression = ["chosen by measuring, see `stillroom plan`"] if target else []
     found = {
         "compression": compression,
-        "files": [f"{one.target}, {'float' if one.bits == 32 else f'{one.bits} bits'}" for one in recipe.export],
+        "files": [f"{one.runtime}, {'float' if one.bits == 32 else f'{one.bits} bits'}" for one in recipe.export],
         "target": [f"{describe_limits(target)} on {describe_device(target)}, {target.runtime}"] if target else [],
     }
     return {subject: lines for subject, lines in found.items() if lines}
@@ -100,7 +99,9 @@ def _distillation(experiment: Experiment, teachers: dict[str, Network], student:
     Raises:
         NoGradient, TeacherNotFrozen, UnusedMethodParameters: SR-M331, SR-T320, SR-T321.
     """
-    accuracy_of = {stage: network for stage, network in teachers.items() if experiment.teachers[stage].fit == "none"}
+    accuracy_of = {
+        stage: network for stage, network in teachers.items() if experiment.teachers[stage].finetune == "none"
+    }
     teacher = experiment.freeze(teachers)
     setup = experiment.method_setup(student, teacher)
     distiller = experiment.distiller(student, setup).train()
@@ -148,7 +149,9 @@ def _teacher_accuracy(experiment: Experiment, finished: dict[str, Network], whol
     for stage, section in experiment.teachers.items():
         lines = ["is trained here, on the labels of this data"]
         if stage in finished:
-            lines = _accuracy(experiment, FrozenTeacher(finished[stage], map=section.map, precision=whole.precision))
+            lines = _accuracy(
+                experiment, FrozenTeacher(finished[stage], map=section.class_map, precision=whole.precision)
+            )
         found += [f"{stage}: {line}" for line in lines]
     if len(finished) == len(experiment.teachers) > 1:
         found += [f"ensemble: {line}" for line in _accuracy(experiment, whole)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stillroom.evaluation.predict import predict
+from stillroom.metrics._errors import FigureNameTaken
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.tasks.task import Task
@@ -55,7 +56,13 @@ class _Record:
         self.scores.append(score)
 
     def figures(self) -> dict[str, Measurement]:
-        return {name: figure for metric in self.metrics for name, figure in metric.compute().items()}
+        found: dict[str, Measurement] = {}
+        for metric in self.metrics:
+            figures = metric.compute()
+            if taken := sorted(figures.keys() & found.keys()):
+                raise FigureNameTaken(metric=getattr(metric, "name", type(metric).__name__), figure=taken[0])
+            found |= figures
+        return found
 
 
 def evaluate(

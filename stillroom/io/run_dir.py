@@ -28,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from stillroom.config.renamed import upgrade
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
 from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
@@ -67,7 +68,7 @@ class RunDir:
         run._take_lock()
         path = run.folder / "recipe.toml"
         if path.exists():
-            changes = differences(tomllib.loads(path.read_text(encoding="utf-8")), recipe)
+            changes = differences(upgrade(tomllib.loads(path.read_text(encoding="utf-8"))), recipe)
             if changes:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
@@ -92,6 +93,11 @@ class RunDir:
         """The content of `run.json`; empty before the first `note`."""
         path = self.folder / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a `run.json`."""
+        return (self.folder / "run.json").exists()
 
     def note(self, **facts: Any) -> None:
         """Update `run.json` with `facts`."""
@@ -154,14 +160,15 @@ class RunDir:
         """The weights file of a finished stage."""
         return self.folder / f"{stage}.safetensors"
 
-    def export_path(self, suffixes: Sequence[str], bits: int) -> Path:
+    def export_path(self, suffixes: Sequence[str], bits: int, *, own: str = "") -> Path:
         """The path of an exported file. Files of an earlier export, verified or not, are deleted.
 
         Args:
             suffixes: of the file and its companion files.
             bits: of the weights; 32 for float32.
+            own: name of a user's own runtime, whose suffixes may be those of another runtime.
         """
-        name = f"student{'' if bits == 32 else f'-int{bits}'}"
+        name = f"student{own and f'-{own}'.lower()}{'' if bits == 32 else f'-int{bits}'}"
         for suffix in suffixes:
             for ending in (suffix, f".unverified{suffix}"):
                 (self.folder / "exports" / f"{name}{ending}").unlink(missing_ok=True)

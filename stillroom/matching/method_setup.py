@@ -143,4 +143,4 @@ def _able(output_kind: OutputKind) -> str:
 
 def _weight(section: Section, method: Method) -> Weight:
     value = method.weight if section.weight is None else section.weight
-    return Weight(value, section.warmup, section.decay)
+    return Weight(value, section.warmup_fraction, section.decay_start)

@@ -41,7 +41,7 @@ class BoxLogits(Method):
     Differs: the sum is divided by how much the teacher sees, which needs no label. The teacher's entropy is taken off,
     so that equal networks pay nothing. A score is the final one, with centre-ness or softmax in it.
 
-    Use: two dense detectors with the same anchors or points, beside `localisation`.
+    Use: two dense detectors with the same anchors or points, beside `ld`.
 
     Avoid: detectors whose places are not the same: queries of a transformer come in no order, and of two of them the
     i-th of one is not the i-th of the other, even if there are equally many. `pseudo_labels` needs no places.

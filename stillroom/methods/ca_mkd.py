@@ -76,7 +76,7 @@ class CAMKD(Method):
     knows no images without a label: those weight all teachers alike here. Of a mixed image the cross-entropy is that
     with both labels in their shares.
 
-    Use: with several teachers (`teacher.others`) of unlike worth, or each good at other classes, and with labels. One
+    Use: with several teachers (`[[teachers]]`) of unlike worth, or each good at other classes, and with labels. One
     teacher that is often wrong spoils the mean that every other method learns from.
 
     Avoid: with one teacher, where it is `hinton`; where labels are noisy, which it believes.

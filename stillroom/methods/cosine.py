@@ -36,7 +36,7 @@ class Cosine(Method):
     Use: embeddings, which are compared by cosine anyway. Where the widths are equal the student's vectors live in the
     teacher's space: one can search the teacher's index.
 
-    Avoid: where lengths mean something, as in front of a classifier; `regress` keeps them. Every teacher vector near
+    Avoid: where lengths mean something, as in front of a classifier; `simreg` keeps them. Every teacher vector near
     the same direction teaches little: then look at `rkd`, which compares images with each other.
 
     Args:

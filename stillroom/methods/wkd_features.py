@@ -54,8 +54,8 @@ class WKDFeatures(Method):
 
     Differs: the authors' convolution is followed by batch norm and ReLU, which fits teachers whose maps end in a ReLU
     and batches of many images; here it stands alone. They let the weight fall to 0 along a cosine after epoch 150 of
-    240 on CIFAR-100; here that is `decay = 0.625` in the recipe. On ImageNet they take ratio 2, grid 4, weight 0.02 and
-    a bottleneck as the projector. Several pairs of taps are averaged.
+    240 on CIFAR-100; here that is `decay_start = 0.625` in the recipe. On ImageNet they take ratio 2, grid 4, weight
+    0.02 and a bottleneck as the projector. Several pairs of taps are averaged.
 
     Use: between convolutional networks, also where the two maps differ in size, since only statistics are compared.
     The authors: ResNet-32x4 to 8x4 on CIFAR-100 72.50 without a teacher, 76.77 with.

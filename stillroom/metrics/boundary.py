@@ -12,7 +12,7 @@ from torch import Tensor
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, decide
-from stillroom.types import Batch, Output, OutputKind
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
 def contour(regions: Tensor, known: Tensor) -> Tensor:
@@ -93,6 +93,7 @@ class Boundary(Metric):
     """
 
     output_kind: ClassVar[OutputKind] = "pixels"
+    target_kind: ClassVar[TargetKind | None] = "masks"
 
     def __init__(self, *, classes: tuple[str, ...], tolerance: float = 0.0075):
         super().__init__(classes, rows=("edges",))

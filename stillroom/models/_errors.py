@@ -11,8 +11,8 @@ class ClassCountMismatch(ModelError):
     why = "the weights were trained for other classes, so their answers mean nothing here"
     effect = "nothing was trained"
     fix = (
-        'fit a new classifier on your data (fit = "head"), fine-tune the whole model (fit = "all"), or say which '
-        "output means which class (map = [281, 207, ...], one number a class)"
+        'fit a new classifier on your data (finetune = "head"), fine-tune the whole model (finetune = "all"), or '
+        "say which output means which class (class_map = [281, 207, ...], one number a class)"
     )
 
 

@@ -21,8 +21,8 @@ class OnnxNotTrainable(ModelError):
     why = "what is in an ONNX file runs forwards only"
     effect = "nothing was trained"
     fix = (
-        "use it as it is: leave teacher.fit out, with map = [...] where its classes are others; as a student, or to "
-        "be fitted, take a network of a library"
+        "use it as it is: leave teacher.finetune out, with class_map = [...] where its classes are others; as a "
+        "student, or to be fitted, take a network of a library"
     )
 
 

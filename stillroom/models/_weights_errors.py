@@ -27,8 +27,8 @@ class BackboneOnlyWeights(ModelError):
     why = "what turns its features into answers would be noise"
     effect = "nothing was trained"
     fix = (
-        'set fit = "all" to train the rest here (of a classifier fit = "head" will do), or give a file of the whole '
-        "network"
+        'set finetune = "all" to train the rest here (of a classifier finetune = "head" will do), or give a file of '
+        "the whole network"
     )
 
 

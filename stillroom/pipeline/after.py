@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from stillroom.pipeline.finished import FinishedRun
 
 
-def export(finished: FinishedRun, target: str, *, bits: int, agreement: float | None) -> Path:
+def export(finished: FinishedRun, runtime: str, *, bits: int, agreement: float | None) -> Path:
     """Write one more file of the student, verify it on the test images, and add its figures to metrics.json.
 
     Args:
         finished: the run.
-        target: the runtime.
+        runtime: a name of `stillroom list runtimes`.
         bits: 32 for float, 8 or 4 for integers.
         agreement: least agreement with the student, 0..1; None: the task's.
 
@@ -44,7 +44,7 @@ def export(finished: FinishedRun, target: str, *, bits: int, agreement: float | 
         VerificationError: SR-X701, SR-X741 its outputs are not the student's; the file is named `*.unverified.*`.
         ExportError: SR-X702, SR-X730 to SR-X732 the runtime can't do it.
     """
-    section = Export(target=target, bits=bits, agreement=agreement)  # type: ignore[arg-type]
+    section = Export(runtime=runtime, bits=bits, agreement=agreement)  # type: ignore[arg-type]
     with _locked(finished):
         (file,) = export_files([section], finished.student, finished.data, finished.task, finished.run)
         student = {"student": Predictor(finished.student, finished.task)}
@@ -55,7 +55,7 @@ def export(finished: FinishedRun, target: str, *, bits: int, agreement: float | 
         example = sample_images(finished.data.splits["train"], 1)
         times = time_all(student, [file], example)[file.name] | measure_alone(file, example, finished.target)
         row = export_row(file, finished.folder, verdict, result.figures[file.name], times)
-        others = [r for r in finished.metrics.get("exports", []) if (r["target"], r["bits"]) != (target, bits)]
+        others = [r for r in finished.metrics.get("exports", []) if (r["target"], r["bits"]) != (runtime, bits)]
         metrics = finished.metrics | {"exports": [*others, row]}
         finished.run.write_metrics(tradeoff.attach(metrics, finished.task.about.headline))
         finished.report()
@@ -80,7 +80,7 @@ def evaluate(finished: FinishedRun, path: str | None, *, split: str | None) -> d
     splits = [split] if split else ["test"] if path is None else list(data.splits)
     result, verdicts = _evaluate(finished, predictors, files, data, splits)
     rows = [
-        {"target": file.target, "bits": file.bits, "path": str(file.path)}
+        {"target": file.runtime, "bits": file.bits, "path": str(file.path)}
         | as_dicts(result.figures[file.name] | verdicts[file.name].figures())
         | {"verified": verdicts[file.name].passed}
         for file in files
@@ -109,7 +109,8 @@ def _evaluate(
     splits: Sequence[str] = ("test",),
 ) -> tuple[Evaluation, dict[str, Verification]]:
     data = data or finished.data
-    task = build.build_task(finished.recipe.task, data)
+    comparable = data.labelled or not finished.data.labelled
+    task = build.build_task(finished.recipe.task, data, finished.recipe.metrics if comparable else ())
     return evaluate_all(networks, files, data, task, device=torch.device("cpu"), samples=None, splits=splits)
 
 

@@ -31,10 +31,13 @@ class MultiSeedFolder(RecipeError):
 
 class NoLabelsForTeacher(DataError):
     code = "SR-D140"
-    what = "no image has a label, and {section}.fit is {fit!r}"
+    what = "no image has a label, and {section}.finetune is {finetune!r}"
     why = "without labels a teacher can't be trained on these classes"
     effect = "nothing was trained"
-    fix = "set {section}.fit = 'none' and give it trained weights with their classes; or lay images out as CLASS/*.jpg"
+    fix = (
+        "set {section}.finetune = 'none' and give it trained weights with their classes; or lay images out as "
+        "CLASS/*.jpg"
+    )
 
 
 class NoLabelsForStudent(DataError):
@@ -67,6 +70,6 @@ class OutOfMemory(ResourceError):
     why = "{problem}"
     effect = "this step was not made; the last good checkpoint is intact"
     fix = (
-        "train.accumulate=2 (or more) cuts each batch into parts with the same gradients; data.memory_gb and "
+        "train.grad_accum_steps=2 (or more) cuts each batch into parts with the same gradients; data.memory_gb and "
         "train.batch lower what is held at once"
     )

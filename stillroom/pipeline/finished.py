@@ -13,7 +13,7 @@ from stillroom.benchmark.networks import time_all
 from stillroom.benchmark.target import measure_on_device
 from stillroom.config import recipe
 from stillroom.config.device_profile import with_profile
-from stillroom.config.schema import Recipe, Target
+from stillroom.config.schema import Deploy, Recipe
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import sample_images
 from stillroom.distributed.processes import OneProcess
@@ -25,7 +25,7 @@ from stillroom.pipeline import after
 from stillroom.pipeline.errors import MultiSeedFolder, RunNotFinished
 from stillroom.pipeline.prepare import prepare
 from stillroom.pipeline.relocate import relocated
-from stillroom.report import seeds
+from stillroom.report import multi_seed
 from stillroom.report.errors import NotARunFolder
 from stillroom.stages import build
 from stillroom.stages.experiment import Experiment
@@ -50,7 +50,7 @@ class FinishedRun:
 
     def __init__(self, folder: Path | str):
         self.run = RunDir(Path(folder))
-        if seeds.there(self.folder):
+        if multi_seed.is_multi_seed(self.folder):
             first = recipe.read(self.folder / "recipe.toml").seeds[0]
             raise MultiSeedFolder(folder=folder, first=self.folder / f"seed-{first}")
         if not (self.folder / "recipe.toml").is_file():
@@ -93,9 +93,9 @@ class FinishedRun:
         return self.experiment.task
 
     @property
-    def target(self) -> Target | None:
+    def target(self) -> Deploy | None:
         """The device's limits, its profile applied; None where the recipe has none."""
-        return self.recipe.target and with_profile(self.recipe.target)
+        return self.recipe.deploy and with_profile(self.recipe.deploy)
 
     @cached_property
     def student(self) -> Network:
@@ -134,21 +134,21 @@ class FinishedRun:
         """The exported files that `metrics.json` lists."""
         return [
             ExportedFile(
-                target=row["target"], bits=row["bits"], path=self.folder / row["path"], gate=row.get("gate", 0.0)
+                runtime=row["target"], bits=row["bits"], path=self.folder / row["path"], gate=row.get("gate", 0.0)
             )
             for row in self.metrics.get("exports", [])
             if (self.folder / row["path"]).is_file()
         ]
 
-    def export(self, target: str = "onnx", *, bits: int = 32, agreement: float | None = None) -> Path:
+    def export(self, runtime: str = "onnx", *, bits: int = 32, agreement: float | None = None) -> Path:
         """Write one more file of the student, verify it on the test images, and add its figures; see `after.export`."""
-        return after.export(self, target, bits=bits, agreement=agreement)
+        return after.export(self, runtime, bits=bits, agreement=agreement)
 
     def evaluate(self, path: str | None = None, *, split: str | None = None) -> dict[str, Any]:
         """Networks and files on images, in the shape of `metrics`; see `after.evaluate`."""
         return after.evaluate(self, path, split=split)
 
-    def bench(self, seconds: float = 3.0, device: Target | None = None) -> dict[str, Any]:
+    def bench(self, seconds: float = 3.0, device: Deploy | None = None) -> dict[str, Any]:
         """Times of teacher, student and files on this machine, in turns; of the files alone on another device.
 
         Args:
@@ -158,7 +158,7 @@ class FinishedRun:
         files, example = self.files(), sample_images(self.data.splits["train"], 1)
         if device:
             measured = {
-                file.name: measure_on_device(file.path, file.target, device, example, seconds) for file in files
+                file.name: measure_on_device(file.path, file.runtime, device, example, seconds) for file in files
             }
             return {name: as_dicts(figures) for name, figures in measured.items()}
         networks = {n: Predictor(network, self.task) for n, network in self.networks().items() if n != "baseline"}

@@ -29,18 +29,18 @@ def prepare(recipe: Recipe, engine: Processes, *, report: Path | None = None) ->
             would be no loss.
     """
     data = build.build_data(recipe.data, report=report)
-    task = build.build_task(recipe.task, data)
+    task = build.build_task(recipe.task, data, recipe.metrics)
     if not data.labelled:
         _check_unlabelled(recipe)
         data = build.with_teacher_classes(data, task, recipe.teacher)
     return Experiment(
         data=data,
         task=task,
-        teachers=build.teacher_sections(recipe.teacher),
+        teachers=build.teacher_sections(recipe.all_teachers),
         student=recipe.student,
         methods=recipe.methods,
         label_weight=recipe.task.weight if data.labelled else 0.0,
-        gradient_balancing=recipe.balance,
+        gradient_balancing=recipe.gradient_balancing,
         training=recipe.train,
         augment=recipe.augment,
         cache=recipe.cache,
@@ -50,10 +50,10 @@ def prepare(recipe: Recipe, engine: Processes, *, report: Path | None = None) ->
 
 
 def _check_unlabelled(recipe: Recipe) -> None:
-    teachers = {"teacher": recipe.teacher} | {f"teacher.others[{i}]": t for i, t in enumerate(recipe.teacher.others)}
+    teachers = {"teacher": recipe.teacher} | {f"teachers[{i}]": one for i, one in enumerate(recipe.teachers)}
     for section, teacher in teachers.items():
-        if teacher.fit != "none":
-            raise NoLabelsForTeacher(section=section, fit=teacher.fit)
+        if teacher.finetune != "none":
+            raise NoLabelsForTeacher(section=section, finetune=teacher.finetune)
     blind = [m.name for m in recipe.methods if m.name != AUTO and pick("methods", m.name).needs_labels]
     if blind or not recipe.methods:
         why = f"{', '.join(blind)} set the true class apart" if blind else "there are no methods"

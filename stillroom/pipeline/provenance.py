@@ -9,6 +9,7 @@ from typing import Any
 
 from stillroom.config.schema import Recipe, Student, Teacher
 from stillroom.distributed.precision import precision_for
+from stillroom.export.runtime import packages
 from stillroom.io import environment
 from stillroom.io.run_dir import RunDir
 from stillroom.stages import build
@@ -40,7 +41,7 @@ def record_provenance(
         seeds=list(recipe.seeds),
         command=f"stillroom run {home / 'recipe.toml'}",
         directory=str(Path.cwd()),
-        versions=environment.versions(),
+        versions=environment.versions(packages(section.runtime for section in recipe.export)),
         hardware=hardware | {"precision": precision},
         task={"name": recipe.task.name, "answers": task.output_kind} | asdict(task.about),
         data=_data_facts(recipe, experiment),
@@ -66,7 +67,7 @@ def _network_facts(section: Teacher | Student, fit: str, by: str) -> dict[str, A
 
 def _teacher_facts(sections: Mapping[str, Teacher], task: Task, by: str) -> dict[str, Any]:
     """Of several teachers, the ensemble and each member."""
-    each = [_network_facts(one, one.fit or "", by) for one in sections.values()]
+    each = [_network_facts(one, one.finetune or "", by) for one in sections.values()]
     if len(each) == 1:
         return each[0]
     return {

@@ -29,11 +29,12 @@ def relocated(recipe: Recipe, directory: Path) -> Recipe:
         return path(value) if isinstance(value, str) else value
 
     def teacher(one: Teacher) -> Teacher:
-        return replace(one, weights=one.weights and path(one.weights), others=tuple(map(teacher, one.others)))
+        return replace(one, weights=one.weights and path(one.weights))
 
     return replace(
         recipe,
         data=replace(recipe.data, arguments=values(recipe.data.arguments)),
         teacher=teacher(recipe.teacher),
+        teachers=tuple(map(teacher, recipe.teachers)),
         student=replace(recipe.student, weights=path(recipe.student.weights)),
     )

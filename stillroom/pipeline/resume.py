@@ -103,7 +103,7 @@ def trained_teacher(
     run: RunDir, sections: Mapping[str, Teacher], state: ResumeState, *, seed: int
 ) -> TrainedTeacher | None:
     """The teachers that a run has trained or taken over, if all of them are finished; None where none is trained."""
-    files = {stage: run.weights(stage) for stage, one in sections.items() if one.fit != "none"}
+    files = {stage: run.weights(stage) for stage, one in sections.items() if one.finetune != "none"}
     if not files or not all(path.exists() for path in files.values()):
         return None
     return TrainedTeacher(files, seed if state.teacher_seed is None else state.teacher_seed)

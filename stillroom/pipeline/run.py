@@ -71,7 +71,7 @@ def run(
     with engine.together(folder):
         engine.share(recipe.trainings)
         run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
-        sections, seed = teacher_sections(recipe.teacher), recipe.seeds[0]
+        sections, seed = teacher_sections(recipe.all_teachers), recipe.seeds[0]
         state = ResumeState.read(run)
         engine.barrier()  # all have read the state before the first process changes it
         if state.status == "done" and (finished := earlier_result(folder, sections, seed=seed)):
@@ -142,18 +142,17 @@ def _export_and_test(
 ) -> list[StillroomError]:
     experiment, run = trainer.experiment, trainer.context.run
     files = export_files(deployment.export, networks.student, experiment.data, experiment.task, run)
-    return run_final_test(experiment, run, networks, files, recipe.target and with_profile(recipe.target))
+    return run_final_test(experiment, run, networks, files, recipe.deploy and with_profile(recipe.deploy))
 
 
 def _deployment(run: RunDir, recipe: Recipe, experiment: Experiment, state: ResumeState, shared: Shared) -> Deployment:
     """Compressions and files of the run, all that they need installed."""
-    target = recipe.target and with_profile(recipe.target)
+    target = recipe.deploy and with_profile(recipe.deploy)
     known = state.choice or shared.choice
     deployment = resolve_target(experiment, target, recipe.compress, recipe.export, known=known)
     if deployment.choice:
         run.note(chosen=asdict(deployment.choice))
-    runtimes = {section.target for section in deployment.export} | ({target.runtime} if target else set())
-    check_available(runtimes, deployment.compress)
+    check_available(deployment.export, deployment.compress, target)
     return deployment
 
 

@@ -14,15 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.renamed import upgrade
 from stillroom.config.schema import Recipe
 from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
 from stillroom.io.files import write_file
-from stillroom.io.run_dir import differences
+from stillroom.io.run_dir import RunDir, differences
 from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
 from stillroom.pipeline.resume import RunResult, Shared, earlier_result
-from stillroom.report import seeds, spread
+from stillroom.report import multi_seed, multi_seed_page
 from stillroom.stages.build import teacher_sections
 
 log = logging.getLogger("stillroom")
@@ -50,13 +51,13 @@ def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -
         StillroomError: SR-C410 the folder holds another recipe; whatever stops a run.
     """
     if len(recipe.seeds) == 1:
-        if seeds.there(folder):
+        if multi_seed.is_multi_seed(folder):
             raise OtherKindOfRun(folder=folder, theirs="runs of several seeds", ours="one run")
         return list(run_one(recipe, folder, Shared()).failures)
     if writes:
         _begin(recipe, folder)
     folders = {seed: folder / f"seed-{seed}" for seed in recipe.seeds}
-    sections = teacher_sections(recipe.teacher)
+    sections = teacher_sections(recipe.all_teachers)
     results = {seed: earlier_result(place, sections, seed=seed) for seed, place in folders.items()}
     failures: list[StillroomError] = []
     for seed, place in folders.items():
@@ -70,8 +71,8 @@ def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -
         for failure in result.failures:
             log.warning("seed %d: %s; the other seeds go on", seed, str(failure).partition("\n")[0])
         failures += result.failures
-    if writes and seeds.read(folder).measured:
-        spread.write(folder)
+    if writes and multi_seed.read(folder).measured:
+        multi_seed_page.write(folder)
     return failures
 
 
@@ -87,8 +88,8 @@ class MultiSeedRun:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        if not seeds.read(self.folder).measured:
-            raise seeds.unmeasured(self.folder)
+        if not multi_seed.read(self.folder).measured:
+            raise multi_seed.no_results(self.folder)
 
     def __repr__(self) -> str:
         return f"Several({str(self.folder)!r})"
@@ -96,25 +97,25 @@ class MultiSeedRun:
     @cached_property
     def runs(self) -> list[FinishedRun]:
         """The runs that have come to their figures, in the order of the seeds."""
-        return [FinishedRun(run.path) for run in seeds.read(self.folder).measured.values()]
+        return [FinishedRun(run.path) for run in multi_seed.read(self.folder).measured.values()]
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Every figure over the seeds: `value` is the mean, beside it `sd`, `least`, `greatest` and all `values`."""
-        return seeds.read(self.folder).metrics()
+        return multi_seed.read(self.folder).metrics()
 
     def report(self) -> Path:
         """Write `metrics.json`, `report.html` and `README.md` of all seeds again; the report's path."""
-        return spread.write(self.folder)
+        return multi_seed_page.write(self.folder)
 
 
 def _begin(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with all its seeds beside them, unless something else is there. More seeds may come later."""
-    if (folder / "run.json").exists():
+    if RunDir(folder).started:
         raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
+        known = upgrade(tomllib.loads(path.read_text(encoding="utf-8")))
         changes = differences(known | {"seeds": list(recipe.seeds)}, recipe.as_dict())
         if changes:
             raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))

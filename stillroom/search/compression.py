@@ -14,11 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillroom.benchmark.target import MEGABYTE, describe_device, describe_limits, measure_on_device, number, within
-from stillroom.config.plugins import module, pick
-from stillroom.config.schema import Compress, Export, Target, Training
+from stillroom.benchmark.target import (
+    MEGABYTE,
+    describe_device,
+    describe_limits,
+    measure_on_device,
+    number,
+    usable_bits,
+    within,
+)
+from stillroom.config.plugins import pick
+from stillroom.config.schema import Compress, Deploy, Export, Training
 from stillroom.data.sampling import sample_images
 from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import find
 from stillroom.models.network import Network
 from stillroom.search.errors import NoCompressionWithinLimits
 from stillroom.stages.compress import compression_view
@@ -79,14 +88,14 @@ class Deployment:
     choice: CompressionChoice | None = None
 
 
-def candidates(target: Target) -> list[Candidate]:
+def candidates(target: Deploy) -> list[Candidate]:
     """The mildest first: pruning costs more accuracy than quantisation does."""
-    return [Candidate(share, bits) for share in SHARES for bits in sorted(target.bits, reverse=True)]
+    return [Candidate(share, bits) for share in SHARES for bits in sorted(usable_bits(target), reverse=True)]
 
 
 def resolve_target(
     experiment: Experiment,
-    target: Target | None,
+    target: Deploy | None,
     compress: tuple[Compress, ...],
     export: tuple[Export, ...],
     *,
@@ -107,7 +116,8 @@ def resolve_target(
     if target is None:
         return Deployment(compress, export)
     if compress:
-        return Deployment(compress, _with_files(export, target, [8] if 8 in target.bits else list(target.bits)))
+        usable = usable_bits(target)
+        return Deployment(compress, _with_files(export, target, [8] if 8 in usable else usable))
     engine = experiment.engine
     choice = known or engine.broadcast(choose(experiment, target) if engine.first else None)
     candidate = choice.candidate
@@ -116,7 +126,7 @@ def resolve_target(
     return Deployment(sections, _with_files(export, target, [candidate.bits]), choice)
 
 
-def choose(experiment: Experiment, target: Target) -> CompressionChoice:
+def choose(experiment: Experiment, target: Deploy) -> CompressionChoice:
     """The mildest candidate that keeps the limits.
 
     Raises:
@@ -132,7 +142,7 @@ def choose(experiment: Experiment, target: Target) -> CompressionChoice:
 
 
 def measure_candidates(
-    experiment: Experiment, target: Target, *, enough: int | None = None
+    experiment: Experiment, target: Deploy, *, enough: int | None = None
 ) -> Iterator[dict[str, Any]]:
     """Candidates as measured on the device, the mildest first, until `enough` of them keep the limits."""
     met = 0
@@ -145,21 +155,22 @@ def measure_candidates(
             return
 
 
-def measure_candidate(experiment: Experiment, target: Target, candidate: Candidate) -> dict[str, Any]:
+def measure_candidate(experiment: Experiment, target: Deploy, candidate: Candidate) -> dict[str, Any]:
     """MACs, size and latency of a candidate made from the initial student, ready for JSON."""
     network = _candidate_network(experiment, candidate)
     images = sample_images(experiment.data.splits["train"], NUM_CALIBRATION)
     with tempfile.TemporaryDirectory(prefix="stillroom-") as folder:
-        path = pick("export", target.runtime)(
+        runtime = find(target.runtime)
+        path = runtime.write(
             Predictor(network, experiment.task),
-            Path(folder, f"candidate{module('export', target.runtime).SUFFIXES[0]}"),
+            Path(folder, f"candidate{runtime.suffixes[0]}"),
             example=images[:1],
             classes=experiment.data.classes,
             bits=candidate.bits,
             calibration=[images] if candidate.bits == 8 else (),
             task=experiment.task,
         )
-        size = ExportedFile(target=target.runtime, bits=candidate.bits, path=path, gate=0.0).bytes
+        size = ExportedFile(runtime=target.runtime, bits=candidate.bits, path=path, gate=0.0).bytes
         time = measure_on_device(path, target.runtime, target, images[:1])["latency_ms"]
     median = number(time)
     upper = time.ci95[1] if time.ci95 else median
@@ -183,11 +194,11 @@ def _candidate_network(experiment: Experiment, candidate: Candidate) -> Network:
     return pick("compress", "prune")(macs=candidate.share).shrink(student, compression_view(experiment, None), 1)
 
 
-def _with_files(export: tuple[Export, ...], target: Target, bits: Sequence[Literal[32, 8, 4]]) -> tuple[Export, ...]:
+def _with_files(export: tuple[Export, ...], target: Deploy, bits: Sequence[Literal[32, 8, 4]]) -> tuple[Export, ...]:
     """The files of the recipe, and one for the target's runtime where it is not among them."""
-    existing = {(one.target, one.bits) for one in export}
+    existing = {(one.runtime, one.bits) for one in export}
     wanted = [n for n in bits if (target.runtime, n) not in existing]
-    return export + tuple(Export(target=target.runtime, bits=n) for n in wanted)
+    return export + tuple(Export(runtime=target.runtime, bits=n) for n in wanted)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -17,10 +17,13 @@ from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import PLACEHOLDER_STATISTICS, PixelStatistics
 from stillroom.distributed.precision import precision_for
+from stillroom.metrics._errors import MetricWithoutTargets, UnknownMetric
+from stillroom.metrics.metric import Metric
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
 from stillroom.stages.errors import TaskDataMismatch
 from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._with_metrics import with_metrics
 from stillroom.tasks.task import Task
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
@@ -55,25 +58,50 @@ def build_data(section: schema.Data, *, report: Path | None = None, channels: in
     )
 
 
-def build_task(section: schema.Task, data: Dataset) -> Task:
+def build_task(section: schema.Task, data: Dataset, metrics: Sequence[str] = ()) -> Task:
     """The task that `[task]` names; where no image has a label, its metrics compare with the teacher's outputs.
+
+    Args:
+        section: the task and its arguments.
+        data: the images.
+        metrics: names of further metrics.
 
     Raises:
         TaskDataMismatch: SR-D118 the data has other targets than the task needs.
+        UnknownMetric, MetricWithoutTargets: SR-C442, SR-D143 one of `metrics` can't be computed.
         MetricPackageMissing: SR-X710, before anything is trained.
     """
     task: Task = pick("tasks", section.name)(**section.arguments)
     if task.needs != data.kind:
         raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+    task = with_metrics(task if data.labelled else agreeing(task), further_metrics(metrics, data))
     task.metrics(data.classes)
-    return task if data.labelled else agreeing(task)
+    return task
+
+
+def further_metrics(names: Sequence[str], data: Dataset) -> dict[str, type[Metric]]:
+    """Name -> class, each able to measure predictions on the data.
+
+    Raises:
+        UnknownMetric: SR-C442 it is no metric.
+        MetricWithoutTargets: SR-D143 it needs labels, and there are none.
+    """
+    found: dict[str, type[Metric]] = {}
+    for name in names:
+        kind = pick("metrics", name)
+        if not (isinstance(kind, type) and issubclass(kind, Metric)):
+            raise UnknownMetric(name=name, problem=f"{kind!r} is no subclass of Metric")
+        if kind.target_kind and not data.labelled:
+            raise MetricWithoutTargets(metric=name, kind=kind.target_kind)
+        found[name] = kind
+    return found
 
 
 def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> Dataset:
     """Data without class names with as many as the teacher has, called by their numbers, if the task has classes."""
     if data.classes or task.outputs(1) is None:
         return data
-    count = len(teacher.map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
+    count = len(teacher.class_map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
 
 
@@ -97,9 +125,9 @@ def build_network(
         "std": pixels.std,
         "output_kind": task.output_kind,
     }
-    fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
+    finetune, map = getattr(section, "finetune", "all"), getattr(section, "class_map", None)
     outputs = task.outputs(len(data.classes)) if data.classes else None
-    classes = None if fit == "none" and (map or section.weights == "pretrained") else outputs
+    classes = None if finetune == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"
         network = models.create_model(
@@ -110,7 +138,7 @@ def build_network(
             section.network,
             str(section.weights),
             classes=classes,
-            head=HEADS["head" if isinstance(section, schema.Student) else fit],
+            head=HEADS["head" if isinstance(section, schema.Student) else finetune],
             trust=section.trust,
             **common,
             **section.arguments,
@@ -123,9 +151,9 @@ def build_network(
     return network
 
 
-def teacher_sections(teacher: schema.Teacher) -> dict[str, schema.Teacher]:
+def teacher_sections(teachers: Sequence[schema.Teacher]) -> dict[str, schema.Teacher]:
     """Stage -> section of every teacher: "teacher", "teacher-2", "teacher-3" ... A stage names its weights file too."""
-    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate((teacher, *teacher.others), 1)}
+    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate(teachers, 1)}
 
 
 def build_teachers(
@@ -153,7 +181,7 @@ def combine_teachers(sections: Mapping[str, schema.Teacher], networks: Sequence[
     """
     if len(networks) == 1:
         return networks[0]
-    return Ensemble(networks, maps=[one.map for one in sections.values()], combine=sections["teacher"].combine)
+    return Ensemble(networks, maps=[one.class_map for one in sections.values()], combine=sections["teacher"].combine)
 
 
 def combine_mode(sections: Mapping[str, schema.Teacher], task: Task) -> str:
@@ -169,7 +197,7 @@ def freeze(
     spread: nn.Module | None = None,
 ) -> FrozenTeacher:
     """The output of `combine_teachers`, frozen, with its class map. An ensemble maps each member's classes itself."""
-    class_map = sections["teacher"].map if len(sections) == 1 else None
+    class_map = sections["teacher"].class_map if len(sections) == 1 else None
     return FrozenTeacher(network, map=class_map, precision=precision, spread=spread)
 
 

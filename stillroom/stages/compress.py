@@ -83,7 +83,7 @@ def stage_descriptions(sections: Sequence[Compress]) -> dict[str, str]:
     found = {stages[0]: "distilled"}
     for stage, section in zip(stages[1:], sections, strict=True):
         words = [section.name, *(f"{key}={value}" for key, value in section.arguments.items())]
-        found[stage] = ", ".join(words if section.taught else [*words, "without the teacher"])
+        found[stage] = ", ".join(words if section.distill else [*words, "without the teacher"])
     return found
 
 
@@ -160,7 +160,7 @@ def _compress(trainer: Trainer, stage: str, section: Compress, network: Network,
             (_self_distilling(trainer) if own else trainer).train(
                 part,
                 initial,
-                (uncompressed if own else teacher) if section.taught else None,
+                (uncompressed if own else teacher) if section.distill else None,
                 section.train,
                 finalize=compression.settle,
                 cached=not own,

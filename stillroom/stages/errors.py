@@ -24,7 +24,7 @@ class TeacherNotTrained(TeacherError):
 class UnlimitedViews(TeacherError):
     code = "SR-T607"
     exit = Exit.USAGE
-    what = "the augmented views to compute answers for are unlimited: augment.views = 0"
+    what = "the augmented views to compute answers for are unlimited: augment.num_views = 0"
     why = "every epoch augments every image anew, so no answer would be used twice"
     effect = "nothing was computed"
-    fix = "set augment.views to the number of different views of an image, for instance 8 in {epochs} epochs"
+    fix = "set augment.num_views to the number of different views of an image, for instance 8 in {epochs} epochs"

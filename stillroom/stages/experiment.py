@@ -128,7 +128,7 @@ class Experiment:
             cache=self.cache,
             taps=distiller.teacher_taps,
             temperatures=distiller.temperatures,
-            batch=self.training.batch // self.engine.world // self.training.accumulate,
+            batch=self.training.batch // self.engine.world // self.training.grad_accum_steps,
         )
 
     def macs(self, network: nn.Module) -> int:

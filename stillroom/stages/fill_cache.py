@@ -29,9 +29,9 @@ def fill_cache(experiment: Experiment, run: RunDir, *, signals: Signals, share: 
         Stopped: by a signal; what is filled stays.
     """
     for stage, section in experiment.teachers.items():
-        if section.fit != "none" and not run.weights(stage).exists():
+        if section.finetune != "none" and not run.weights(stage).exists():
             raise TeacherNotTrained(path=run.weights(stage))
-    if not experiment.augment.looks:
+    if not experiment.augment.distinct_views:
         raise UnlimitedViews(epochs=max(1, round(experiment.training.epochs)))
     teacher, student = load_teacher(experiment, run.weights), experiment.initial_student()
     distiller = experiment.distiller(student, experiment.method_setup(student, teacher))
@@ -39,18 +39,18 @@ def fill_cache(experiment: Experiment, run: RunDir, *, signals: Signals, share: 
     cache = fill.open_cache(queries)
     with experiment.threads(student, teacher), signals.held():
         started = time.monotonic()
-        made = fill.fill(cache, queries, signals)
+        added = fill.fill(cache, queries, signals)
         seconds = time.monotonic() - started
-        worst = fill.audit(cache, queries, share) if share else None
+        difference = fill.audit(cache, queries, share) if share else None
     return {
         "folder": str(cache.folder),
-        "answers": len(cache),
+        "entries": len(cache),
         "images": cache.images,
-        "looks": cache.views,
+        "num_views": cache.views,
         "bytes": cache.bytes,
-        "made": made,
+        "added": added,
         "seconds": round(seconds, 3),
         "form": cache.form.as_dict(),
         "audited": share,
-        "worst": worst,
+        "max_difference": difference,
     }

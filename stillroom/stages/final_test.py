@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stillroom.benchmark import device, remote, tradeoff
+from stillroom.benchmark import remote, tradeoff
 from stillroom.benchmark.networks import cost, time_all
 from stillroom.benchmark.target import check_files
-from stillroom.config.schema import Target
+from stillroom.config.schema import Deploy
 from stillroom.data.sampling import sample_images
 from stillroom.errors import StillroomError
 from stillroom.export._verify import Verification
 from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import find
 from stillroom.io.run_dir import RunDir
 from stillroom.metrics.measurement import Measurement
 from stillroom.models.network import Network
@@ -57,7 +58,7 @@ class FinalNetworks:
 
 
 def run_final_test(
-    experiment: Experiment, run: RunDir, trained: FinalNetworks, files: list[ExportedFile], target: Target | None
+    experiment: Experiment, run: RunDir, trained: FinalNetworks, files: list[ExportedFile], target: Deploy | None
 ) -> list[StillroomError]:
     """Read the test images once; verify files against the student; measure times; write metrics.json.
 
@@ -93,12 +94,12 @@ def run_final_test(
     return failures
 
 
-def measure_alone(file: ExportedFile, example: Tensor, target: Target | None) -> dict[str, Measurement]:
+def measure_alone(file: ExportedFile, example: Tensor, target: Deploy | None) -> dict[str, Measurement]:
     """What only a process of its own can measure of a file: peak memory, loading time, energy."""
-    if file.target not in device.RUNTIMES:
+    if not find(file.runtime).measurable:
         return {}
     watts = target.watts if target else None
-    measured = remote.measure(file.path, runtime=file.target, images=example, threads=1, seconds=SECONDS, watts=watts)
+    measured = remote.measure(file.path, runtime=file.runtime, images=example, threads=1, seconds=SECONDS, watts=watts)
     return {name: figure for name, figure in measured.figures().items() if name in ("peak_mb", "load_ms", "energy_j")}
 
 
@@ -130,7 +131,7 @@ def _export_rows(
     found: Mapping[str, Figures],
     times: Mapping[str, Figures],
     example: Tensor,
-    target: Target | None,
+    target: Deploy | None,
 ) -> list[dict[str, Any]]:
     """`exports` of metrics.json."""
     return [

@@ -47,10 +47,10 @@ class Trainer:
         """The frozen teacher. Each of several is taken as it is, gets a new head, or is trained here."""
         experiment, networks = self.experiment, self.experiment.initial_teachers()
         for stage, section in experiment.teachers.items():
-            if section.fit == "all":
+            if section.finetune == "all":
                 self.train(stage, networks[stage], None, section.train)
                 self.load_stage(stage, networks[stage])
-            elif section.fit == "head":
+            elif section.finetune == "head":
                 self._probe_head(stage, networks[stage])
         teacher = experiment.freeze(networks)
         members = {stage: f"{n}/{PRED}" for n, stage in enumerate(networks, 1)} if len(networks) > 1 else {}
@@ -166,6 +166,6 @@ def load_teacher(experiment: Experiment, run_weights: Callable[[str], Path]) -> 
     """The teacher of an experiment whose trained weights are files already: `run_weights(stage)` is each one's path."""
     networks = experiment.initial_teachers()
     for stage, section in experiment.teachers.items():
-        if section.fit != "none":
+        if section.finetune != "none":
             load_weights(networks[stage], run_weights(stage))
     return experiment.freeze(networks)

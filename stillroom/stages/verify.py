@@ -17,8 +17,9 @@ from stillroom.data.loader import in_order
 from stillroom.evaluation.evaluate import Evaluation, evaluate
 from stillroom.evaluation.gallery import SampleGallery
 from stillroom.export._diagnosis import diagnose
-from stillroom.export._verify import Verification, settle
+from stillroom.export._verify import Verification, mark_unverified
 from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import kept_info
 from stillroom.metrics.measurement import Measurement
 from stillroom.tasks.task import Task
 from stillroom.types import Output, PredictFn
@@ -111,7 +112,7 @@ def per_image_tensors(result: Evaluation) -> dict[str, Tensor]:
 
 def rename_unverified(files: Sequence[ExportedFile], verdicts: Mapping[str, Verification]) -> list[ExportedFile]:
     """The files, renamed to `*.unverified.*` where they failed."""
-    return [replace(made, path=settle(made.path, verdicts[made.name], made.companions)) for made in files]
+    return [replace(made, path=mark_unverified(made.path, verdicts[made.name], made.companions)) for made in files]
 
 
 def as_dicts(figures: Mapping[str, Measurement]) -> dict[str, Any]:
@@ -130,10 +131,14 @@ def export_row(
     whole = ", ".join((made.path.suffix, *made.companions))
     size = Measurement(value=made.bytes, how=f"size of the files {whole}" if made.companions else "size of the file")
     figures = dict(found) | verdict.figures() | {"bytes": size} | dict(times)
-    return {
-        "target": made.target,
-        "bits": made.bits,
-        "path": str(made.path.relative_to(folder)),
-        "verified": verdict.passed,
-        "gate": verdict.gate,
-    } | as_dicts(figures)
+    return (
+        {
+            "target": made.runtime,
+            "bits": made.bits,
+            "path": str(made.path.relative_to(folder)),
+            "verified": verdict.passed,
+            "gate": verdict.gate,
+        }
+        | as_dicts(figures)
+        | kept_info(made.runtime)
+    )

@@ -36,7 +36,7 @@ class Classification:
 
     output_kind: ClassVar[OutputKind] = "classes"
     needs: ClassVar[TargetKind] = "labels"
-    fit: ClassVar[Literal["none", "head", "all"]] = "head"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "head"
     gates: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True

@@ -34,7 +34,7 @@ class Embedding:
 
     output_kind: ClassVar[OutputKind] = "vector"
     needs: ClassVar[TargetKind] = "labels"
-    fit: ClassVar[Literal["none", "head", "all"]] = "none"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "none"
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.75}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = False

@@ -71,7 +71,7 @@ class Segmentation:
 
     output_kind: ClassVar[OutputKind] = "pixels"
     needs: ClassVar[TargetKind] = "masks"
-    fit: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave the whole decoder new
+    finetune: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave the whole decoder new
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.9}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True

@@ -55,7 +55,7 @@ class Task(Protocol):
         output_kind: what a network must say.
         needs: what must be known of the images.
         about: how to speak of it.
-        fit: how far a teacher with pretrained weights is fitted to the data, where the recipe does not say.
+        finetune: how far a teacher with pretrained weights is fitted to the data, where the recipe does not say.
         gates: bits of an exported file -> least agreement with its network, where the recipe does not say.
         tolerance: greatest `max_difference` of a float file.
         taught: whether labels teach: without, the untaught baseline is the student as it was before training.
@@ -67,7 +67,7 @@ class Task(Protocol):
     output_kind: ClassVar[OutputKind]
     needs: ClassVar[TargetKind]
     about: ClassVar[TaskInfo]
-    fit: ClassVar[Literal["none", "head", "all"]]
+    finetune: ClassVar[Literal["none", "head", "all"]]
     gates: ClassVar[Mapping[int, float]]
     tolerance: ClassVar[float]
     taught: ClassVar[bool]

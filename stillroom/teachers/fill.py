@@ -46,7 +46,7 @@ def should_cache(asking: TeacherQueries, looks: int) -> tuple[bool, str]:
     if use != "auto":
         return use == "always", f"cache.use = {use!r}"
     if not entries:
-        return False, "augment.views = 0, so an image never looks the same again"
+        return False, "augment.num_views = 0, so an image never looks the same again"
     found = find(Path(asking.section.path), asking.facts(), taps=asking.taps, temperatures=asking.temperatures)
     if found and not found.missing:
         return True, f"{found.folder} has its answers"
@@ -103,13 +103,16 @@ def open_cache(asking: TeacherQueries) -> Cache:
         return found
     size, limit = asking.bytes, asking.section.max_gb * 2**30
     if size > limit:
-        each = f"{len(asking.split.listed):,} images, {asking.augment.looks} looks, {asking.form.bytes:,} bytes each"
+        images, views = len(asking.split.listed), asking.augment.distinct_views
+        each = f"{images:,} images, {views} views, {asking.form.bytes:,} bytes each"
         raise CacheTooLarge(size=_gb(size), each=each, limit=_gb(limit), need=math.ceil(size / 2**29) / 2)
     path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path).free
     if free < 1.2 * size:
         raise DiskFull(path=path, free=f"{free / 1e6:.0f}", problem=f"the answers take {size / 1e6:.0f} MB")
-    made = make(path, asking.facts(), images=len(asking.split.listed), views=asking.augment.looks, form=asking.form)
+    made = make(
+        path, asking.facts(), images=len(asking.split.listed), views=asking.augment.distinct_views, form=asking.form
+    )
     if made.form.leading:
         said = ", ".join(
             f"{share:.1%} at T = {t:g}" for t, share in zip(made.form.temperatures, made.form.covered, strict=True)

@@ -35,7 +35,7 @@ class TeacherQueries:
     Attributes:
         teacher: at rest, on its device.
         data: whose training images it sees.
-        augment: how they look; `augment.looks` must be above 0.
+        augment: how they look; `augment.distinct_views` must be above 0.
         taps: inner features that are wanted too.
         temperatures: of the methods that will read the answers.
         batch: images at a time.
@@ -70,7 +70,7 @@ class TeacherQueries:
     @property
     def entries(self) -> int:
         """Answers in the whole cache: a look at an image each."""
-        return len(self.split.listed) * self.augment.looks
+        return len(self.split.listed) * self.augment.distinct_views
 
     @property
     def bytes(self) -> int:
@@ -93,18 +93,23 @@ class TeacherQueries:
         numbers = evenly_spaced(self.entries, SAMPLE)
         said = join([said for _, said in self.answers(numbers)])
         answers = self.network.output_kind
-        return form_of(said, answers, bits=self.section.bits, mass=self.section.mass, temperatures=self.temperatures)
+        return form_of(said, answers, bits=self.section.bits, mass=self.section.top_p, temperatures=self.temperatures)
 
     def facts(self) -> dict[str, Any]:
-        """What the answers depend on, and so whose a cache is."""
-        policy = asdict(self.augment) | {"views": self.augment.looks}
+        """What the answers depend on, and so whose a cache is.
+
+        The keys are hashed into the names of caches, so they stay as they are whatever the recipe's are called.
+        """
+        policy = asdict(self.augment)
+        del policy["num_views"]
+        policy["views"] = self.augment.distinct_views
         return {
             "teacher": self._identity,
             "precision": str(self.teacher.precision).removeprefix("torch."),
             "data": self.data.fingerprint,
             "augment": {name: value for name, value in policy.items() if value},
             "bits": self.section.bits,
-            "mass": self.section.mass if self.network.classes > WHOLE else None,
+            "mass": self.section.top_p if self.network.classes > WHOLE else None,
             "rules": RULES,
         }
 

@@ -117,5 +117,5 @@ def num_queries(queries: TeacherQueries, training: Training) -> int:
 
 def _identity(first: Section, *others: Section) -> dict[str, Any]:
     """What of `[teacher]` its outputs depend on, weights aside. Part of a cache's fingerprint: names never change."""
-    own = {"network": first.network, "arguments": dict(first.arguments), "map": first.map, "combine": first.combine}
-    return own | {"others": [_identity(one) for one in others]}
+    own = {"network": first.network, "arguments": dict(first.arguments), "map": first.class_map}
+    return own | {"combine": first.combine} | {"others": [_identity(one) for one in others]}

@@ -104,7 +104,7 @@ class _Fit:
 
     def __post_init__(self) -> None:
         self.num_steps = self.training.total_steps(len(self.data.train))
-        self.evals = evaluation_steps(self.num_steps, self.training.evaluations)
+        self.evals = evaluation_steps(self.num_steps, self.training.num_evals)
 
     def run(self) -> None:
         """Steps to the end, or to a signal."""

@@ -44,7 +44,7 @@ def initial_state(learner: Distiller, config: Training, engine: Engine) -> State
 
 def learning_rate(step: int, steps: int, config: Training) -> float:
     """Linear warm-up, then a cosine to zero. A pure function of the step, so there is no scheduler to save."""
-    warm = round(config.warmup * steps)
+    warm = round(config.warmup_fraction * steps)
     if step < warm:
         return config.lr * (step + 1) / (warm + 1)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
@@ -136,16 +136,16 @@ def _gradients(
     """Fill in the gradients of the mean over the batch; return the raw terms."""
     dtype = precision_for(engine.device, config.precision)
     total: Terms = {}
-    for part, micro in enumerate(batch.split(config.accumulate)):
+    for part, micro in enumerate(batch.split(config.grad_accum_steps)):
         said = teacher((micro.images,), micro.keys, learner.teacher_taps) if teacher else None
         measure = part == 0 and state.step % EVERY == 0
         precision = torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32)
-        with precision, engine.without_sync(model, part < config.accumulate - 1):
+        with precision, engine.without_sync(model, part < config.grad_accum_steps - 1):
             terms = model(micro, said, progress)
-            loss = learner.total(terms, progress, measure=measure) / config.accumulate
+            loss = learner.total(terms, progress, measure=measure) / config.grad_accum_steps
             engine.backward(state.scaler.scale(loss))
         for name, value in terms.items():
-            total[name] = total.get(name, 0) + value.detach() / config.accumulate
+            total[name] = total.get(name, 0) + value.detach() / config.grad_accum_steps
     return total
 
 
@@ -171,12 +171,12 @@ def _advance(state: State, lr: float, norm: Tensor, spoilt: Tensor, config: Trai
     """
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    state.optimizer.grad_scale = (norm / config.clip).clamp(min=1)  # type: ignore[attr-defined]
+    state.optimizer.grad_scale = (norm / config.max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
     state.optimizer.found_inf = spoilt.float()  # type: ignore[attr-defined]
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.update()
-    state.update_average(config.average)
+    state.update_average(config.ema_decay)
 
 
 @torch.no_grad()

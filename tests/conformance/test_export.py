@@ -12,12 +12,12 @@ import pytest
 import torch
 from kit.verdict import verify
 from sklearn.datasets import load_digits
+from stillroom.export.file import Export
 from torch import Tensor
 
 from stillroom.config import plugins
 from stillroom.errors import StillroomError
 from stillroom.export._verify import settle
-from stillroom.export.file import Export
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 

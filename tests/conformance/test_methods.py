@@ -19,7 +19,7 @@ NAMES = choices("methods")
 SAYS = ("Differs:", "Use:", "Avoid:")
 
 
-FOR_MAPS = ("cwd", "mgd", "pairwise", "pkd", "rkd")
+FOR_MAPS = ("cwd", "mgd", "skd", "pkd", "rkd")
 """Of the methods of features, which see nothing of what a network says in the end, those made for dense tasks."""
 
 

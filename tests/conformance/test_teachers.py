@@ -118,7 +118,7 @@ def test_what_is_found_in_it(name: str, folders: dict[str, Path]) -> None:
         assert [len(stage.shape) for stage in found.stages] == [3] * len(found.stages) and len(found.stages) >= 3
 
 
-@pytest.mark.parametrize("method", ["regress", "fitnet", "at"])
+@pytest.mark.parametrize("method", ["simreg", "fitnet", "at"])
 def test_a_small_convolutional_student_learns_from_its_features(
     name: str, method: str, folders: dict[str, Path]
 ) -> None:

@@ -105,7 +105,7 @@ def test_any_order_works(order, tmp_path):
 
 @pytest.mark.slow
 def test_one_s_own_compression_and_no_teacher(tmp_path):
-    words = [*QUICK, 'compress=[{name="kit.compressions:Same", rounds=2, taught=false}]', "name=own"]
+    words = [*QUICK, 'compress=[{name="kit.compressions:Same", rounds=2, distill=false}]', "name=own"]
     stillroom("run", *words, cwd=tmp_path, **OWN)
     folder = tmp_path / "runs" / "own"
     steps = [line for line in read_stream(folder, "steps.jsonl") if line["stage"].startswith("student")]

@@ -28,7 +28,7 @@ from stillroom.training.loop import train
 from stillroom.training.state import State
 from stillroom.training.step import Step
 
-TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", average=0.9, evaluations=3)
+TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", ema_decay=0.9, num_evals=3)
 AUGMENT = Augment(shift=0.1, rotate=10)
 
 

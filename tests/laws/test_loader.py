@@ -23,7 +23,7 @@ from stillroom.types import Batch, Mixed
 SOURCE = Digits()
 POLICY = Augment(flip=True, shift=0.2, brightness=0.1)
 MIXED = Augment(flip=True, shift=0.2, mixup=0.4, cutmix=1.0)
-POLICIES = [POLICY, MIXED, Augment(shift=0.2, views=3), Augment(shift=0.2, views=4, mixup=0.3, cutmix=0.3)]
+POLICIES = [POLICY, MIXED, Augment(shift=0.2, num_views=3), Augment(shift=0.2, num_views=4, mixup=0.3, cutmix=0.3)]
 SPLITS: dict[int, Split] = {}
 
 policies = st.sampled_from(POLICIES)

@@ -35,7 +35,7 @@ lengths = st.sampled_from(list(SPLITS))
 
 
 def policy(views: int, **more: float) -> Augment:
-    return Augment(flip=True, shift=0.2, rotate=10, brightness=0.1, views=views, **more)
+    return Augment(flip=True, shift=0.2, rotate=10, brightness=0.1, num_views=views, **more)
 
 
 @settings(max_examples=30)
@@ -97,7 +97,7 @@ def test_all_looks_of_a_split_can_be_asked_for_at_once():
 
 @pytest.mark.parametrize("views", [0, 5])
 def test_where_nothing_changes_there_is_one_look(views):
-    loaders = [Loader(SPLITS[7], batch=7, seed=seed, augment=Augment(shift=0, views=views)) for seed in (0, 1)]
+    loaders = [Loader(SPLITS[7], batch=7, seed=seed, augment=Augment(shift=0, num_views=views)) for seed in (0, 1)]
     for one in (loaders[0].at(0), loaders[0].at(3), loaders[1].at(8)):
         numbers, items = decode_key(VIEW_SEED, one.keys)
         assert (numbers == 0).all() and sorted(items) == SPLITS[7].items.tolist()

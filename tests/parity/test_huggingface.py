@@ -166,7 +166,8 @@ def test_channels_in_another_order_are_turned(tmp_path: Path) -> None:
 def test_an_exported_detector_says_the_same_of_images_of_any_size(folders: dict, name: str, tmp_path: Path) -> None:
     import onnxruntime
 
-    from stillroom.export.file import ExportWrapper, quiet
+    from stillroom.export._tools import quiet
+    from stillroom.export._wrapper import ExportWrapper
 
     network = opened(folders[name][0], "boxes")
     network.size = 64

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from stillroom.compress.compression import View
 from stillroom.compress.quantize import Quantize
 from stillroom.errors import StillroomError
-from stillroom.export.onnx import load, onnx
+from stillroom.export.onnx import ONNX
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.models.surgery._rounding import channelwise, groupwise
+
+onnx, load = ONNX().write, ONNX().open
 
 CLASSES = tuple(f"digit {number}" for number in range(10))
 

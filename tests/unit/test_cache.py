@@ -114,8 +114,8 @@ def test_a_damaged_shard_is_refused_when_read_and_made_again(tmp_path, hurt):
 OTHERS = {
     "teacher": lambda: {"teacher": FrozenTeacher(training.build("resnet14", classes=10, channels=1, size=8))},
     "precision": lambda: {"teacher": FrozenTeacher(training.teacher().network, precision=torch.bfloat16)},
-    "augment": lambda: {"augment": Augment(shift=0.2, rotate=10, views=3)},
-    "views": lambda: {"augment": Augment(shift=0.1, rotate=10, views=2)},
+    "augment": lambda: {"augment": Augment(shift=0.2, rotate=10, num_views=3)},
+    "views": lambda: {"augment": Augment(shift=0.1, rotate=10, num_views=2)},
     "bits": lambda: {"bits": 32},
     "named": lambda: {"named": {"combine": "probabilities"}},
 }
@@ -253,4 +253,4 @@ def resident() -> int:
 
 
 def test_sections_defaults_are_what_the_docs_say():
-    assert Cache() == Cache(use="auto", path="caches", bits=16, mass=0.99, max_gb=2.0)
+    assert Cache() == Cache(use="auto", path="caches", bits=16, top_p=0.99, max_gb=2.0)

@@ -122,7 +122,7 @@ def test_saved_weights_come_back_exactly(name: str, images: torch.Tensor, tmp_pa
 
 
 def test_both_heads_are_fitted() -> None:
-    """`fit = "head"` fits each classifier on the token that it reads."""
+    """`finetune = "head"` fits each classifier on the token that it reads."""
     data = digits()
     torch.manual_seed(0)
     arguments = {"img_size": 8, "patch_size": 2, "depth": 2, "distilled": True}

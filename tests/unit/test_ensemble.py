@@ -199,10 +199,11 @@ def made(task, *teachers):
             "data": {"source": "digits", "size": 32},
             "student": "timm/test_resnet",
             "task": task,
-            "teacher": sections[0] | {"others": sections[1:]},
+            "teacher": sections[0],
+            "teachers": sections[1:],
         }
     )
-    data, sections = build.build_data(asked.data), build.teacher_sections(asked.teacher)
+    data, sections = build.build_data(asked.data), build.teacher_sections(asked.all_teachers)
     task = pick("tasks", asked.task.name)()  # of any kind: the digits' labels are never read
     return build.build_teachers(sections, data, task, sampling.PLACEHOLDER_STATISTICS, seed=0)
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from stillroom.errors import StillroomError
-from stillroom.export.onnx import onnx as export
+from stillroom.export.onnx import ONNX
 from stillroom.matching.feature_info import feature_info
 from stillroom.matching.layer_pairs import find_pairs
 from stillroom.models import Network, _onnx_program, create_model, flops, restore
@@ -168,7 +168,7 @@ def test_grey_images_and_half_precision(tmp_path: Path) -> None:
 def test_a_file_of_this_program_brings_its_own_pixels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     student = create_model("resnet8", classes=10, channels=1, size=8, mean=(0.3,), std=(0.4,)).eval()
-    path = export(student, tmp_path / "student.onnx", example=images(1, 8, 1), classes=CLASSES)
+    path = ONNX().write(student, tmp_path / "student.onnx", example=images(1, 8, 1), classes=CLASSES)
     network = opened(path, channels=1, size=8)
     torch.testing.assert_close(network(images(4, 8, 1)).pred, student(images(4, 8, 1)).pred, rtol=1e-4, atol=1e-5)
     assert flops.macs(network, (1, 8, 8)) == flops.macs(student, (1, 8, 8))
@@ -239,7 +239,7 @@ def test_the_count_is_the_one_of_the_network_it_was_made_from(tmp_path: Path) ->
     torch.manual_seed(0)
     small = {"img_size": 32, "patch_size": 8, "depth": 2}
     network = create_model("timm/vit_tiny_patch16_224", classes=10, channels=3, size=32, **small).eval()
-    path = export(network, tmp_path / "file.onnx", example=images(1), classes=CLASSES)
+    path = ONNX().write(network, tmp_path / "file.onnx", example=images(1), classes=CLASSES)
     assert flops.macs(opened(path), (3, 32, 32)) == flops.macs(network, (3, 32, 32))
 
 

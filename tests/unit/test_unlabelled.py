@@ -249,7 +249,7 @@ def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
 
 def test_no_label_teaches_and_the_rest_is_as_in_the_task():
     task = agreeing(Classification(smoothing=0.1))
-    assert task.loss(said(0, 1), batch_of(2)) == {} and not task.taught and task.fit == "none"
+    assert task.loss(said(0, 1), batch_of(2)) == {} and not task.taught and task.finetune == "none"
     assert (task.needs, task.output_kind, task.gates[8], task.smoothing) == ("labels", "classes", 0.98, 0.1)
     assert task.outputs(7) == 7 and task.decode(said(2, 1)).tolist() == [2, 1]
     again = copy.deepcopy(task)
@@ -331,7 +331,7 @@ def test_the_classes_are_the_teachers(flat):
     one = prepared(flat)
     assert one.data.classes == tuple("0123456789") and one.task.about.truth == "teacher"
     assert one.label_weight == 0, "so that methods are chosen as where there are no labels"
-    assert prepared(flat, teacher__map=[4, 2, 7]).data.classes == ("0", "1", "2")
+    assert prepared(flat, teacher__class_map=[4, 2, 7]).data.classes == ("0", "1", "2")
     named = prepared(flat, data__classes=[f"digit {k}" for k in range(10)]).data
     assert named.classes[3] == "digit 3" and named.fingerprint != one.data.fingerprint
     vectors = prepared(flat, task="embedding", methods="cosine")
@@ -346,20 +346,20 @@ def test_classes_that_do_not_fit_the_teacher_are_refused(flat):
 def test_what_would_teach_nothing_is_refused(flat):
     found = []
     for more in (
-        {"teacher__fit": "head"},
-        {"teacher__fit": "all"},
+        {"teacher__finetune": "head"},
+        {"teacher__finetune": "all"},
         {"methods": []},
         {"methods": ["hinton", "dkd"]},
-        {"teacher__others": [{"network": "resnet8", "weights": "none"}]},
+        {"teachers": [{"network": "resnet8", "weights": "none"}]},
     ):
         with pytest.raises(StillroomError) as caught:
             prepared(flat, **more)
         found.append((caught.value.code, caught.value.what))
     assert found == [
-        ("SR-D140", "no image has a label, and teacher.fit is 'head'"),
-        ("SR-D140", "no image has a label, and teacher.fit is 'all'"),
+        ("SR-D140", "no image has a label, and teacher.finetune is 'head'"),
+        ("SR-D140", "no image has a label, and teacher.finetune is 'all'"),
         ("SR-D142", "no image has a label, and there are no methods"),
         ("SR-D142", "no image has a label, and dkd set the true class apart"),
-        ("SR-D140", "no image has a label, and teacher.others[0].fit is 'all'"),
+        ("SR-D140", "no image has a label, and teachers[0].finetune is 'all'"),
     ]
     assert prepared(flat, methods="auto").methods[0].name == "auto"

@@ -94,7 +94,7 @@ def test_a_projector_that_no_optimiser_knows_is_refused():
     """arXiv 2605.31191: feature distillation did nothing while the projector was left out of the clip group."""
     learner, _, batch, heard = scene({"fitnet": {}})
     said = list(distillation.check_parameters(learner, state_of(learner), heard, batch))
-    assert len(said) == 1 and said[0].startswith("fitnet: 1,056 weights")  # 32 x 32 and 32
+    assert len(said) == 1 and said[0].startswith("fitnet: 1,056 ")  # 32 x 32 and 32
     before = state_of(learner)
     learner.methods["fitnet"].late = nn.Linear(2, 2)
     with pytest.raises(StillroomError, match=r"late\.weight") as refused:
@@ -110,7 +110,7 @@ def outputs():
 def test_conventions_of_a_right_loss():
     _, _, batch, _ = scene()
     said = distillation.conventions("hinton", Hinton(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
-    assert "x1.00 with the batch doubled" in said and "x1.00 with classes added" in said and "T = 8 for 4" in said
+    assert "x1.00 with the batch doubled" in said and "x1.00 with classes of" in said and "T = 8 for 4" in said
 
 
 def test_a_loss_divided_by_its_classes_shows():
@@ -124,7 +124,7 @@ def test_a_loss_divided_by_its_classes_shows():
     said = distillation.conventions(
         "divided", Divided(), *outputs(), dataclasses.replace(batch, target=batch.target[:8])
     )
-    assert "x0.50 with classes added" in said
+    assert "x0.50 with classes of" in said
 
 
 def test_a_temperature_without_its_square_shows():

@@ -177,7 +177,7 @@ def test_a_head_for_other_classes(network: Network) -> None:
     before = {key: value.clone() for key, value in other.weights().items()}
     with pytest.raises(StillroomError, match="student has 4 outputs, the data 9 classes; no mapping") as caught:
         assign_weights(other, network.weights(), name="student")
-    assert caught.value.code == "SR-M301" and 'fit = "head"' in caught.value.fix
+    assert caught.value.code == "SR-M301" and 'finetune = "head"' in caught.value.fix
     assign_weights(other, network.weights(), head="replace")
     for key, value in other.weights().items():
         assert torch.equal(value, before[key] if key.startswith("linear.") else network.weights()[key]), key

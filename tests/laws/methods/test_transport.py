@@ -1,10 +1,10 @@
-"""Properties of transport between distributions over classes (techniques.md 4; 0.1, no. 8)."""
+"""Transport between distributions over classes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stillroom.methods._transport import divergence, marginal_error, ordinal_distance, plan, scalings, transport_cost
@@ -34,7 +34,6 @@ def test_the_plan_s_columns_are_right_and_its_rows_become_so(shape, seed, reg):
 
 
 @given(shapes, seeds, regs)
-@settings(max_examples=30)
 def test_the_cost_is_that_of_the_plan_once_it_fits(shape, seed, reg):
     a, b, cost = drawn(shape, seed)
     found = plan(*scalings(a, b, cost, reg=reg, iterations=300), cost, reg=reg)
@@ -50,7 +49,6 @@ def test_between_zero_and_the_highest_price(shape, seed, reg):
 
 
 @given(shapes, seeds)
-@settings(max_examples=30)
 def test_both_directions_and_all_orders_cost_the_same(shape, seed):
     a, b, cost = drawn(shape, seed)
     order = torch.randperm(shape[1])
@@ -61,14 +59,13 @@ def test_both_directions_and_all_orders_cost_the_same(shape, seed):
 
 @given(shapes, seeds, regs)
 def test_debiased_is_nothing_at_equality(shape, seed, reg):
-    """techniques.md 4: S(p, p) = 0 exactly; the cost of the smeared plan is not."""
+    """Genevay et al. 2018: S(p, p) = 0 exactly; the cost of the smeared plan is not."""
     a, _, cost = drawn(shape, seed)
     assert not divergence(a, a, cost, reg=reg, iterations=30).any()
     assert (transport_cost(a, a, cost + 0.01 * (cost > 0), reg=0.1, iterations=30) > 0).all()
 
 
 @given(seeds, st.floats(0.1, 1))
-@settings(max_examples=30)
 def test_with_equal_prices_it_is_half_the_difference(seed, price):
     """With one price for all moves the cheapest plan costs price x sum |p - q| / 2; a sharp plan comes near it."""
     a, b, _ = drawn((4, 6), seed)
@@ -99,8 +96,7 @@ def test_classes_without_mass_are_as_if_they_were_not_there():
     assert masked[0].grad.isfinite().all() and not masked[0].grad[:, gone].any()
 
 
-@given(st.integers(0, 1000), st.floats(0.05, 0.5))
-@settings(max_examples=5, deadline=None)
+@pytest.mark.parametrize(("seed", "reg"), [(0, 0.05), (1, 0.2), (2, 0.5)])
 def test_gradient(seed, reg):
     a, b, cost = drawn((2, 4), seed)
     for f in (transport_cost, divergence):
@@ -109,8 +105,7 @@ def test_gradient(seed, reg):
         )
 
 
-@given(seeds)
-@settings(max_examples=10, deadline=None)
+@pytest.mark.parametrize("seed", range(5))
 def test_float32_is_enough(seed):
     """At prices up to 1 and reg 0.0125, the least that WKD-L allows: value and gradient as in float64."""
     for reg in (0.05, 0.0125):
