@@ -150,7 +150,7 @@ TASKS = choices("tasks")
 KNOW_TASKS = {"tasks", "metrics", "data", "models"}
 """Rooms that may know which tasks there are."""
 
-DEFAULT = {"schema.py": {"classification"}, "about.py": {"classification"}}
+DEFAULT = {"schema.py": {"classification"}, "task_description.py": {"classification"}}
 """Files that may name a task all the same: a recipe, or an old run, that says none means this one."""
 
 

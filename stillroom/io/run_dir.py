@@ -166,7 +166,7 @@ class RunDir:
         Args:
             suffixes: of the file and its companion files.
             bits: of the weights; 32 for float32.
-            own: name of a user's own runtime, whose suffixes may be those of another runtime.
+            own: the name of a user's runtime, whose suffixes may be those of another.
         """
         name = f"student{own and f'-{own}'.lower()}{'' if bits == 32 else f'-int{bits}'}"
         for suffix in suffixes:

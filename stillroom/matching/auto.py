@@ -84,7 +84,7 @@ RULES = (
         "vectors",
         lambda f: f.output_kind == "vector",
         (Method(name="cosine"), Method(name="rkd", weight=0.02)),
-        "an embedding is used by its distances: the teacher's vectors are the lesson, and relations between images "
+        "an embedding is used by its distances: the teacher's vectors are the targets, and relations between images "
         "hold whatever the widths",
     ),
     Rule(

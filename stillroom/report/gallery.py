@@ -206,8 +206,8 @@ def _note(run: RunData) -> str:
         "boxes": f"Boxes with a score of at least {MIN_SCORE:g}, in the colour of their class; scores on hover.",
         "pixels": "Each pixel has the colour of its class; void pixels have none.",
         "vector": "The nearest sample images by cosine similarity; ✓: the same class.",
-    }.get(run.task.answers, "")
-    score = "" if run.task.answers == "vector" else "Percentages: score of the single image. "
+    }.get(run.task.output_kind, "")
+    score = "" if run.task.output_kind == "vector" else "Percentages: score of the single image. "
     return f"Sorted by difference. {score}{how}"
 
 

@@ -211,7 +211,7 @@ def _teacher(run: RunData) -> list[str]:
 
 def _input(run: RunData) -> Markup:
     files = " Exported files include normalisation and resizing." if run.files else ""
-    output = OUTPUT.get(run.task.answers, "one tensor.")
+    output = OUTPUT.get(run.task.output_kind, "one tensor.")
     return Markup(f"Input: float32, 0..1, `[B, C, H, W]`, red-green-blue order if C is 3. Output: {output}{files}")
 
 

@@ -18,7 +18,7 @@ INLINE = 50  # classes written out; more are read from run.json
 def student(run: RunData) -> str:
     """Code that loads `student.safetensors`: plain timm or torchvision classifiers, or `restore` for other networks."""
     about, arguments = run.section("networks", "student"), run.section("networks", "student", "arguments")
-    name, answers = about.get("network"), run.task.answers
+    name, answers = about.get("network"), run.task.output_kind
     if not isinstance(name, str) or not name or (not run.classes and answers != "vector"):
         return ""
     header = metadata(run.path / "student.safetensors")
@@ -41,7 +41,7 @@ def student(run: RunData) -> str:
 
 
 def _with_stillroom(run: RunData, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
-    answers = run.task.answers
+    answers = run.task.output_kind
     classes = None if answers == "vector" else len(run.classes)  # a vector is as wide as its network makes it
     output_kind = f", output_kind={answers!r}" if answers != "classes" else ""
     arguments = f"classes={classes}, channels={shape[1]}, size={shape[2]}{output_kind}{extra}"
@@ -101,7 +101,7 @@ def file(run: RunData, export: ModelResult) -> str:
     parts = export.runtime.snippet if export.runtime else None
     if parts is None or not export.path:
         return ""
-    answers = run.task.answers
+    answers = run.task.output_kind
     output, *lines = ANSWERS.get(f"one {answers}" if parts.one_image else answers) or ANSWERS.get(answers, ANSWERS[""])
     batch, channels, *size = _shape(run)
     free = answers == "boxes" and not parts.one_image  # boxes are in pixels of the image as it is
@@ -165,7 +165,7 @@ def has_student(run: RunData) -> bool:
 
 
 def _import_json(run: RunData) -> list[str]:
-    return ["import json", ""] if len(run.classes) > INLINE and run.task.answers != "vector" else []
+    return ["import json", ""] if len(run.classes) > INLINE and run.task.output_kind != "vector" else []
 
 
 def _standard_imports(lines: list[str]) -> list[str]:
@@ -174,7 +174,7 @@ def _standard_imports(lines: list[str]) -> list[str]:
 
 
 def _class_names(run: RunData) -> list[str]:
-    return [] if run.task.answers == "vector" else [f"classes = {_classes(run)}"]
+    return [] if run.task.output_kind == "vector" else [f"classes = {_classes(run)}"]
 
 
 def _shape(run: RunData) -> tuple[int, int, int, int]:

@@ -12,7 +12,7 @@ class TaskDescription:
 
     Attributes:
         name: as in a recipe.
-        answers: "classes", "pixels", "boxes" or "vector"; outputs of any other kind are shown as metrics only.
+        output_kind: "classes", "pixels", "boxes" or "vector"; outputs of any other kind are shown as metrics only.
         headline: the main metric, by its name in `metrics.json`.
         by_class: the metric with a value for each class; "" if there is none.
         truth: the reference of the metrics: "labels" or "teacher".
@@ -51,6 +51,7 @@ def read(record: Any) -> TaskDescription:
     """`task` of `run.json`. A missing field is empty; a missing record is image classification."""
     if not isinstance(record, dict) or not record.get("headline"):
         return TaskDescription()
+    record = record | {"output_kind": record.get("answers")}  # its name in run.json
     values = {field.name: str(record.get(field.name) or "") for field in fields(TaskDescription)}
     return TaskDescription(**values | {"title": values["title"] or metric_title(values["headline"])})
 

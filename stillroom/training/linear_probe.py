@@ -65,7 +65,7 @@ def _features(
 
 def _fit(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], strength: float) -> LogisticRegression:
     with warnings.catch_warnings():
-        # Separable features have no finite optimum; stopping early is as good an answer, and val judges it.
+        # Separable features have no finite optimum; an early stop is as good, and val selects among them.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=strength, max_iter=500).fit(x, y)
 

@@ -1,4 +1,4 @@
-"""How much each loss counts: a weight, a schedule over the run, and, if asked for, equal say for every loss."""
+"""Loss weights: a number, a schedule over the run, and optionally a balance of gradient norms."""
 
 from __future__ import annotations
 

@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.answers import CLASSES, count, drawn, rows
 
-from stillroom.config import plugins
+from stillroom.cli.listing import listing
+from stillroom.config import plugins, recipe
+from stillroom.errors import StillroomError
 from stillroom.metrics.metric import Metric
-from stillroom.types import Batch, Output, OutputKind
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 NAMES = plugins.choices("metrics")
 N = 12
@@ -186,3 +188,19 @@ def test_rows_of_images_are_cut_together() -> None:
         whole, chosen = drawn(answers, 5, 1), torch.tensor([4, 0])
         output, batch, _ = rows(whole, chosen)
         assert torch.equal(output.pred, whole[0].pred[[4, 0]]) and torch.equal(batch.keys, whole[1].keys[[4, 0]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_of_some_task_may_name_it(name: str) -> None:
+    """`stillroom list metrics` says of which: those that the recipe's check lets it stand in."""
+    kind = plugins.pick("metrics", name)
+    assert kind.output_kind in get_args(OutputKind) and kind.target_kind in (None, *get_args(TargetKind))
+    told = listing("metrics", "metrics")[name]
+    fitting = []
+    for task in plugins.choices("tasks"):
+        given = {"data": "digits", "teacher": "resnet8", "student": "resnet8", "task": task, "metrics": [name]}
+        try:
+            fitting += [task] if recipe.check(given).metrics else []
+        except StillroomError as problem:
+            assert f"metrics[0]: {name!r}" in str(problem)
+    assert fitting and told.endswith(f"For {', '.join(fitting)}.")

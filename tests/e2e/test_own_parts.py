@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from kit.command import environment, stillroom
+
+from stillroom.cli import main
 
 OWN = Path(__file__).parents[1] / "kit" / "own"
 RECIPE = """
@@ -30,29 +33,39 @@ RUNTIME = "mine.program:Program"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a recipe, and beside it one on the path with nothing but the four files."""
+    """A folder with a recipe, and beside it one with nothing but the four files."""
     home = tmp_path_factory.mktemp("own")
     (home / "plugins").mkdir()
     shutil.copytree(OWN, home / "plugins" / "mine", ignore=shutil.ignore_patterns("__pycache__"))
     (home / "work").mkdir()
+    (home / "work" / "own.toml").write_text(RECIPE)
     return home
 
 
-def path(home):
-    """The path of the command, and the folder of the four files."""
-    return os.pathsep.join([environment()["PYTHONPATH"], str(home / "plugins")])
-
-
-def own(home, *words, **options):
-    return stillroom(*words, cwd=home / "work", PYTHONPATH=path(home), **options)
+@pytest.fixture(scope="module")
+def printed(home):
+    """What the command printed that did the run, with the four files' folder on the path."""
+    path = os.pathsep.join([environment()["PYTHONPATH"], str(home / "plugins")])
+    return stillroom("run", "own.toml", cwd=home / "work", PYTHONPATH=path).stdout
 
 
 @pytest.fixture(scope="module")
-def run(home):
-    """The run, by the real command."""
-    (home / "work" / "own.toml").write_text(RECIPE)
-    own(home, "run", "own.toml")
+def run(home, printed):
     return home / "work" / "runs" / "own"
+
+
+@pytest.fixture
+def command(home, monkeypatch):
+    """Further commands in this process, which spares them the start: what each printed."""
+    monkeypatch.syspath_prepend(home / "plugins")
+    monkeypatch.chdir(home / "work")
+
+    def call(*words, code=0):
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        assert done.exit_code == code, (done.output, done.exception)
+        return " ".join((done.stderr if code else done.stdout).split())
+
+    return call
 
 
 @pytest.fixture
@@ -78,14 +91,13 @@ def test_its_snippet_stands_in_the_card_and_runs(run):
     assert "float torch.export" in card and "float torch.export" in (run / "report.html").read_text()
 
 
-def test_the_metrics_figure_is_everywhere(run, metrics, home):
+def test_the_metrics_figure_is_everywhere(run, metrics, printed):
     rows = [metrics["teacher"], metrics["student"], *metrics["stages"], *metrics["exports"]]
     assert all(row["surprise"]["value"] > 0 and row["surprise"]["metric"] == "mine.surprise:Surprise" for row in rows)
     assert "metric" not in metrics["student"]["recall"]  # the task's own
     for page in ("report.html", "README.md"):
         assert "Surprise" in (run / page).read_text(), page
-    again = own(home, "run", "own.toml").stdout
-    assert "Surprise" in again and "torch.export" not in (run / "recipe.toml").read_text()
+    assert "Surprise" in printed
 
 
 def test_the_compressions_stage_is_in_the_chain(run):
@@ -108,14 +120,14 @@ def test_pages_are_written_again_without_the_files(run, home):
     assert [(run / page).read_bytes() for page in ("report.html", "README.md")] == before
 
 
-def test_the_verbs_of_a_finished_run(run, home, tmp_path):
+def test_the_verbs_of_a_finished_run(run, command, tmp_path):
     copy = shutil.copytree(run, tmp_path / "own")
     (copy / "exports" / "student-program.pt2").unlink()
-    assert own(home, "export", copy, "--runtime", RUNTIME).stdout.strip().endswith("student-program.pt2")
-    assert "surprise" in json.loads(own(home, "eval", copy, "--json").stdout)["student"]
-    assert f"{RUNTIME}-32" in json.loads(own(home, "bench", copy, "--seconds", "0.2", "--json").stdout)
-    refused = own(home, "export", copy, "--runtime", RUNTIME, "--bits", "8", code=7)
-    assert "SR-X731" in refused.stderr and "another runtime for 8 bits" in refused.stderr.replace("\n", " ")
+    assert command("export", copy, "--runtime", RUNTIME).endswith("student-program.pt2")
+    assert "surprise" in json.loads(command("eval", copy, "--json"))["student"]
+    assert f"{RUNTIME}-32" in json.loads(command("bench", copy, "--seconds", "0.2", "--json"))
+    refused = command("export", copy, "--runtime", RUNTIME, "--bits", "8", code=7)
+    assert "SR-X731" in refused and "another runtime for 8 bits" in refused
 
 
 @pytest.mark.parametrize(
@@ -130,13 +142,12 @@ def test_the_verbs_of_a_finished_run(run, home, tmp_path):
         (['metrics=["mine.program:Program"]'], 2, "metrics[0]: 'mine.program:Program' measures None"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_training(run, home, words, code, told):
-    text = own(home, "run", "own.toml", *words, "name=wrong", code=code).stderr
-    assert told in text.replace("\n", " ") or told in text
+def test_what_does_not_fit_is_refused_before_training(home, command, words, code, told):
+    assert told in command("run", "own.toml", *words, "name=wrong", code=code)
     assert not (home / "work" / "runs" / "wrong" / "steps.jsonl").exists()
 
 
 @pytest.mark.parametrize("name", ["onx", "mine.program:Nothing", "nowhere:Trt"])
-def test_a_wrong_runtime_on_the_command_line_has_a_code(run, home, name):
-    told = own(home, "export", run, "--runtime", name, code=2).stderr
+def test_a_wrong_runtime_on_the_command_line_has_a_code(run, command, name):
+    told = command("export", run, "--runtime", name, code=2)
     assert "SR-X733" in told and ("onnx" in told) == (name == "onx")

@@ -125,8 +125,9 @@ def test_costs_and_verification_are_no_further_metrics(made_run: Path, run_copy:
     parts = table.further(run_data.read(run_copy))
     assert [[cell.name for cell in rows[0].cells] for rows in parts] == [
         [f"Share {number}" for number in range(7)],
-        ["Share 7", "Share 8", "Odd"],
+        ["Share 7", "Share 8", "Energy", "Odd"],
     ]
+    assert [cell.text for cell in parts[1][0].cells] == ["70.0 %", "80.0 %", "3.5", "–"]
     assert [row.label for rows in parts for row in rows] == ["student", "student"]
 
 
