@@ -197,7 +197,8 @@ def test_refuses_what_is_no_run_folder_or_is_spoilt(run_copy: Path, tmp_path: Pa
 def test_needs_no_torch_and_gives_the_same_bytes_again(made_run: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from stillroom import report; f = Path(sys.argv[1]);"
-        "report.write(f); report.card(f); print(sorted({'torch', 'stillroom.config.recipe', 'numpy'} & set(sys.modules)))"
+        "report.write(f); report.card(f);"
+        "print(sorted({'torch', 'stillroom.config.recipe', 'numpy'} & set(sys.modules)))"
     )
     before = report.write(made_run).read_bytes(), report.card(made_run).read_bytes()
     done = subprocess.run([sys.executable, "-c", code, str(made_run)], capture_output=True, text=True, timeout=60)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from kit.batches import batch_of
 from kit.images import digit_folders, flat_digits
 from kit.teachers import knowing
 from PIL import Image
@@ -209,7 +210,7 @@ def test_a_head_is_fitted_to_what_is_known():
 
 def test_unknown_labels_count_in_no_figure():
     pred = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 2, 0], [float("nan"), 0, 0]])
-    batch = Batch(images=torch.zeros(4, 1, 1, 1), target=torch.tensor([0, 0, -1, -1]), keys=torch.arange(4))
+    batch = batch_of(4, torch.tensor([0, 0, -1, -1]))
     figures = {}
     for metric in Classification().metrics(CLASSES):
         metric.update(Output(pred=pred), batch)
@@ -227,9 +228,8 @@ def said(*classes) -> Output:
     return Output(pred=torch.eye(3)[torch.tensor(classes)] * 3)
 
 
-def batch_of(count, target=None) -> Batch:
-    target = torch.full((count,), -1) if target is None else target
-    return Batch(images=torch.zeros(count, 1, 1, 1), target=target, keys=torch.arange(count))
+def unlabelled(count: int) -> Batch:
+    return batch_of(count, torch.full((count,), -1))
 
 
 def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
@@ -237,20 +237,20 @@ def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
     told = batch_of(4, said(0, 1, 2, 2))
     metrics = task.metrics(CLASSES), task.metrics(CLASSES)
     metrics[0][0].update(said(0, 1, 2, 0), told)
-    metrics[0][0].update(said(0, 0, 0, 0), batch_of(4), said(0, 0, 0, 0))  # nobody knows: not counted
+    metrics[0][0].update(said(0, 0, 0, 0), unlabelled(4), said(0, 0, 0, 0))  # nobody knows: not counted
     (figure,) = metrics[0][0].compute().items()
     assert figure[0] == task.about.headline == "teacher_agreement"
     assert (figure[1].value, figure[1].n) == (0.75, 4) and figure[1].ci95[0] < 0.75 < figure[1].ci95[1]
     metrics[1][0].merge(metrics[0][0].state())
     assert metrics[1][0].value() == 0.75
     assert task.score(said(0, 1, 2, 0), told).tolist() == [1, 1, 1, 0]
-    assert task.score(said(0, 1, 2, 0), batch_of(4)).tolist() == [0, 0, 0, 0]
+    assert task.score(said(0, 1, 2, 0), unlabelled(4)).tolist() == [0, 0, 0, 0]
     assert task.truth(told, 0) == {} and task.chance(3) == 0 and "accuracy" not in str(task.about).lower()
 
 
 def test_no_label_teaches_and_the_rest_is_as_in_the_task():
     task = agreeing(Classification(smoothing=0.1))
-    assert task.loss(said(0, 1), batch_of(2)) == {} and not task.taught and task.fit == "none"
+    assert task.loss(said(0, 1), unlabelled(2)) == {} and not task.taught and task.fit == "none"
     assert (task.needs, task.answers, task.gates[8], task.smoothing) == ("labels", "classes", 0.98, 0.1)
     assert task.outputs(7) == 7 and task.decode(said(2, 1)).tolist() == [2, 1]
     again = copy.deepcopy(task)
@@ -277,7 +277,7 @@ def test_the_teacher_knows_and_is_not_judged_by_itself():
     kept = {}
     found = evaluate(
         speakers,
-        [batch_of(4)],
+        [unlabelled(4)],
         agreeing(Classification()),
         CLASSES,
         against={"student": "teacher", "file": "student"},
