@@ -1,8 +1,9 @@
 # make demo    install into .venv and run the demo: real digits, teacher to verified int8 file
 # make test    install what the tests need and run them; make test-slow: the slow tier too
+# make test-avx2   the same tests with the kernels of a processor without AVX-512
 # make check   format, lint, types
 # make test-litert   the tests that write LiteRT files, with the converter in an environment of its own
-.PHONY: demo test test-slow test-litert check format clean
+.PHONY: demo test test-avx2 test-slow test-litert check format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +17,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: .venv/installed-dev
 	$(PYTEST)
+
+test-avx2: .venv/installed-dev
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(PYTEST)
 
 test-slow: .venv/installed-dev
 	$(PYTEST) -m "slow or not slow" --timeout 1800 --hypothesis-profile wide

@@ -37,7 +37,7 @@ ENDS: dict[str, list[dict[str, Any]] | None] = {
     "float": None,
     "ptq": [],
     "ptq-longer": [{"name": "same:Same"}],
-    "qat": [{"name": "quantize", "taught": False}],
+    "qat": [{"name": "quantize", "distill": False}],
     "chain": [{"name": "quantize"}],
 }
 SHARED = ("baseline", "distilled", "prune")
@@ -106,7 +106,7 @@ def recipe(
     edge = stillroom.read_recipe("edge", **overrides).as_dict()
     prune, quantize = edge["compress"]
     more = [] if steps is None else [prune, *({"train": quantize["train"]} | one for one in steps)]
-    files = [{"target": target, "bits": bits} for target in ("onnx", *runtimes) for bits in (32, 8)]
+    files = [{"runtime": runtime, "bits": bits} for runtime in ("onnx", *runtimes) for bits in (32, 8)]
     return recipes.check(edge | {"compress": more, "export": files})
 
 
@@ -129,7 +129,7 @@ def sitting(work: Path, seed: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {"rounds_ms": [], "steady": []} for name in files}
     for _ in range(ROUNDS):
         for name, made in files.items():
-            one = remote.measure(made.path, runtime=made.target, images=example, threads=1, seconds=SECONDS).single
+            one = remote.measure(made.path, runtime=made.runtime, images=example, threads=1, seconds=SECONDS).single
             found[name]["rounds_ms"].append(one.p50)
             found[name]["steady"].append(one.stable)
     return found

@@ -52,7 +52,7 @@ RESULTS = Path(__file__).parent / "results"
 KEPT = Path("runs/benchmark-methods")
 SETTINGS = {
     "cnn": {
-        "teacher": {"network": "resnet20", "fit": "none"},
+        "teacher": {"network": "resnet20", "finetune": "none"},
         "student": {"network": "resnet8", "width": 0.5},
     },
     "vit": {
@@ -76,13 +76,13 @@ SETTINGS = {
     },
 }
 VIT_METHODS = ("hinton", "vitkd", "minilm", "vkd", "deit")
-TRAINING = Training(steps=600, batch=64, lr=4e-3, precision="float32", average=0.99, weight_decay=0.05)
-TEACHING = Training(steps=2000, batch=64, lr=2e-3, precision="float32", average=0.99, weight_decay=0.05)
+TRAINING = Training(steps=600, batch=64, lr=4e-3, precision="float32", ema_decay=0.99, weight_decay=0.05)
+TEACHING = Training(steps=2000, batch=64, lr=2e-3, precision="float32", ema_decay=0.99, weight_decay=0.05)
 SEEDS = (0, 1, 2)
 UNTAUGHT = "none"
 VARIANTS = {
     "hinton-standardised": {"name": "hinton", "standardised": True, "temperature": 2.0, "weight": 9.0},
-    "dkd-warmup": {"name": "dkd", "warmup": 20 / 240},  # as the authors train it
+    "dkd-warmup": {"name": "dkd", "warmup_fraction": 20 / 240},  # as the authors train it
 }
 
 
@@ -124,7 +124,7 @@ def networks(one: schema.Recipe, data: Dataset, seed: int) -> tuple[Network, Fro
     pixels = sampling.pixel_statistics(data.splits["train"])
     student = build.build_network(one.student, data, Classification(), pixels, seed=seed)
     teacher = build.build_network(one.teacher, data, Classification(), pixels, seed=0)
-    if one.teacher.fit == "all":
+    if one.teacher.finetune == "all":
         taught_here(teacher, data)
     return student, FrozenTeacher(teacher)
 
@@ -155,8 +155,8 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
     for seed in SEEDS:
         one = asked(args, setting, method)
         student, teacher = networks(one, data, seed)
-        images = sampling.sample_images(data.splits["train"], method_setup.LOOKS)
-        taught = method_setup.build_methods(one, student, teacher, images, seed=seed)
+        images = sampling.sample_images(data.splits["train"], method_setup.NUM_IMAGES)
+        taught = method_setup.build_methods(one.methods, student, teacher, images, seed=seed)
         weights = taught.weights | {"task": one.task.weight}
         learner = Distiller(student, Classification(), taught.methods, weights)
         if one.methods and method not in remembered:
@@ -164,8 +164,7 @@ def train_one(args: argparse.Namespace, data: Dataset, setting: str, method: str
             remembered[method] = Remembered(teacher, data, learner.teacher_taps)
         started = time.perf_counter()
         finished(learner, remembered.get(method), data, replace(TRAINING, steps=args.steps), seed=seed)
-        engine, task = Engine(1), Classification()
-        found = validate(student.eval(), task, data.splits["test"], data.classes, 256, engine)
+        found = validate(student.eval(), Classification(), data.splits["test"], data.classes, batch=256)
         rows.append({"setting": setting, "method": method, "seed": seed, "accuracy": found})
         print(f"{setting} {method} seed {seed}: {found:.2%} ({time.perf_counter() - started:.0f} s)", flush=True)
     return rows
@@ -216,7 +215,7 @@ def facts(args: argparse.Namespace, data: Dataset) -> dict:
         found[setting] = {
             "student_macs": flops.macs(student, shape),
             "teacher_macs": flops.macs(teacher.network, shape),
-            "teacher_accuracy": validate(teacher.speak, task, data.splits["test"], data.classes, 256, Engine(1)),
+            "teacher_accuracy": validate(teacher.predict, task, data.splits["test"], data.classes, batch=256),
         }
     return found
 
@@ -265,8 +264,8 @@ def stepper(args: argparse.Namespace, data: Dataset, setting: str, method: str):
     """One training step with a live teacher, as a function."""
     one = asked(args, setting, method)
     student, teacher = networks(one, data, 0)
-    images = sampling.sample_images(data.splits["train"], method_setup.LOOKS)
-    taught = method_setup.build_methods(one, student, teacher, images, seed=0)
+    images = sampling.sample_images(data.splits["train"], method_setup.NUM_IMAGES)
+    taught = method_setup.build_methods(one.methods, student, teacher, images, seed=0)
     learner = Distiller(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
     config = replace(TRAINING, steps=10_000)
     state, batches = (

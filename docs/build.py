@@ -80,7 +80,7 @@ SECTIONS: list[tuple[str, str, type]] = [
     ("[augment]", "augment", schema.Augment),
     ("[cache]", "cache", schema.Cache),
     ("[[compress]]", "compress.0", schema.Compress),
-    ("[target]", "target", schema.Target),
+    ("[deploy]", "deploy", schema.Deploy),
     ("[[export]]", "export.0", schema.Export),
 ]
 
@@ -109,7 +109,7 @@ word names a source. `methods = ["hinton"]` is short for `[[methods]]` with `nam
 
 **The teacher's training.** `[teacher.train]` has the keys of `[train]`. What it leaves out comes from `[train]`.
 
-**How far the teacher is fitted.** `teacher.fit` says it: `"none"` takes the teacher as it is, `"head"` fits a new
+**How far the teacher is fitted.** `teacher.finetune` says it: `"none"` takes the teacher as it is, `"head"` fits a new
 classifier and nothing else, `"all"` trains the whole network. Left out, it follows from `teacher.weights`:
 `"pretrained"` means what the task is used to (a classifier's head, the whole of a detector or a segmenter, nothing of
 an embedding), a file means `"none"`, no weights mean `"all"`.
@@ -117,7 +117,7 @@ an embedding), a file means `"none"`, no weights mean `"all"`.
 **A smaller student.** `[[compress]]` tables are done in their order, each on what the one before left
 ([smaller](compressions.md)). `compress = "prune, quantize"` is short for two of them. `[compress.train]` below one has
 the keys of `[train]`; what it leaves out comes from `[train]`, a third of its epochs (or steps) and of its rate. With
-`[target]` and no `[[compress]]` the compression is chosen by measuring ([on the device](deploy.md)); `target = "cpu"`
+`[deploy]` and no `[[compress]]` the compression is chosen by measuring ([on the device](deploy.md)); `deploy = "cpu"`
 is short for a device profile.
 
 **An empty default** means that the key may be left out; what then happens is in the last column.
@@ -269,7 +269,8 @@ def methods() -> str:
         "",
         "A recipe lists one or more. Their terms, each times its weight, are added to the task's loss times",
         "`task.weight`.",
-        "Weights may climb (`warmup`) and fall (`decay`) over a run; `balance = true` makes them ratios of gradients.",
+        "Weights may climb (`warmup_fraction`) and fall (`decay_start`) over a run; `gradient_balancing = true` makes "
+        "them ratios of gradients.",
         "The files are short and start with the maths: `stillroom/methods/`. To write one, see",
         "[add a method](add-a-method.md); to pick one, [choosing](choosing.md); what each did under one budget is in",
         "[results](method-results.md). `stillroom list methods NAME` prints a section of this page.",
@@ -482,27 +483,7 @@ def _write_results(folder: Path) -> None:
     )
     block = f"\n```text\n{printed}\n{Path('runs') / info['name']}/report.html\n```\n\n{about}\n"
     path = DOCS.parent / "README.md"
-    text = _between(path.read_text(encoding="utf-8"), "results", block)
-    path.write_text(_between(text, "rows", _row(metrics, info) + "\n"), encoding="utf-8")
-
-
-def _row(metrics: dict[str, Any], info: dict[str, Any]) -> str:
-    def accuracy(row: dict[str, Any]) -> str:
-        low, high = row["accuracy"]["ci95"]
-        return f"{row['accuracy']['value'] * 100:.1f} ({low * 100:.1f} to {high * 100:.1f})"
-
-    whole, small = metrics["exports"][:2]
-    macs = metrics["student"]["macs"]["value"] / metrics["teacher"]["macs"]["value"]
-    cells = [
-        f"digits, {metrics['student']['accuracy']['n']} images",
-        *(accuracy(metrics[name]) for name in ("teacher", "baseline", "student")),
-        accuracy(small) + ("" if small["verified"] else ", not verified"),
-        f"{macs:.1%}",
-        f"{small['bytes']['value'] / whole['bytes']['value']:.0%}",
-        ", ".join(map(str, info["seeds"])),
-        "`stillroom demo`",
-    ]
-    return f"| {' | '.join(cells)} |"
+    path.write_text(_between(path.read_text(encoding="utf-8"), "results", block), encoding="utf-8")
 
 
 def _between(text: str, name: str, inside: str) -> str:

@@ -37,7 +37,7 @@ stillroom run digits compress=quantize name=digits-int8 train.epochs=2 teacher.t
 They go in any order and any number. Each leaves a file in the run's folder (`distilled.safetensors` before the first,
 `prune.safetensors` and so on between, `student.safetensors` at the end), says in `run.json` and the report what it came
 to (score on val, MACs, bytes, latency), and is resumed where it was interrupted. The report shows every one of them on
-the test images, beside the teacher and the same student untaught. `taught = false` trains one by the labels alone, to
+the test images, beside the teacher and the same student untaught. `distill = false` trains one by the labels alone, to
 see what the teacher is worth there. Your own is a class: `name = "package.module:Name"`, see
 `stillroom/compress/compression.py`.
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from stillroom.report.seeds import half
+from stillroom.report.multi_seed import ci_half_width
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+MEASURED_AS = {"localisation": "ld", "pairwise": "skd", "regress": "simreg"}
 TITLES = {"cnn": "A ResNet teaches a ResNet", "vit": "A ViT teaches a ViT"}
 COMMAND = "python benchmarks/methods.py {what} --cifar DIR --weights cifar10_resnet20.safetensors"
 
@@ -124,13 +125,13 @@ def _scores(rows: list[dict[str, Any]], setting: str, name: str) -> dict[int, fl
 
 
 def _interval(values: list[float], *, sign: bool = False) -> str:
-    middle, reach = 100 * mean(values), 100 * half(values)
+    middle, reach = 100 * mean(values), 100 * ci_half_width(values)
     form = "{:+.1f} ({:+.1f} to {:+.1f})" if sign else "{:.1f} ({:.1f} to {:.1f})"
     return form.format(middle, middle - reach, middle + reach)
 
 
 def _verdict(gain: list[float]) -> str:
-    middle, reach = mean(gain), half(gain)
+    middle, reach = mean(gain), ci_half_width(gain)
     if middle == reach == 0:
         return "the same"
     if abs(middle) > reach:
@@ -146,9 +147,14 @@ def _ratio(cost: dict[str, Any], setting: str, name: str) -> str:
     return f"{median(values):.2f} ({values[quarter]:.2f} to {values[-1 - quarter]:.2f})"
 
 
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return found
+def _read(name: str) -> Any:
+    """A file of results, with today's names of methods that were measured under another one."""
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"), object_hook=_with_todays_names)
+
+
+def _with_todays_names(table: dict[str, Any]) -> dict[str, Any]:
+    found = {MEASURED_AS.get(key, key): value for key, value in table.items()}
+    return found | {"methods": [MEASURED_AS.get(one, one) for one in found["methods"]]} if "methods" in found else found
 
 
 TASKS = """\

@@ -1,7 +1,8 @@
-"""The values that travel. Every other module either makes one of these or turns one into the next.
+"""The types that rooms exchange: batches, network outputs, loss terms.
 
 Letters used in shapes, here and everywhere:
-B images, V views, C channels, H W size, K classes, N tokens, D width.
+B images, V views, C channels, H W height and width, K classes, N tokens, D feature width, A predicted boxes of an
+image, M labelled boxes of an image.
 """
 
 from __future__ import annotations
@@ -10,63 +11,65 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+IntArray = NDArray[np.int64]
+
 Terms = dict[str, Tensor]
-"""Named scalar losses, raw: weights are kept apart, so that runs with other weights can be compared."""
+"""Named scalar losses before weighting, so that runs with different weights can be compared."""
 
-
-Answers = Literal["classes", "pixels", "boxes", "vector"]
-"""What a network says of an image, and so what its `pred` is:
+OutputKind = Literal["classes", "pixels", "boxes", "vector"]
+"""What a network predicts, which decides the form of `Output.pred`:
 
 classes: logits [B, K].
-pixels: logits [B, K, H, W], as large as the images.
-boxes: [B, A, 4 + K]. Each of A places offers a box (left, top, right, bottom, in shares of the image's width and
-    height) and a logit for each class, whose sigmoid is the score.
-vector: [B, D].
+pixels: logits [B, K, H, W] at the resolution of the images.
+boxes: [B, A, 4 + K]. Each of the A predictions is a box (left, top, right, bottom, relative to the image's width and
+    height) and one logit per class, whose sigmoid is the score.
+vector: embeddings [B, D].
 """
 
-Kind = Literal["labels", "masks", "boxes"]
-"""What is known of an image beside its pixels, and so what a batch's `target` is:
+TargetKind = Literal["labels", "masks", "boxes"]
+"""The annotation that a data set has, which decides the form of `Batch.target`:
 
-labels: [B] int64, a class; -1 where it is not known.
-masks: [B, H, W] int64, a class for each pixel; -1 where nobody says (void).
-boxes: a dictionary, padded to the M boxes of the image that has most: `boxes` [B, M, 4] float32 in shares of the
-    image, `labels` [B, M] int64 with -1 where there is no box, `crowd` [B, M] bool for boxes around a group, `size`
-    [B, 2] int64 height and width of the image as stored, `known` [B] bool, False where nobody has looked for boxes.
+labels: [B] int64, one class per image; -1 where the image is unlabelled.
+masks: [B, H, W] int64, one class per pixel; -1 for void.
+boxes: a dictionary, padded to the largest number of boxes M in the batch: `boxes` [B, M, 4] float32 relative to the
+    image, `labels` [B, M] int64 with -1 for padding, `crowd` [B, M] bool for boxes around a group, `size` [B, 2] int64
+    height and width of the image as stored, `known` [B] bool, False where the image was never annotated.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixed:
-    """What else is in a batch's images: each holds `share` of the image that the batch's target is of, the rest of
-    another one.
+    """The second component of images made by mixup or cutmix.
 
     Attributes:
-        target: the other images', in the form of the batch's own.
-        share: [B] float32 in 0.5..1.
+        target: the target of the other image, in the same form as the batch's own.
+        share: [B] float32 in 0.5..1, the proportion of the image that the batch's own target belongs to.
     """
 
     target: Any
     share: Tensor
 
     def map(self, change: Any) -> Mixed:
-        """The same with `change` applied to every tensor in it."""
+        """A copy with `change` applied to every tensor."""
         return replace(self, target=_map(self.target, change), share=change(self.share))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one step sees.
+    """The input of one training or evaluation step.
 
     Attributes:
-        images: [B, C, H, W] float in 0..1, *not normalised*: every network normalises for itself.
-        target: whatever the task reads, see `Kind`. Besides the task only methods that treat the true class, or what
-            lies inside a box, apart read it.
+        images: [B, C, H, W] float in 0..1, *not normalised*: each network normalises its own input.
+        target: see `TargetKind`. Read by the task, and by methods that treat the true class or the inside of a box
+            separately.
         keys: [B] int64; equal keys mean equal pixels, so they may index a cache.
-        views: further crops, each [B, C, h, w]; only self-distillation asks for them.
-        mixed: what of the images is another image's; None where each shows one alone.
+        views: further crops, each [B, C, h, w]; used by self-distillation only.
+        mixed: the second image of each row where images are mixed, else None.
     """
 
     images: Tensor
@@ -79,7 +82,7 @@ class Batch:
         return len(self.images)
 
     def map(self, change: Any) -> Batch:
-        """The batch with `change` applied to every tensor in it."""
+        """A copy with `change` applied to every tensor."""
         return replace(
             self,
             images=change(self.images),
@@ -90,20 +93,20 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`, copied without waiting where the memory allows it.
+        """The batch on `device`, copied asynchronously where the memory is pinned.
 
-        Keys stay where they are: answers are looked up by them, and nobody calculates with them.
+        Keys stay where they are: they index a cache and take no part in computation.
         """
         return replace(self.map(lambda tensor: tensor.to(device, non_blocking=True)), keys=self.keys)
 
     def split(self, parts: int) -> Iterator[Batch]:
-        """The batch cut into `parts` batches of equal length, in order.
+        """Split into `parts` batches of equal length, in order.
 
         Raises:
             ValueError: B is not a multiple of `parts`.
         """
         if len(self) % parts:
-            raise ValueError(f"a batch of {len(self)} can't be cut into {parts} equal parts")
+            raise ValueError(f"a batch of {len(self)} can't be split into {parts} equal parts")
         size = len(self) // parts
         for start in range(0, len(self), size):
             yield self.map(lambda tensor, at=slice(start, start + size): tensor[at])
@@ -111,13 +114,13 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What any network says about images: its prediction, and the inner features somebody asked for.
+    """The output of a network: its prediction, and the intermediate features that were tapped.
 
-    The only thing that networks, caches, metrics and exports exchange.
+    Networks, caches, metrics and exported files all exchange this type.
 
     Attributes:
-        pred: see `Answers`.
-        taps: name -> [B, C, h, w] feature map, [B, N, D] tokens or [B, D] vector.
+        pred: see `OutputKind`.
+        taps: name -> feature map [B, C, h, w], tokens [B, N, D] or vector [B, D].
     """
 
     pred: Tensor
@@ -125,11 +128,11 @@ class Output:
 
 
 PredictFn = Callable[[Tensor], Output]
-"""Images [B, C, H, W] in 0..1 to an `Output`: a network, a `Predictor`, or an exported file that was loaded."""
+"""From images [B, C, H, W] in 0..1 to an `Output`: a network, a `Predictor`, or a loaded exported file."""
 
 
-def wide(x: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are. Exponentials and sums need the range."""
+def at_least_float32(x: Tensor) -> Tensor:
+    """Cast float16 and bfloat16 to float32 and leave other types alone: exponentials and sums need the range."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.config.plugins import choices
+from stillroom.config.schema import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stillroom"
@@ -148,7 +150,7 @@ TASKS = choices("tasks")
 KNOW_TASKS = {"tasks", "metrics", "data", "models"}
 """Rooms that may know which tasks there are."""
 
-DEFAULT = {"schema.py": {"classification"}, "about.py": {"classification"}}
+DEFAULT = {"schema.py": {"classification"}, "task_description.py": {"classification"}}
 """Files that may name a task all the same: a recipe, or an old run, that says none means this one."""
 
 
@@ -167,7 +169,49 @@ def test_nobody_else_names_a_task(path):
         "stillroom.tasks.task",
         "stillroom.tasks.predictor",
         "stillroom.tasks._agreeing",
+        "stillroom.tasks._with_metrics",
     }  # the contract, and any task without labels
     assert {name for name in modules if name.startswith("stillroom.tasks.")} <= allowed
     said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert not (said - DEFAULT.get(path.name, set())) & set(TASKS)
+
+
+TAKE_RECIPES = {"config", "pipeline", "diagnostics", "api", "cli"}
+"""Rooms that may see a whole recipe. All others take the sections that they need, or plain arguments."""
+
+RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if room(p) not in TAKE_RECIPES], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_a_recipe_stops_at_the_pipeline(path):
+    """Neither an annotation nor an attribute of a recipe stands in a room above the pipeline's."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        named = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+        assert named != "Recipe", f"line {node.lineno} takes a Recipe"
+        if isinstance(node, ast.Attribute) and node.attr in RECIPE_FIELDS:
+            assert ast.unparse(node.value).rpartition(".")[2] != "recipe", f"line {node.lineno} reads {node.attr}"
+        if isinstance(node, ast.ImportFrom) and node.module == "stillroom.config.schema":
+            assert "Recipe" not in {alias.name for alias in node.names}
+
+
+READ_RUN_JSON = {"io/run_dir.py", "pipeline/resume.py", "pipeline/finished.py"}
+"""Files that read run.json: its writer, resume, and a finished run, whose working directory is noted there."""
+
+AFTER_A_RUN = {"report", "cli", "api"}
+"""Rooms that work on finished runs alone."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in FILES if room(p) not in AFTER_A_RUN and str(p.relative_to(PACKAGE)) not in READ_RUN_JSON],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_results_are_returned_and_not_read_back_from_run_json(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr == "info":
+            owner = ast.unparse(node.value)
+            assert owner.rpartition(".")[2] != "run" and "RunDir(" not in owner, f"line {node.lineno} reads run.json"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith("run.json"):
+            assert path.name == "recipe.py", f"line {node.lineno} names run.json"  # there: is it a run's own recipe?

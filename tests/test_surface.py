@@ -22,7 +22,7 @@ OPTIONS = {
     "demo": {"folder"},
     "doctor": set(),
     "eval": {"folder", "data", "split"},
-    "export": {"folder", "target", "bits", "agreement"},
+    "export": {"folder", "runtime", "target", "bits", "agreement"},
     "label": {"words", "folder", "devices", "audit"},
     "list": {"kind", "like"},
     "new": {"name", "to"},

@@ -12,8 +12,10 @@ from stillroom.config.schema import Recipe
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
 from stillroom.io.run_dir import RunDir
-from stillroom.stages import build
-from stillroom.stages.train import Stages
+from stillroom.pipeline.prepare import prepare
+from stillroom.stages.train import Trainer
+from stillroom.teachers.source import TeacherSource
+from stillroom.training.context import RunContext
 
 EPOCHS = 30
 
@@ -24,7 +26,7 @@ def asked(job: Job, *, cached: bool) -> Recipe:
         "name": "throughput",
         "seeds": [job.seed],
         "data": {"source": "images:Decoded", "path": str(job.folder)},
-        "augment": {"flip": True, "shift": SHIFT / SIDE, "views": VIEWS[job.precision]},
+        "augment": {"flip": True, "shift": SHIFT / SIDE, "num_views": VIEWS[job.precision]},
         "teacher": {"network": "resnet56", "weights": str(job.weights)},
         "student": "resnet20",
         "methods": [{"name": "hinton", "temperature": TEMPERATURE, "weight": WEIGHT}],
@@ -46,12 +48,15 @@ def run(job: Job, *, taught: bool, cached: bool = False) -> dict:
     clock, one = Clock(job), asked(job, cached=cached)
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir.open(Path(folder) / "run", one.as_dict(), one.toml())
-        one, data, task = build.build_data_and_task(one)
-        stages = Stages(
-            one, data, task, run, Engine(), Signals(), lambda _stage, step, _steps, _best: clock.tick(step.loss)
+        engine = Engine()
+        progress = lambda _stage, step, _steps, _best: clock.tick(step.loss)  # noqa: E731
+        trainer = Trainer(
+            experiment=prepare(one, engine),
+            context=RunContext(run, engine, Signals(), progress),
+            source=TeacherSource(None, lambda *_: None),
         )
         try:
-            stages.student("student", stages.teacher() if taught else None)
+            trainer.train_student("student", trainer.train_teacher() if taught else None)
         except Enough:
             return clock.report()
         finally:

@@ -14,13 +14,13 @@ from by_stillroom import asked
 from images import arrays
 from job import MEAN, STD, Job
 
-from stillroom.data.hash_rng import LOOKS, key
+from stillroom.data.hash_rng import VIEW_SEED, make_key
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, Stopped
 from stillroom.io.run_dir import RunDir
-from stillroom.stages import build
-from stillroom.stages.train import Stages
+from stillroom.pipeline.prepare import prepare
+from stillroom.stages.train import load_teacher
 from stillroom.teachers import fill
 from stillroom.teachers.cache import Cache
 from stillroom.teachers.cached import CachedTeacher
@@ -41,10 +41,10 @@ class OneMore(Signals):
 
 
 def run(job: Job) -> dict:
-    one, data, task = build.build_data_and_task(asked(job, cached=True))
-    stages = Stages(one, data, task, RunDir(job.folder, writes=False), Engine(), Signals(), lambda *_: None)
-    teacher, student = stages.teacher(), stages.untrained()
-    asking = stages.asking(teacher, stages.learner(student, teacher))
+    experiment = prepare(asked(job, cached=True), Engine())
+    teacher, student = load_teacher(experiment, RunDir(job.folder).weights), experiment.initial_student()
+    distiller = experiment.distiller(student, experiment.method_setup(student, teacher))
+    asking = experiment.queries(teacher, distiller)
     cache = fill.open_cache(asking)
     for number in range(cache.shards):
         cache.path(number).unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def read(cached: CachedTeacher, job: Job) -> float:
     """Answers a second when all are read in a random order, a batch at a time, as training does."""
     order = np.random.default_rng(job.seed).permutation(len(cached.cache))
     views, places = np.divmod(order, cached.cache.images)
-    keys, images = torch.from_numpy(key(LOOKS, views, places)), torch.empty(0, device=job.device)
+    keys, images = torch.from_numpy(make_key(VIEW_SEED, views, places)), torch.empty(0, device=job.device)
     started = time.perf_counter()
     for start in range(0, len(keys), job.batch):
         cached((images,), keys[start : start + job.batch], ())

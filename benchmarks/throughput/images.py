@@ -11,7 +11,7 @@ from PIL import Image
 
 from stillroom.data import decode
 from stillroom.data.sources.parquet import Parquet
-from stillroom.data.threads import on_threads
+from stillroom.data.threads import thread_map
 
 OTHERS = 1000  # test images that stand in for the val and the test split; nothing that is timed looks at them
 
@@ -22,7 +22,7 @@ def prepare(data: Path, folder: Path, most: int | None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         source = Parquet(path=str(data))
         items = np.concatenate([source.splits["train"][:most], source.splits["test"][: 2 * OTHERS]])
-        pixels = on_threads(lambda item: decode.pixels(source.read(item), channels=3), items.tolist())
+        pixels = thread_map(lambda item: decode.to_pixels(source.read(item), channels=3), items.tolist())
         np.save(folder / "images.npy", np.stack(pixels))
         np.save(folder / "labels.npy", source.labels[items])
     return len(np.load(folder / "labels.npy", mmap_mode="r")) - 2 * OTHERS

@@ -1,9 +1,10 @@
 """Measures one file where it is to run. Stands alone: numpy and the one runtime are all it needs.
 
-    python device.py --runtime onnx --file student.onnx --images images.npy --threads 1 --seconds 4 --warmup 5
+    python device.py --opener opener.py --file student.onnx --images images.npy --threads 1 --seconds 4 --warmup 5
 
-It is copied to the device as it is (see `remote`), so it imports nothing of this package and keeps to Python 3.9. It
-prints one JSON object; all that runtimes print goes to stderr. A runtime that is missing is named in it: `missing`.
+It is copied to the device as it is (see `remote`), so it imports nothing of this package and keeps to Python 3.9. The
+opener, which is copied too, holds `on_device` of a `Runtime`. One JSON object is printed; all that runtimes print goes
+to stderr. A package that is missing is named in the object: `missing`.
 """
 
 from __future__ import annotations
@@ -18,33 +19,32 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from runpy import run_path
+from typing import Any
 
 BATCH, MOST = 32, 20_000
 """Images in a call for the throughput, and calls after which there is nothing more to learn."""
 
 CPUS, POWERCAP = Path("/sys/devices/system/cpu"), Path("/sys/class/powercap")
 
-Speak = Callable[[Any], Any]
-Facts = dict[str, Any]
+Found = dict[str, Any]
 
 
-def text(path: Path) -> str:
-    """What a file says; nothing where it can't be read."""
+def read_text(path: Path) -> str:
+    """The content of a file; empty where it can't be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:
         return ""
 
 
-def numbers(root: Path, pattern: str) -> list[int]:
+def read_numbers(root: Path, pattern: str) -> list[int]:
     """The whole numbers in all files that are there and can be read."""
-    return [int(one) for one in map(text, sorted(root.glob(pattern))) if one.lstrip("-").isdigit()]
+    return [int(one) for one in map(read_text, sorted(root.glob(pattern))) if one.lstrip("-").isdigit()]
 
 
-def counters(root: Path = POWERCAP) -> dict[str, tuple[int, int]]:
+def energy_counters(root: Path = POWERCAP) -> dict[str, tuple[int, int]]:
     """RAPL: domain -> (microjoules so far, microjoules at which it begins anew). Empty where they can't be read.
 
     Since 2020 only root may read them. Packages and memories only: cores and graphics are parts of a package, and
@@ -52,13 +52,13 @@ def counters(root: Path = POWERCAP) -> dict[str, tuple[int, int]]:
     """
     found = {}
     for folder in sorted(root.glob("intel-rapl:*")):
-        name, now, top = (text(folder / part) for part in ("name", "energy_uj", "max_energy_range_uj"))
+        name, now, top = (read_text(folder / part) for part in ("name", "energy_uj", "max_energy_range_uj"))
         if (name.startswith("package") or name == "dram") and now.isdigit() and top.isdigit():
             found[folder.name] = (int(now), int(top))
     return found
 
 
-def spent(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float | None:
+def joules_between(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float | None:
     """Joules between two readings, of which each counter may have begun anew once; None without any counter."""
     shared = before.keys() & after.keys()
     if not shared:
@@ -67,7 +67,7 @@ def spent(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]])
 
 
 def memory(*, forget: bool = False) -> dict[str, int]:
-    """Bytes of this process: `now` (VmRSS) and at most so far, `peak` (VmHWM). Empty where the system does not tell.
+    """Bytes of this process: `now` (VmRSS) and at most so far, `peak` (VmHWM). Empty where the system has none.
 
     With `forget`, the peak is what is held now, from here on.
     """
@@ -75,16 +75,16 @@ def memory(*, forget: bool = False) -> dict[str, int]:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     names = {"VmRSS:": "now", "VmHWM:": "peak"}
-    lines = [line.split() for line in text(Path("/proc/self/status")).splitlines()]
+    lines = [line.split() for line in read_text(Path("/proc/self/status")).splitlines()]
     return {names[words[0]]: int(words[1]) * 1024 for words in lines if words and words[0] in names}
 
 
-def clock(cpus: Path = CPUS, zones: Path = Path("/sys/class/thermal")) -> Facts:
+def clock(cpus: Path = CPUS, zones: Path = Path("/sys/class/thermal")) -> Found:
     """What is readable of: mean `khz` of all cores, how often they were `throttled` for heat, `celsius` at most."""
-    speeds = numbers(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq")
-    slowed = numbers(cpus, "cpu[0-9]*/thermal_throttle/*throttle_count")
-    heat = numbers(zones, "thermal_zone*/temp")
-    found: Facts = {"khz": sum(speeds) // len(speeds)} if speeds else {}
+    speeds = read_numbers(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq")
+    slowed = read_numbers(cpus, "cpu[0-9]*/thermal_throttle/*throttle_count")
+    heat = read_numbers(zones, "thermal_zone*/temp")
+    found: Found = {"khz": sum(speeds) // len(speeds)} if speeds else {}
     found |= {"throttled": sum(slowed)} if slowed else {}
     return found | ({"celsius": max(heat) / 1000} if heat else {})
 
@@ -99,7 +99,9 @@ def pin(threads: int, root: Path = CPUS) -> list[int]:
 
     def order(core: int) -> tuple[int, int]:
         here = root / f"cpu{core}"
-        return -max(numbers(here, "cpu_capacity") + numbers(here, "cpufreq/cpuinfo_max_freq"), default=0), core
+        return -max(
+            read_numbers(here, "cpu_capacity") + read_numbers(here, "cpufreq/cpuinfo_max_freq"), default=0
+        ), core
 
     cores = sorted(sorted(os.sched_getaffinity(0), key=order)[:threads])
     os.sched_setaffinity(0, cores)
@@ -108,115 +110,58 @@ def pin(threads: int, root: Path = CPUS) -> list[int]:
 
 def processor() -> str:
     """The processor's name; the board's where that is all the system tells; its kind otherwise."""
-    lines = (line for line in text(Path("/proc/cpuinfo")).splitlines() if line.startswith(("model name", "Model")))
+    lines = (line for line in read_text(Path("/proc/cpuinfo")).splitlines() if line.startswith(("model name", "Model")))
     return next(lines, "").partition(":")[2].strip() or platform.processor() or platform.machine()
 
 
-def _onnx(file: str, threads: int) -> tuple[Speak, Facts]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    said = {"version": onnxruntime.__version__, "threads": session.get_session_options().intra_op_num_threads}
-    return lambda images: session.run(None, {name: images})[0], said
-
-
-def _openvino(file: str, threads: int) -> tuple[Speak, Facts]:
-    import openvino
-
-    # As the file was verified: left to itself, it computes in 16 bits where the processor can, and rounds what meets
-    # four-bit weights.
-    wishes = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
-    wishes |= {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
-    model = openvino.Core().compile_model(file, "CPU", wishes)
-    said = {"version": openvino.__version__.partition("-")[0], "threads": model.get_property("INFERENCE_NUM_THREADS")}
-    return lambda images: model(images)[0], said
-
-
-def _executorch(file: str, threads: int) -> tuple[Speak, Facts]:
-    import torch
-    from executorch import version
-    from executorch.extension.pybindings import portable_lib
-    from executorch.runtime import Runtime
-
-    torch.set_num_threads(threads)
-    portable_lib._unsafe_reset_threadpool(threads)
-    method = Runtime.get().load_program(file).load_method("forward")
-    said = {"version": version.__version__, "threads": portable_lib._threadpool_get_thread_count()}
-    return lambda images: method.execute([torch.from_numpy(images)])[0].numpy(), said
-
-
-def _litert(file: str, threads: int) -> tuple[Speak, Facts]:
-    import ai_edge_litert
-    from ai_edge_litert.interpreter import Interpreter
-
-    network = Interpreter(model_path=file, num_threads=threads)
-    network.allocate_tensors()
-    entry, end = network.get_input_details()[0]["index"], network.get_output_details()[0]["index"]
-
-    def speak(images: Any) -> Any:
-        network.set_tensor(entry, images)
-        network.invoke()
-        return network.get_tensor(end)
-
-    return speak, {"version": ai_edge_litert.__version__, "threads": threads}
-
-
-RUNTIMES = {
-    "onnx": ("onnxruntime", _onnx),
-    "openvino": ("openvino", _openvino),
-    "executorch": ("executorch.runtime", _executorch),
-    "litert": ("ai_edge_litert.interpreter", _litert),
-}
-"""Runtime -> what it is imported from, and who opens its files."""
-
-
-def timed(call: Callable[[int], Any], seconds: float, *, least: int = 10) -> Facts:
+def timed(call: Callable[[int], Any], seconds: float, *, least: int = 10) -> Found:
     """Call after call until the time is up: each one's milliseconds, and what all of them together used."""
     times, end = list[float](), time.perf_counter() + seconds
-    power, used, began = counters(), time.process_time(), time.perf_counter()
+    power, used, began = energy_counters(), time.process_time(), time.perf_counter()
     while len(times) < least or (len(times) < MOST and time.perf_counter() < end):
         start = time.perf_counter()
         call(len(times))
         times.append(1000 * (time.perf_counter() - start))
     lasted, used = time.perf_counter() - began, time.process_time() - used
-    return {"times_ms": times, "seconds": lasted, "cpu_seconds": used, "joules": spent(power, counters())}
+    return {
+        "times_ms": times,
+        "seconds": lasted,
+        "cpu_seconds": used,
+        "joules": joules_between(power, energy_counters()),
+    }
 
 
-def measure(given: argparse.Namespace) -> Facts:
+def measure(given: argparse.Namespace) -> Found:
     """Everything about one file. Times are of calls with one image, and with `BATCH` for the throughput."""
     import numpy as np
 
     images = np.ascontiguousarray(np.load(given.images), dtype=np.float32)
     many = np.ascontiguousarray(np.resize(images, (BATCH, *images.shape[1:])))
-    rest = timed(lambda turn: time.sleep(0.1), 1.0, least=1) if counters() else {}
-    found: Facts = {"idle_watts": rest["joules"] / rest["seconds"] if rest else None, "clock_before": clock()}
+    rest = timed(lambda turn: time.sleep(0.1), 1.0, least=1) if energy_counters() else {}
+    found: Found = {"idle_watts": rest["joules"] / rest["seconds"] if rest else None, "clock_before": clock()}
     kept = {"before": memory(forget=True)}
-    name, opened = RUNTIMES[given.runtime]
-    import_module(name)
-    if given.runtime == "executorch":
-        kept["before"] = memory(forget=True)  # Python's way to it is torch, hundreds of MB that no device has
+    open_file = run_path(given.opener)["on_device"]()
+    if given.uncounted_import:
+        kept["before"] = memory(forget=True)
     began = time.perf_counter()
-    speak, said = opened(given.file, given.threads)
-    found |= said | {"load_ms": 1000 * (time.perf_counter() - began)}
+    predict, used = open_file(given.file, given.threads)
+    found |= used | {"load_ms": 1000 * (time.perf_counter() - began)}
     kept["loaded"] = memory()
 
     def one(turn: int) -> Any:
-        return speak(images[turn % len(images)][None])
+        return predict(images[turn % len(images)][None])
 
     for turn in range(given.warmup):
         one(turn)
     single = timed(one, given.seconds / 2)
     kept["single"] = memory()
     try:
-        speak(many)
+        predict(many)
         whole = True
     except Exception:  # each runtime has errors of its own for a file that takes one image at a time
         whole = False
     calls = [many] if whole else [many[at : at + 1] for at in range(BATCH)]
-    batch = timed(lambda turn: [speak(part) for part in calls], given.seconds / 2, least=3)
+    batch = timed(lambda turn: [predict(part) for part in calls], given.seconds / 2, least=3)
     if given.answers:
         np.save(given.answers, np.concatenate([one(turn) for turn in range(len(images))]))
     found |= {"clock_after": clock(), "memory": kept | {"end": memory()}}
@@ -226,28 +171,28 @@ def measure(given: argparse.Namespace) -> Facts:
 def main() -> int:
     """0, or 3 where a package is missing; anything else is a traceback."""
     parser = argparse.ArgumentParser(description="measure one file on this machine")
-    parser.add_argument("--runtime", required=True, choices=sorted(RUNTIMES))
+    parser.add_argument("--opener", required=True, help="a Python file with on_device, see Runtime")
     parser.add_argument("--file", required=True, help="the file to measure")
     parser.add_argument("--images", required=True, help="[N, C, H, W] in 0..1, as numpy saves it")
     parser.add_argument("--threads", type=int, default=1, help="that the runtime computes with, on as many cores")
     parser.add_argument("--seconds", type=float, default=4.0, help="half for single images, half for many")
     parser.add_argument("--warmup", type=int, default=5, help="calls before the first that counts")
-    parser.add_argument("--answers", default="", help="where to write what the file says to the images")
+    parser.add_argument("--answers", default="", help="where to write the answers to the images")
+    parser.add_argument("--uncounted-import", action="store_true", help="memory counts from after the import on")
     parser.add_argument("--limit", type=int, default=0, help="seconds after which the process ends itself; 0: never")
     given = parser.parse_args()
     if given.limit and hasattr(signal, "alarm"):
-        signal.alarm(given.limit)  # a caller whose line broke can't end this process any more
+        signal.alarm(given.limit)  # a caller whose connection broke can't end this process any more
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # with it, OpenVINO would send its maker a message
     stdout = os.dup(1)
     os.dup2(2, 1)
-    found: Facts = {"runtime": given.runtime, "cpu": processor(), "cpus": os.cpu_count(), "cores": pin(given.threads)}
+    found: Found = {"cpu": processor(), "cpus": os.cpu_count(), "cores": pin(given.threads)}
     found["python"] = platform.python_version()
     gc.disable()
     try:
         found |= measure(given)
     except ImportError as problem:
-        found |= {"missing": problem.name or RUNTIMES[given.runtime][0], "problem": str(problem)}
+        found |= {"missing": problem.name or "", "problem": str(problem)}
     print(json.dumps(found), file=os.fdopen(stdout, "w"), flush=True)
     return 3 if "missing" in found else 0
 

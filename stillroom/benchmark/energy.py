@@ -133,7 +133,7 @@ def known(
         return measured(total, idle_watts=idle_watts, seconds=seconds, calls=calls)
     if watts is not None:
         return estimated(cpu_seconds, watts=watts, cpus=cpus, calls=calls)
-    how = "no counter can be read there, and no target.watts is stated"
+    how = "no counter can be read there, and no deploy.watts is stated"
     return Energy(joules=None, source="none", how=how, n=calls)
 
 
@@ -158,12 +158,12 @@ class Rapl:
     name = "RAPL"
 
     def __init__(self, root: Path = device.POWERCAP):
-        self._root, self._last, self._total = root, device.counters(root), 0.0
+        self._root, self._last, self._total = root, device.energy_counters(root), 0.0
 
     def joules(self) -> float | None:
         """Since it was made; None where it can't be read."""
-        now = device.counters(self._root)
-        more = device.spent(self._last, now)
+        now = device.energy_counters(self._root)
+        more = device.joules_between(self._last, now)
         if more is None:
             return None
         self._last, self._total = now, self._total + more

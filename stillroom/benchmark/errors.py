@@ -39,7 +39,7 @@ class RuntimeNotInstalled(BenchmarkError):
     what = "{package} is not installed on {where}"
     why = "{runtime} files are measured with it, by {python}: {problem}"
     effect = "nothing was measured there"
-    fix = "on {where}: {python} -m pip install {package}; or name another Python that has it: target.python"
+    fix = "on {where}: {python} -m pip install {package}; or name another Python that has it: deploy.python"
 
 
 class MeasurementFailed(BenchmarkError):
@@ -47,7 +47,7 @@ class MeasurementFailed(BenchmarkError):
     what = "measuring failed on {where}"
     why = "{problem}"
     effect = "nothing was measured there, and nothing is left there"
-    fix = "check that the file is whole and the runtime there is as new as here; `target.python` names the Python"
+    fix = "check that the file is whole and the runtime there is as new as here; `deploy.python` names the Python"
 
 
 class MeasurementTimedOut(BenchmarkError):
@@ -64,16 +64,16 @@ class InvalidHostName(BenchmarkError):
     what = "not a host name   {host}"
     why = "a host is NAME, USER@NAME or a name of ~/.ssh/config: letters, digits and . _ - @ : % / [ ], no `-` in front"
     effect = "nothing was started"
-    fix = "mend target.host; options belong into ~/.ssh/config"
+    fix = "mend deploy.host; options belong into ~/.ssh/config"
 
 
 class UnsupportedRuntime(BenchmarkError):
     code = "SR-B915"
     exit = Exit.USAGE
     what = "files for {runtime} can't be measured in a process of their own"
-    why = "the script that measures on a device supports {known}"
+    why = "the runtime does not declare how a device opens them"
     effect = "nothing was measured"
-    fix = "name one of those: target.runtime"
+    fix = "give its class an `on_device`, see docs/deploy.md; or name another runtime of `stillroom list runtimes`"
 
 
 class DeviceLimitsMissed(DeviceLimitError):
@@ -83,5 +83,5 @@ class DeviceLimitsMissed(DeviceLimitError):
     effect = "everything is done and written down; the report says so beside the figures"
     fix = (
         '`stillroom plan` shows what each compression would come to; prune further (`[[compress]] name = "prune", '
-        "macs = ...`), choose a smaller student or another runtime, or allow more in [target]"
+        "macs = ...`), choose a smaller student or another runtime, or allow more in [deploy]"
     )

@@ -26,17 +26,15 @@ from stillroom.benchmark.errors import (
     RuntimeNotInstalled,
     UnsupportedRuntime,
 )
-from stillroom.benchmark.places import HOST, PATIENCE, Done, Here, There, here, last, there
+from stillroom.benchmark.machines import HOST, PATIENCE, Done, Machine, last_line, local_machine, ssh_machine
+from stillroom.export.runtime import Runtime, find
 from stillroom.metrics.measurement import Measurement
 
-COMPANIONS = {"openvino": (".bin",)}
-"""Runtime -> endings of the files beside the one that is opened."""
-
-PIP = {"ai_edge_litert": "ai-edge-litert"}
-"""Module -> package, where they differ."""
+FILES = ("opener", "file", "images", "answers")
+"""Options of the script that name a file."""
 
 HOT = {"stable": False, "flag": DriftingTiming.code, "throttled": True}
-"""What times are marked with that the device itself says were taken while it was too hot."""
+"""The mark of times that, by the device's own report, were taken while it was too hot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +47,9 @@ class Measured:
         energy: of a call with one image.
         load_ms: to open the file, the import of the runtime not included.
         peak: bytes at most with single images, above what was held before the runtime was loaded; None where the
-            system does not tell.
-        answers: [N, ...] what the file said to the images there, as float32.
+            system does not report it.
+        answers: [N, ...] the file's answers to the images there, as float32.
+        uncounted_import: see `Runtime`.
         facts: the device: processor, cores used, threads set, versions, clock and heat before and after, all memory.
     """
 
@@ -60,6 +59,7 @@ class Measured:
     load_ms: float
     peak: int | None
     answers: np.ndarray
+    uncounted_import: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Measurement]:
@@ -73,14 +73,14 @@ class Measured:
         if self.peak is not None:
             how = "most that the process held with one image a call (VmHWM), above what it held (VmRSS) before the "
             how += "runtime was loaded; in 10^6 bytes"
-            if self.facts["runtime"] == "executorch":
-                how = how.replace("loaded", "opened, for its Python module brings torch along")
+            if self.uncounted_import:
+                how = how.replace("loaded", f"opened, for {self.uncounted_import}")
             found["peak_mb"] = Measurement(value=self.peak / 1e6, n=1, how=how)
         return found | self.energy.figures()
 
     @property
     def throttled(self) -> bool:
-        """Whether the device says that it slowed a core down for heat meanwhile; most don't say."""
+        """Whether the device reports that it slowed a core down for heat meanwhile; most report nothing."""
         counts = [self.facts[when].get("throttled", 0) for when in ("clock_before", "clock_after")]
         return bool(counts[1] > counts[0])
 
@@ -101,8 +101,8 @@ def measure(
     """Run a file in a process of its own and take its figures.
 
     Args:
-        path: the file; what belongs to it (an OpenVINO file's `.bin`) is found beside it.
-        runtime: a key of `device.RUNTIMES`.
+        path: the file; the files that belong to it are found beside it.
+        runtime: as a recipe names it.
         images: [N, C, H, W] in 0..1, shown one after the other.
         threads: threads that the runtime computes with, kept on as many cores.
         seconds: half of them for single images, half for many.
@@ -115,60 +115,64 @@ def measure(
 
     Raises:
         StillroomError: SR-B910 the host can't be reached; SR-B911 a package is missing there; SR-B912 measuring failed
-            there; SR-B913 it did not end in time; SR-B914 not a host name; SR-B915 a runtime that the script does not
-            know.
+            there; SR-B913 it did not end in time; SR-B914 not a host name; SR-B915 the runtime does not declare how a
+            device opens its files; SR-X733 there is no such runtime.
     """
-    if runtime not in device.RUNTIMES:
-        raise UnsupportedRuntime(runtime=runtime, known=", ".join(device.RUNTIMES))
+    kind = find(runtime)
+    if not kind.measurable:
+        raise UnsupportedRuntime(runtime=runtime)
     if host and not HOST.fullmatch(host):
         raise InvalidHostName(host=host)
     where, limit = host or "this machine", PATIENCE + 3 * seconds
-    options = {"runtime": runtime, "file": f"file{path.suffix}", "images": "images.npy", "answers": "answers.npy"}
+    options = {"opener": "opener.py", "file": f"file{path.suffix}", "images": "images.npy", "answers": "answers.npy"}
     options |= {"threads": str(threads), "seconds": str(seconds), "warmup": str(warmup), "limit": str(round(limit))}
+    flags = ["--uncounted-import"] if kind.uncounted_import else []
     files = {"device.py": Path(device.__file__).read_bytes(), "images.npy": _saved(images)}
-    for one in (path, *filter(Path.exists, (path.with_suffix(suffix) for suffix in COMPANIONS.get(runtime, ())))):
+    files["opener.py"] = kind.device_script().encode()
+    for one in (path, *filter(Path.exists, (path.with_suffix(suffix) for suffix in kind.suffixes[1:]))):
         files[f"file{one.suffix}"] = one.read_bytes()
-    with there(host, python, ssh) if host else here() as place:
-        place.send(files)
+    with ssh_machine(host, python, ssh) if host else local_machine() as machine:
+        machine.send(files)
         try:
-            done = place.run(_command(place, options), limit)
+            done = machine.run([*_command(machine, options), *flags], limit)
         except subprocess.TimeoutExpired as problem:
             raise MeasurementTimedOut(where=where, seconds=round(limit)) from problem
-        found = _result(done, runtime, where, place.python)
-        _, magic, content = place.fetch("answers.npy").partition(b"\x93NUMPY")
+        found = _result(done, kind, where, machine.python) | {"runtime": runtime}
+        _, magic, content = machine.fetch("answers.npy").partition(b"\x93NUMPY")
     answers = np.load(io.BytesIO(magic + content), allow_pickle=False)
-    return _read(found, answers.astype(np.float32), watts)
+    return _read(found, answers.astype(np.float32), watts, kind.uncounted_import)
 
 
-def _command(place: Here | There, options: Mapping[str, str]) -> list[str]:
-    """The script's command line; what is a file lies in the place's folder."""
-    # onnxruntime leaves a file where temporary files go; it shall go with the rest.
-    words = ["env", f"TMPDIR={place.folder}", place.python, f"{place.folder}/device.py"]
+def _command(machine: Machine, options: Mapping[str, str]) -> list[str]:
+    """The script's command line; what is a file lies in the machine's folder."""
+    # Runtimes may leave a file where temporary files go; it is removed with the rest.
+    words = ["env", f"TMPDIR={machine.folder}", machine.python, f"{machine.folder}/device.py"]
     for name, value in options.items():
-        words += [f"--{name}", f"{place.folder}/{value}" if name in ("file", "images", "answers") else value]
+        words += [f"--{name}", f"{machine.folder}/{value}" if name in FILES else value]
     return words
 
 
-def _result(done: Done, runtime: str, where: str, python: str) -> dict[str, Any]:
-    """What the script printed; a failure where that is no result."""
+def _result(done: Done, kind: Runtime, where: str, python: str) -> dict[str, Any]:
+    """What the script printed; an error where that is no result."""
     try:
-        found = json.loads(last(done.stdout))
+        found = json.loads(last_line(done.stdout))
     except json.JSONDecodeError:
         found = None
     if isinstance(found, dict) and "missing" in found:
-        package = PIP.get(found["missing"], found["missing"].partition(".")[0])
+        module = found["missing"].partition(".")[0]
+        package = kind.packages.get(module, module) or " ".join(kind.packages.values())
         raise RuntimeNotInstalled(
-            where=where, package=package, runtime=runtime, python=python, problem=found["problem"]
+            where=where, package=package, runtime=kind.name, python=python, problem=found["problem"]
         )
     if done.returncode or not isinstance(found, dict):
-        problem = last(done.stderr) or f"it ended with {done.returncode} and said nothing"
+        problem = last_line(done.stderr) or f"it ended with {done.returncode} and printed nothing"
         raise MeasurementFailed(where=where, problem=problem)
     return found
 
 
-def _read(found: dict[str, Any], answers: np.ndarray, watts: float | None) -> Measured:
+def _read(found: dict[str, Any], answers: np.ndarray, watts: float | None, uncounted_import: str) -> Measured:
     single, batch, memory, threads = found.pop("single"), found.pop("batch"), found["memory"], found["threads"]
-    spent = energy.known(
+    used = energy.known(
         total=single["joules"],
         idle_watts=found["idle_watts"],
         seconds=single["seconds"],
@@ -181,10 +185,11 @@ def _read(found: dict[str, Any], answers: np.ndarray, watts: float | None) -> Me
     return Measured(
         single=latency.summarise(single["times_ms"], threads=threads),
         batch=latency.summarise(batch["times_ms"], batch=batch["images"], threads=threads),
-        energy=spent,
+        energy=used,
         load_ms=found["load_ms"],
         peak=memory["single"]["peak"] - memory["before"]["now"] if known else None,
         answers=answers,
+        uncounted_import=uncounted_import,
         facts=found | {"looped": batch["looped"]},
     )
 

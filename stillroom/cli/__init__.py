@@ -1,4 +1,4 @@
-"""The verbs. Heavy imports wait inside them, so that `stillroom --help` answers at once."""
+"""The command line. Heavy imports are inside the commands, so that `stillroom --help` is fast."""
 
 from stillroom.cli import around, finished, work
 from stillroom.cli._group import main

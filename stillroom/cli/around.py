@@ -1,4 +1,4 @@
-"""Verbs that help: list, new, doctor."""
+"""Commands that need no run: list, new, doctor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = {
     "teachers": "models",
     "tasks": "tasks",
     "methods": "methods",
-    "targets": "export",
+    "runtimes": "export",
     "compress": "compress",
     "metrics": "metrics",
     "recipes": "",
@@ -31,7 +31,7 @@ KINDS = {
 @click.argument("like", default="")
 @common
 def list_(kind: str, like: str, as_json: bool, **_: Any) -> int:
-    """What may be written in a recipe, and what it is.
+    """List the names that a recipe may use, with a short description.
 
     \b
     stillroom list methods
@@ -56,7 +56,7 @@ def list_(kind: str, like: str, as_json: bool, **_: Any) -> int:
 @click.option("--to", type=click.Path(path_type=Path), default=None, help="The file to write; NAME.toml by default.")
 @common
 def new(name: str, to: Path | None, **_: Any) -> int:
-    """Copy a built-in recipe, to edit.
+    """Copy a built-in recipe for editing.
 
     \b
     stillroom new digits
@@ -67,20 +67,20 @@ def new(name: str, to: Path | None, **_: Any) -> int:
     from stillroom.config import recipe
     from stillroom.config.plugins import near
 
-    target = to or Path(f"{name}.toml")
+    path = to or Path(f"{name}.toml")
     if name not in recipe.built_in():
         raise RecipeNotFound(path=name, hint=near(name, recipe.built_in()))
-    if target.exists():
-        raise RecipeFileExists(path=target)
-    target.write_text((recipe.BUILT_IN / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    console.out.print(str(target), markup=False)
+    if path.exists():
+        raise RecipeFileExists(path=path)
+    path.write_text((recipe.BUILT_IN / f"{name}.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    console.out.print(str(path), markup=False)
     return 0
 
 
 @main.command()
 @common
 def doctor(as_json: bool, **_: Any) -> int:
-    """What there is here: devices, runtimes, disk, what is missing and how to get it.
+    """Show devices, runtimes and disk space, what is missing and how to install it.
 
     \b
     stillroom doctor

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from stillroom.distributed.precision import precision_for
-from stillroom.errors import StillroomError
+from stillroom.export import runtime
 from stillroom.io import environment
 
 
 def examine(folder: Path = Path()) -> dict[str, str]:
     """Subject -> what was found. Nothing is installed or fetched."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hardware, versions = environment.hardware(device, 1), environment.versions()
+    hardware, versions = environment.hardware(device, 1), environment.versions(runtime.packages())
     free = shutil.disk_usage(folder).free / 1e9
     precision = str(precision_for(device, "auto")).removeprefix("torch.")
     return {
@@ -26,31 +26,17 @@ def examine(folder: Path = Path()) -> dict[str, str]:
         "accelerator": hardware["device"] if device.type == "cuda" else "none; everything runs on the processor",
         "precision": f"auto means {precision} here",
         "disk": f"{free:.0f} GB free here" + ("" if free > 5 else "; checkpoints of large networks may not fit"),
-        "onnx": _runtime("onnxruntime", "pip install 'onnxruntime>=1.23'"),
-        "openvino": _runtime("openvino", "pip install 'stillroom[openvino]'"),
-        "executorch": _runtime("executorch", "pip install 'stillroom[executorch]'"),
-        "litert": _runtime("ai_edge_litert", "pip install 'stillroom[litert]'"),
-        "litert's converter": _converter(),
-        "prune": _runtime("torch_pruning", "pip install 'stillroom[prune]'"),
-        "parquet": _runtime("pyarrow", "pip install 'pyarrow>=20'"),
-        "average precision": _runtime("faster_coco_eval", "pip install 'stillroom[detect]'"),
-        "huggingface/NAME": _runtime("transformers", "pip install 'stillroom[hub]'"),
+        **{name: text for one in runtime.built_in().values() for name, text in one.status().items()},
+        "prune": _package("torch_pruning", "pip install 'stillroom[prune]'"),
+        "parquet": _package("pyarrow", "pip install 'pyarrow>=20'"),
+        "average precision": _package("faster_coco_eval", "pip install 'stillroom[detect]'"),
+        "huggingface/NAME": _package("transformers", "pip install 'stillroom[hub]'"),
         "torchvision": _torchvision(),
     }
 
 
-def _runtime(package: str, remedy: str) -> str:
-    return "there" if find_spec(package) else f"missing: {remedy}"
-
-
-def _converter() -> str:
-    """Where LiteRT files are written; in an environment of its own."""
-    from stillroom.export.litert import converter
-
-    try:
-        return converter()
-    except StillroomError as failure:
-        return f"missing: {failure.fix}"
+def _package(package: str, remedy: str) -> str:
+    return "installed" if find_spec(package) else f"missing: {remedy}"
 
 
 def _torchvision() -> str:

@@ -1,4 +1,4 @@
-"""Command lines that contradict themselves or the files there."""
+"""Contradictory command lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from stillroom.errors import RecipeError
 
 class RecipeFileExists(RecipeError):
     code = "SR-C404"
-    what = "exists already   {path}"
+    what = "already exists   {path}"
     why = "a recipe that may have been edited is not overwritten"
     effect = "nothing was changed"
     fix = "name another file: --to other.toml"

@@ -1,4 +1,4 @@
-"""Verbs that work on a finished run: eval, export, bench, report."""
+"""Commands for a finished run: eval, export, bench, report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import click
 from stillroom.cli._group import common, main
 
 
+def _renamed(_context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(f"--{option.name} was renamed to --runtime")
+
+
 @main.command("eval")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("data", default="")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default=None)
 @common
 def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -> int:
-    """A run's networks and files on images: its own test split, or all of others with the same classes.
+    """Evaluate networks and files of a run on its test split, or on other images with the same classes.
 
     \b
     stillroom eval runs/digits
@@ -35,34 +40,37 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--target", default="onnx", help="One of `stillroom list targets`.")
-@click.option("--bits", type=click.Choice(["32", "8", "4"]), default="32", help="Of weights; 4 leaves sums in float.")
-@click.option("--agreement", type=float, default=None, help="Least agreement with the student, 0 to 1.")
+@click.option("--runtime", default="onnx", help="One of `stillroom list runtimes`.")
+@click.option("--target", default=None, hidden=True, callback=_renamed, expose_value=False)
+@click.option(
+    "--bits", type=click.Choice(["32", "8", "4"]), default="32", help="Bits per weight; with 4, activations stay float."
+)
+@click.option("--agreement", type=float, default=None, help="Minimum agreement with the student, 0 to 1.")
 @common
-def export(folder: Path, target: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
-    """One more file of a run's student, verified on its own runtime.
+def export(folder: Path, runtime: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
+    """Export the student of a run to another file, verified with its runtime.
 
     \b
     stillroom export runs/digits --bits 8
-    stillroom export runs/digits --target openvino --bits 8
+    stillroom export runs/digits --runtime openvino --bits 8
     stillroom export runs/digits --bits 8 --agreement 0.99
     """
     from stillroom.cli import console
     from stillroom.pipeline.finished import FinishedRun
 
-    path = FinishedRun(folder).export(target, bits=int(bits), agreement=agreement)
+    path = FinishedRun(folder).export(runtime, bits=int(bits), agreement=agreement)
     console.out.print_json(json.dumps({"path": str(path)})) if as_json else console.out.print(str(path), markup=False)
     return 0
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--seconds", type=float, default=3.0, help="For all networks and files together.")
-@click.option("--profile", default="", help="A device, one of `stillroom list profiles` or a TOML file.")
-@click.option("--host", default="", help="Another machine, as `ssh` takes it; it needs Python, numpy and the runtime.")
+@click.option("--seconds", type=float, default=3.0, help="Total time for all networks and files.")
+@click.option("--profile", default="", help="A device profile: one of `stillroom list profiles` or a TOML file.")
+@click.option("--host", default="", help="Another machine, in ssh syntax; it needs Python, numpy and the runtime.")
 @common
 def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, **_: Any) -> int:
-    """Times of a run's networks and files on this machine, taken in turns; or of its files on another one.
+    """Measure latency of the networks and files of a run on this machine, or of its files on another one.
 
     \b
     stillroom bench runs/digits
@@ -72,15 +80,15 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
     """
     from stillroom.cli import console, tables
     from stillroom.config.device_profile import with_profile
-    from stillroom.config.schema import Target
+    from stillroom.config.schema import Deploy
     from stillroom.pipeline.finished import FinishedRun
 
-    device = with_profile(Target(profile=profile, host=host)) if profile or host else None
+    device = with_profile(Deploy(profile=profile, host=host)) if profile or host else None
     found = FinishedRun(folder).bench(seconds, device)
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
-        console.out.print(tables.times(found))
+        console.out.print(tables.latencies(found))
     return 0
 
 
@@ -88,7 +96,7 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
 @click.argument("folder", type=click.Path(path_type=Path))
 @common
 def report(folder: Path, as_json: bool, **_: Any) -> int:
-    """Write a run's report.html and model card again, from its files; of several seeds, the page of all of them.
+    """Regenerate report.html and model card from the files of a run, or of runs with several seeds.
 
     \b
     stillroom report runs/digits
@@ -97,10 +105,10 @@ def report(folder: Path, as_json: bool, **_: Any) -> int:
     """
     from stillroom import report as pages
     from stillroom.cli import console
-    from stillroom.report import seeds, spread
+    from stillroom.report import multi_seed, multi_seed_page
 
-    if seeds.there(folder):
-        path = spread.write(folder)
+    if multi_seed.is_multi_seed(folder):
+        path = multi_seed_page.write(folder)
     else:
         pages.card(folder)
         path = pages.write(folder)

@@ -1,4 +1,4 @@
-"""Verbs that work on a recipe: demo, run, check, plan, label."""
+"""Commands for a recipe: demo, run, check, plan, label."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ if TYPE_CHECKING:
     from stillroom.config.schema import Recipe
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
-    from stillroom.io.run_dir import RunDir
+    from stillroom.pipeline.resume import RunResult, Shared
 
 
 @main.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where to write; runs/digits by default.")
+@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Output folder; runs/digits by default.")
 @common
-def demo(folder: Path | None, **said: Any) -> int:
-    """Real handwritten digits: teacher, untaught student, taught student, verified int8 file, report.
+def demo(folder: Path | None, **options: Any) -> int:
+    """Run the built-in example on handwritten digits: teacher, baseline, student, verified int8 file, report.
 
     \b
     stillroom demo
     stillroom demo --folder /tmp/demo
     stillroom demo --json
     """
-    return _run(("digits",), folder, "auto", **said)
+    return _run(("digits",), folder, "auto", **options)
 
 
 @main.command()
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
-@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where to write; runs/NAME by default.")
-@click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
-@click.option("--seeds", type=click.IntRange(min=1), default=None, help="So many seeds from 0 on, with one teacher.")
+@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Output folder; runs/NAME by default.")
+@click.option("--devices", default="auto", help="Number of processes; 'auto': one per accelerator, or one on a CPU.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=None, help="Number of seeds, from 0; all share one teacher."
+)
 @common
-def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | None, **said: Any) -> int:
-    """Do what a recipe says. The same command again resumes.
+def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | None, **options: Any) -> int:
+    """Run a recipe. The same command again resumes.
 
     \b
     stillroom run fashion data.path=fashion_mnist/
@@ -49,7 +51,7 @@ def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | 
     stillroom run photos.toml train.lr=3e-4 name=photos-slow
     stillroom run fashion data.path=fashion_mnist/ --seeds 5
     """
-    return _run(words, folder, devices, seeds, **said)
+    return _run(words, folder, devices, seeds, **options)
 
 
 def _run(
@@ -62,7 +64,7 @@ def _run(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    from stillroom.cli import console, tables
+    from stillroom.cli import console
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
     from stillroom.pipeline import seeds as seed_runs
@@ -70,47 +72,36 @@ def _run(
     recipe = _read(words, seeds)
     place, alone = folder or Path("runs") / recipe.name, len(recipe.seeds) == 1
     with Signals().listen() as signals:
-        end = partial(console.end, as_json=as_json, verbose=verbose)
+        end = partial(console.report_error, as_json=as_json, verbose=verbose)
         engine = Engine(int(devices) if devices.isdigit() else "auto", end=end)
 
-        def do(one: Recipe, place: Path, **shared: Any) -> None:
-            finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
-            if engine.first and not as_json:
-                console.out.print(tables.results(finished.metrics, finished.info.get("task")))
-                if said := tables.target(finished.metrics):
-                    console.out.print(said, markup=False)
-                console.out.print(f"{place}/report.html", markup=False)
-            elif engine.first and alone:
-                console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
+        def run_one(one: Recipe, place: Path, shared: Shared) -> RunResult:
+            result = _run_one(one, place, engine, signals, shared, verbose=verbose, quiet=quiet)
+            if engine.first:
+                console.print_result(result, as_json=as_json, quiet=quiet, alone=alone)
+            return result
 
-        failures = seed_runs.run(recipe, place, do, writes=engine.first)
+        failures = seed_runs.run(recipe, place, run_one, writes=engine.first)
     if engine.first and not alone:
-        console.several(place, as_json=as_json, failed=bool(failures))
+        console.print_multi_seed(place, as_json=as_json, failed=bool(failures))
     for failure in failures:
         raise failure
     return 0
 
 
 def _run_one(
-    recipe: Recipe, folder: Path, engine: Engine, signals: Signals, *, verbose: bool, quiet: bool, **shared: Any
-) -> RunDir:
-    from stillroom.cli import console, tables
-    from stillroom.errors import Exit
-    from stillroom.io.run_dir import RunDir
+    recipe: Recipe, folder: Path, engine: Engine, signals: Signals, shared: Shared, *, verbose: bool, quiet: bool
+) -> RunResult:
+    from stillroom.cli import console
     from stillroom.pipeline import run
 
     first = engine.first
-    watch = console.Watch(quiet=quiet or not first)
-    console.listen(folder, verbose=verbose, quiet=quiet, first=first)
+    progress = console.ProgressDisplay(quiet=quiet or not first)
+    console.configure_logging(folder, verbose=verbose, quiet=quiet, first=first)
     try:
-        return run.run(recipe, folder, engine=engine, signals=signals, progress=watch, **shared)
-    except Exception as problem:
-        failed = RunDir(folder)
-        if getattr(problem, "exit", None) in (Exit.UNVERIFIED, Exit.TARGET_MISSED) and failed.metrics and not quiet:
-            console.err.print(tables.results(failed.metrics, failed.info.get("task")))
-        raise
+        return run.run(recipe, folder, shared, engine=engine, signals=signals, progress=progress)
     finally:
-        watch.close()
+        progress.close()
 
 
 def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
@@ -125,7 +116,7 @@ def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
     if seeds is not None:
         overrides["seeds"] = list(range(seeds))
     if not names and not overrides:
-        raise click.UsageError("name a recipe, or say at least teacher=... student=... data=...")
+        raise click.UsageError("give a recipe, or at least teacher=... student=... data=...")
     return recipe.read(names[0] if names else None, overrides)
 
 
@@ -133,7 +124,7 @@ def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
 @common
 def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
-    """All that can be known without training: the recipe, the images, one real batch through both networks.
+    """Check the recipe, the images, and one real batch through both networks, without training.
 
     \b
     stillroom check photos.toml
@@ -141,9 +132,9 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
     stillroom check fashion data.path=fashion_mnist/ --json
     """
     from stillroom.cli import console
-    from stillroom.diagnostics.preflight import preflight as look
+    from stillroom.diagnostics.preflight import preflight
 
-    found = look(_read(words))
+    found = preflight(_read(words))
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
@@ -157,55 +148,62 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
 
 @main.command()
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
-@click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
-@click.option("--compile", is_flag=True, help="Time the student compiled too; takes a minute.")
+@click.option("--devices", default="auto", help="Number of processes; 'auto': one per accelerator, or one on a CPU.")
+@click.option("--compile", is_flag=True, help="Also time the compiled student; takes a minute.")
 @common
 def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_: Any) -> int:
-    """Times real batches, then says hours, memory and disk, and whether the teacher is asked once or at every step.
+    """Estimate hours, memory and disk of a run by timing real batches, and whether to cache teacher outputs.
 
     \b
     stillroom plan photos.toml
-    stillroom plan fashion data.path=fashion_mnist/ augment.views=8
+    stillroom plan fashion data.path=fashion_mnist/ augment.num_views=8
     stillroom plan photos.toml --compile --json
     """
     from stillroom.cli import console
-    from stillroom.diagnostics.cost import plan as look
+    from stillroom.diagnostics.cost import plan as measure_costs
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
 
     recipe = _read(words)
-    with Signals().listen() as signals:
+    with Signals().listen():
         engine = Engine(int(devices) if devices.isdigit() else "auto")
-        found = look(recipe, engine=engine, signals=signals, compile=compile)
-    console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
+        found = measure_costs(recipe, engine=engine, compile=compile)
+    console.out.print_json(json.dumps(found)) if as_json else console.print_plan(found)
     return 0
 
 
 @main.command()
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
-@click.option("--folder", type=click.Path(path_type=Path), default=None, help="The run's; runs/NAME by default.")
-@click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
-@click.option("--audit", type=click.FloatRange(0, 1), default=0.01, help="Share that the teacher is asked about again.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=None, help="Folder of the run; runs/NAME by default."
+)
+@click.option("--devices", default="auto", help="Number of processes; 'auto': one per accelerator, or one on a CPU.")
+@click.option(
+    "--audit", type=click.FloatRange(0, 1), default=0.01, help="Share of the entries to recompute and compare."
+)
 @common
 def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: float, as_json: bool, **_: Any) -> int:
-    """Fill the teacher's cache. Any number of processes and machines may do it at once; the same command resumes.
+    """Fill the cache of teacher outputs. Several processes and machines may do so at once; the same command resumes.
 
     \b
-    stillroom label photos.toml augment.views=8
+    stillroom label photos.toml augment.num_views=8
     stillroom label photos.toml & stillroom label photos.toml
     stillroom label photos.toml --audit 0.05 --json
     """
     from stillroom.cli import console
     from stillroom.distributed.engine import Engine
     from stillroom.distributed.signals import Signals
-    from stillroom.stages.fill_cache import fill_cache as fill
+    from stillroom.io.run_dir import RunDir
+    from stillroom.pipeline.prepare import prepare
+    from stillroom.stages.fill_cache import fill_cache
 
     recipe = _read(words)
     with Signals().listen() as signals:
         engine = Engine(int(devices) if devices.isdigit() else "auto")
-        found = fill(recipe, folder or Path("runs") / recipe.name, engine=engine, signals=signals, share=audit)
+        run = RunDir(folder or Path("runs") / recipe.name, writes=False)
+        found = fill_cache(prepare(recipe, engine), run, signals=signals, share=audit)
     if as_json:
         console.out.print_json(json.dumps(found))
     else:
-        console.labelled(found)
+        console.print_cache(found)
     return 0

@@ -12,7 +12,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from stillroom.models.network import Network
-from stillroom.models.surgery.rounded import Rounds
+from stillroom.models.surgery.rounded import RoundedLayer
 from stillroom.models.surgery.scaled import ScaledLinear
 
 PART = 32
@@ -63,7 +63,7 @@ class Seen:
 
 def roundable(layer: nn.Module) -> bool:
     """Whether a layer's code multiplies what it reads by its weights, which are plain, and does nothing else."""
-    plain = type(layer).forward in PLAIN and not isinstance(layer, Rounds)
+    plain = type(layer).forward in PLAIN and not isinstance(layer, RoundedLayer)
     return plain and isinstance(layer._parameters.get("weight"), Tensor)
 
 

@@ -13,7 +13,7 @@ from stillroom.compress._observe import PART, Seen
 from stillroom.models.network import Network
 from stillroom.models.surgery import Edit
 from stillroom.models.surgery.rounded import Rounding
-from stillroom.types import Answers
+from stillroom.types import OutputKind
 
 IMAGES = 64
 """Images that are looked at, evenly spread: every layer costs a pass over all of them."""
@@ -21,7 +21,7 @@ IMAGES = 64
 
 def roundings(network: Network, edit: Edit, seen: Mapping[str, Seen]) -> dict[str, Rounding]:
     """Make layers round, in place, with ranges from what they read; name -> how it rounds."""
-    network.reform([edit])
+    network.apply_edits([edit])
     found = {}
     for name in edit["layers"]:
         found[name] = cast(Rounding, network.module.get_submodule(name).rounding)
@@ -52,15 +52,15 @@ def sensitivity(network: Network, edit: Edit, seen: Mapping[str, Seen], images: 
     costs: dict[str, float] = {}
     for name, switch in switches.items():
         switch.active = True
-        moved = [_apart(copy(part).pred, pred, network.answers) for part, pred in zip(parts, expected, strict=True)]
+        moved = [_apart(copy(part).pred, pred, network.output_kind) for part, pred in zip(parts, expected, strict=True)]
         costs[name] = float(torch.cat(moved).mean().nan_to_num(float("inf")))
         switch.active = False
     return dict(sorted(costs.items(), key=lambda cost: -cost[1]))
 
 
-def _apart(said: Tensor, expected: Tensor, answers: Answers) -> Tensor:
+def _apart(said: Tensor, expected: Tensor, output_kind: OutputKind) -> Tensor:
     """[B]."""
-    if answers in ("classes", "pixels"):
+    if output_kind in ("classes", "pixels"):
         p, q = expected.float().log_softmax(1), said.float().log_softmax(1)
         return (p.exp() * (p - q)).sum(1).clamp(min=0).flatten(1).mean(1) if p.ndim > 2 else (p.exp() * (p - q)).sum(1)
     return (said - expected).float().square().flatten(1).mean(1)

@@ -76,7 +76,7 @@ class Site:
 
     def at_most(self, rank: int) -> list[int] | None:
         """That rank, or the greatest that says something; None where that is no gain in work."""
-        found = [min(rank, limit) for limit in factored.most(self.layer, self.way)]
+        found = [min(rank, limit) for limit in factored.max_ranks(self.layer, self.way)]
         return found if self.work(found) < self.own else None
 
     def factors(self, ranks: list[int]) -> list[Tensor]:
@@ -86,7 +86,7 @@ class Site:
 
     def _cp_rank(self, energy: float) -> list[int] | None:
         """By halving: no formula gives it, and more outer products keep more."""
-        low, high = 0, min(factored.most(self.layer, "cp")[0], (self.own - 1) // self.work([1]))
+        low, high = 0, min(factored.max_ranks(self.layer, "cp")[0], (self.own - 1) // self.work([1]))
         if high < 1 or self._cp_keeps(high) < energy:
             return None
         while high - low > 1:
@@ -111,7 +111,7 @@ def sites(module: nn.Module, example: Tensor, way: str, least: int, keep: Iterab
     found = {
         name: part
         for name, part in module.named_modules()
-        if name and factored.fits(part) and min(part.weight.shape[:2]) >= least and places[id(part)] == 1
+        if name and factored.can_factorize(part) and min(part.weight.shape[:2]) >= least and places[id(part)] == 1
         if not any(name == head or name.startswith(f"{head}.") for head in heads)
     }
     calls = _calls(module, example, found)

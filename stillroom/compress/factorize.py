@@ -12,9 +12,9 @@ from torch import nn
 from stillroom.compress._errors import NothingToFactorize, UnreachableShare
 from stillroom.compress._thin import Site, fit_last, sites
 from stillroom.compress.compression import View
-from stillroom.models.flops import by_part
+from stillroom.models.flops import macs_by_module
 from stillroom.models.network import Network
-from stillroom.models.surgery.factored import thin
+from stillroom.models.surgery.factored import thin_layers
 
 Ranks = dict[str, list[int]]
 Share = Annotated[float, Gt(0), Le(1)]
@@ -23,7 +23,7 @@ ENERGY = 0.95
 
 
 class Factorize:
-    """Replace layers by thin ones, see `stillroom.models.surgery.factored` for what they are and how many parameters they have.
+    """Replace layers by low-rank ones, see `stillroom.models.surgery.factored` for their forms and sizes.
 
     A layer is replaced where that lowers its multiply-accumulates. Left alone are grouped convolutions, the
     classifiers, subclasses of the plain layers, and layers whose weights the module reads itself. How well the weights
@@ -88,9 +88,9 @@ class Factorize:
         """
         network = copy.deepcopy(network).cpu().eval()
         with torch.no_grad():
-            example = network.prepare(view.images[:1])
+            example = network.preprocess(view.images[:1])
         found = {site.name: site for site in sites(network.module, example, self.way, self.least, network.head)}
-        before = by_part(network.module, example)[""]
+        before = macs_by_module(network.module, example)[""]
         origin = (_noted(network) or before) if round > 1 else before
         ranks = self._ranks(list(found.values()), before, origin, round)
         if not ranks:
@@ -101,8 +101,8 @@ class Factorize:
         parts = {name: _filled(found[name], chosen) for name, chosen in ranks.items()}
         if self.match:
             batches = view.images.split(BATCH)
-            fit_last(network.module, parts, (network.prepare(batch) for batch in batches))
-        network.reform([{"kind": "factored", "layers": layers, "macs": origin}])
+            fit_last(network.module, parts, (network.preprocess(batch) for batch in batches))
+        network.apply_edits([{"kind": "factored", "layers": layers, "macs": origin}])
         for name, made in parts.items():
             network.module.set_submodule(name, made)
         return network.eval()
@@ -144,13 +144,13 @@ def _within(goal: float, before: int, found: list[Site], origin: int) -> Ranks:
 
 def _noted(network: Network) -> int | None:
     """The work of the network that came here in round 1, as that round noted it."""
-    noted = [edit["macs"] for edit in network.form if edit["kind"] == "factored" and "macs" in edit]
+    noted = [edit["macs"] for edit in network.edits if edit["kind"] == "factored" and "macs" in edit]
     return noted[-1] if noted else None
 
 
 def _filled(site: Site, ranks: list[int]) -> nn.Sequential:
     """The thin layers with the factors in them, and the layer's bias."""
-    parts = thin(site.layer, site.way, ranks)
+    parts = thin_layers(site.layer, site.way, ranks)
     layers: list[Any] = list(parts)
     with torch.no_grad():
         for part, factor in zip(layers, site.factors(ranks), strict=True):

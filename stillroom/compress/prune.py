@@ -21,7 +21,7 @@ from stillroom.compress._errors import CompressionPackageMissing, NotPrunable, U
 from stillroom.compress._plan import Work, even, nearest, ranked
 from stillroom.compress.compression import View
 from stillroom.errors import StillroomError
-from stillroom.models.flops import by_part
+from stillroom.models.flops import macs_by_module
 from stillroom.models.network import Network
 from stillroom.models.surgery import pruned
 
@@ -91,7 +91,7 @@ class Prune:
             StillroomError: SR-M380 Torch-Pruning is not installed; SR-M381 the network can't be pruned; SR-M382 not by
                 so much.
         """
-        if network.answers == "boxes":  # following each channel into that list takes Torch-Pruning forever
+        if network.output_kind == "boxes":  # following each channel into that list takes Torch-Pruning forever
             raise NotPrunable(problem="a detector's boxes of all places and sizes are one list, not channels")
         network = copy.deepcopy(network).cpu().eval()
         try:
@@ -121,9 +121,9 @@ class _Task:
     def __init__(self, prune: Prune, network: Network, view: View):
         self.prune, self.network, self.view = prune, network, view
         with torch.no_grad():
-            self.example = network.prepare(view.images[:1])
+            self.example = network.preprocess(view.images[:1])
         self.answers = shapes(copy.deepcopy(network.module), self.example)
-        self.counts = by_part(network.module, self.example)
+        self.counts = macs_by_module(network.module, self.example)
         channels = self._channels()
         scores = self._scores(channels)
         self.only = [index for index, score in enumerate(scores) if score is not None]
@@ -171,7 +171,7 @@ class _Task:
         made = self._made(plan)
         edit = pruned.difference(self.network.module, made) | {"macs": self._origin(round)}
         network = copy.deepcopy(self.network)
-        network.reform([edit])
+        network.apply_edits([edit])
         network.module.load_state_dict(made.state_dict())
         with torch.no_grad():
             if not torch.equal(network.module(self.example), made(self.example)):
@@ -202,7 +202,7 @@ class _Task:
         return channels.module.eval()
 
     def _count(self, plan: Plan) -> int:
-        return by_part(self._made(plan), self.example)[""]
+        return macs_by_module(self._made(plan), self.example)[""]
 
     def _least_work(self, goal: float) -> Plan:
         """The nearest plan below `goal`.
@@ -246,7 +246,7 @@ class _Task:
 
     def _origin(self, round: int) -> int:
         """The work of the network that came here in round 1, as that round noted it."""
-        noted = [edit["macs"] for edit in self.network.form if edit["kind"] == "pruned" and "macs" in edit]
+        noted = [edit["macs"] for edit in self.network.edits if edit["kind"] == "pruned" and "macs" in edit]
         return noted[-1] if noted and round > 1 else self.counts[""]
 
     def _out_of_reach(self, name: str, least: float, wanted: float) -> None:

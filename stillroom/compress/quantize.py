@@ -16,7 +16,7 @@ from stillroom.compress._observe import Seen, observe
 from stillroom.compress._sensitivity import roundings, sensitivity
 from stillroom.compress.compression import View
 from stillroom.models.network import Network
-from stillroom.models.surgery.rounded import bake
+from stillroom.models.surgery.rounded import bake_rounding
 
 Ranges = Literal["minmax", "learned"]
 Scaling = Literal["awq", "none"]
@@ -93,7 +93,7 @@ class Quantize:
             StillroomError: SR-M385 no layer can be rounded; SR-M386 `keep` leaves none.
         """
         copy = deepcopy(network).cpu().eval()
-        copy.form = tuple(edit for edit in copy.form if edit["kind"] != "grid")
+        copy.edits = tuple(edit for edit in copy.edits if edit["kind"] != "grid")
         seen = observe(copy, view.images)
         if self.weights_only:
             seen = {name: one for name, one in seen.items() if isinstance(copy.module.get_submodule(name), nn.Linear)}
@@ -113,10 +113,10 @@ class Quantize:
     def settle(self, network: Network) -> Network:
         """As `Compression.settle`: plain layers, whose weights are the rounded ones; `form` says which grid it is."""
         copy = deepcopy(network).eval()
-        bake(copy.module)
-        edit = next(edit for edit in reversed(copy.form) if edit["kind"] == "rounded")
+        bake_rounding(copy.module)
+        edit = next(edit for edit in reversed(copy.edits) if edit["kind"] == "rounded")
         grid = {"kind": "grid"} | {key: edit[key] for key in ("bits", "group", "activations", "layers", "float")}
-        copy.form = (*(one for one in copy.form if one is not edit), grid)
+        copy.edits = (*(one for one in copy.edits if one is not edit), grid)
         return copy
 
     def _edit(self, seen: Mapping[str, Seen], floats: list[str]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _scale(network: Network, seen: Mapping[str, Seen], bits: int, group: int) ->
             found |= {name: scale} if error < plain else {}
     if not found:
         return
-    network.reform([{"kind": "scaled", "layers": list(found)}])
+    network.apply_edits([{"kind": "scaled", "layers": list(found)}])
     for name, scale in found.items():
         layer = network.module.get_submodule(name)
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Device profiles: what `[target]` says of a device, kept in a file of its own so that many recipes can name it.
+"""Device profiles: what `[deploy]` says of a device, kept in a file of its own so that many recipes can name it.
 
-A profile is a flat TOML table with the keys of `[target]`; its first line is a comment that says which device it is.
+A profile is a flat TOML table with the keys of `[deploy]`; its first line is a comment that says which device it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from stillroom.config.errors import DeviceProfileNotFound, InvalidDeviceProfile, InvalidToml
 from stillroom.config.plugins import near
-from stillroom.config.schema import Target
+from stillroom.config.schema import Deploy
 from stillroom.config.validation import build
 
 SHIPPED, OWN = Path(__file__).parent / "profiles", Path("targets")
@@ -29,7 +29,7 @@ def profile_names() -> dict[str, str]:
 
 
 def read_profile(name: str) -> dict[str, Any]:
-    """What a profile states, checked as `[target]` is; what it leaves out is not in it.
+    """What a profile states, checked as `[deploy]` is; what it leaves out is not in it.
 
     Args:
         name: of a file `targets/NAME.toml` in the working directory, or of a profile that comes along, which the
@@ -44,14 +44,14 @@ def read_profile(name: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise InvalidToml(path=path, problem=problem) from problem
     problems = ["profile: can't be named in a profile"] if raw.pop("profile", None) is not None else []
-    checked = build(Target, raw, problems)
+    checked = build(Deploy, raw, problems)
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         raise InvalidDeviceProfile(count=count, path=path, problems="\n".join(f"  {line}" for line in problems))
     return {key: getattr(checked, key) for key in raw}
 
 
-def with_profile(target: Target) -> Target:
+def with_profile(target: Deploy) -> Deploy:
     """The target with its profile's values where it has none of its own.
 
     A value counts as its own where it differs from the default: what a profile states, a recipe can't set back to the
@@ -62,7 +62,7 @@ def with_profile(target: Target) -> Target:
     """
     if not target.profile:
         return target
-    plain = Target()
+    plain = Deploy()
     given = {
         key: value for key, value in read_profile(target.profile).items() if getattr(target, key) == getattr(plain, key)
     }

@@ -40,7 +40,7 @@ class InvalidOverride(RecipeError):
 class InvalidDeviceProfile(RecipeError):
     code = "SR-C440"
     what = "{count} in the device profile {path}:\n{problems}"
-    why = "a profile is a flat TOML table of keys of `[target]`"
+    why = "a profile is a flat TOML table of keys of `[deploy]`"
     effect = "nothing was started"
     fix = "mend the lines above; `stillroom list profiles` names the profiles that come along, to copy from"
 

@@ -21,7 +21,7 @@ CONTRACTS = {
     "methods": "method",
     "metrics": "metric",
     "compress": "compression",
-    "export": "file",
+    "export": "runtime",
 }
 """Plug-in folder -> the file in it that holds the contract, and so is no plug-in itself."""
 
@@ -64,8 +64,9 @@ def _own(name: str) -> Any:
     path, _, attribute = name.partition(":")
     try:
         return getattr(import_module(path), attribute)
-    except (ImportError, AttributeError) as problem:
-        raise LookupError(f"{name!r} can't be imported: {problem}") from problem
+    except Exception as problem:  # whatever the author's own code raises while it is imported
+        kind = "" if isinstance(problem, ImportError | AttributeError) else f"{type(problem).__name__}: "
+        raise LookupError(f"{name!r} can't be imported: {kind}{problem}") from problem
 
 
 def near(word: str, words: Iterable[str]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 from stillroom.config.errors import InvalidOverride, InvalidRecipe, InvalidToml, RecipeNotFound
 from stillroom.config.plugins import choices, near, pick
-from stillroom.config.schema import Compress, Data, Fit, Method, Recipe, Student, Task, Teacher, Training
+from stillroom.config.renamed import renamed, upgrade
+from stillroom.config.schema import Compress, Data, Finetune, Method, Recipe, Student, Task, Teacher, Training
 from stillroom.config.validation import build, plugin_problems
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -38,7 +39,7 @@ SHORT: dict[str, str] = {
     "teacher": "network",
     "student": "network",
     "task": "name",
-    "target": "profile",
+    "deploy": "profile",
 }
 """`teacher = "timm/vit_base_patch16_224"` is short for `teacher.network = ...`."""
 
@@ -58,8 +59,10 @@ def read(source: str | Path | None = None, overrides: dict[str, Any] | None = No
 
 def check(raw: dict[str, Any], title: str = "the recipe") -> Recipe:
     """`raw` as a `Recipe`, or one `StillroomError` naming everything that is wrong with it."""
-    raw = _expand(raw)
-    problems = _unknown_names(raw)
+    raw = _listed(raw)
+    problems = renamed(raw)
+    raw = _expand(upgrade(raw))
+    problems += _unknown_names(raw)
     recipe = build(Recipe, _sections(raw), problems)
     if recipe is not None:
         recipe = resolved(recipe)
@@ -81,15 +84,15 @@ def resolved(recipe: Recipe) -> Recipe:
     to (a classifier's head, a detector as a whole, an embedding not at all); a file is the user's own and is left as it
     is; a network without weights is trained whole.
     """
-    fits: dict[str, Fit] = {"pretrained": pick("tasks", recipe.task.name).fit, "none": "all"}
+    usual: dict[str, Finetune] = {"pretrained": pick("tasks", recipe.task.name).finetune, "none": "all"}
 
     def one(teacher: Teacher) -> Teacher:
         library = "/" in teacher.network.partition(":")[0]
         weights = teacher.weights or ("pretrained" if library else "none")
-        fit, others = teacher.fit or fits.get(weights, "none"), tuple(map(one, teacher.others))
-        return dataclasses.replace(teacher, weights=weights, fit=fit, others=others)
+        finetune = teacher.finetune or usual.get(weights, "none")
+        return dataclasses.replace(teacher, weights=weights, finetune=finetune)
 
-    return dataclasses.replace(recipe, teacher=one(recipe.teacher))
+    return dataclasses.replace(recipe, teacher=one(recipe.teacher), teachers=tuple(map(one, recipe.teachers)))
 
 
 def built_in() -> list[str]:
@@ -118,7 +121,14 @@ def _load(source: str | Path) -> tuple[dict[str, Any], str]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise InvalidToml(path=path, problem=problem) from problem
-    return {"name": path.stem} | raw, str(path)
+    return {"name": path.stem} | (upgrade(raw) if _recorded(path) else raw), str(path)
+
+
+def _recorded(path: Path) -> bool:
+    """Whether a recipe is a run's own, which the program wrote and may have written under older names."""
+    return path.name == "recipe.toml" and any(
+        next(path.parent.glob(known), None) for known in ("run.json", "seed-*/run.json")
+    )
 
 
 def _slug(raw: dict[str, Any]) -> str:
@@ -152,30 +162,41 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     here[last] = value
 
 
-def _expand(raw: dict[str, Any]) -> dict[str, Any]:
-    """Short forms written out: a string for a section, a name for a method."""
+def _listed(raw: dict[str, Any]) -> dict[str, Any]:
+    """Short forms of lists written out: names for methods and compressions, all teachers in one list."""
     raw = dict(raw)
-    for key, inner in SHORT.items():
-        if isinstance(raw.get(key), str):
-            raw[key] = {inner: raw[key]}
     teachers = raw.get("teacher")
-    if isinstance(teachers, list) and teachers and isinstance(teachers[0], str):
-        raw["teacher"] = {"network": teachers[0], "others": teachers[1:]}
-    data = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("source"), str) and _is_path(data["source"]):
-        raw["data"] = {"path": data["source"]} | data | {"source": "auto"}
-    elif isinstance(data, dict) and "source" not in data and "path" in data:
-        raw["data"] = data | {"source": "auto"}
+    if isinstance(teachers, list) and teachers:
+        raw["teacher"], raw["teachers"] = teachers[0], [*teachers[1:], *raw.get("teachers", [])]
     for key in ("methods", "compress"):
         named = raw.get(key)
         if isinstance(named, str):
             named = [name.strip() for name in named.split(",") if name.strip()]
         if isinstance(named, list):
             raw[key] = [{"name": one} if isinstance(one, str) else one for one in named]
+    return raw
+
+
+def _expand(raw: dict[str, Any]) -> dict[str, Any]:
+    """Short forms of sections written out, and what a section leaves out taken from the one it inherits from."""
+    raw = dict(raw)
+    for key, inner in SHORT.items():
+        if isinstance(raw.get(key), str):
+            raw[key] = {inner: raw[key]}
+    if isinstance(raw.get("teachers"), list):
+        raw["teachers"] = [{"network": one} if isinstance(one, str) else one for one in raw["teachers"]]
+    data = raw.get("data")
+    if isinstance(data, dict) and isinstance(data.get("source"), str) and _is_path(data["source"]):
+        raw["data"] = {"path": data["source"]} | data | {"source": "auto"}
+    elif isinstance(data, dict) and "source" not in data and "path" in data:
+        raw["data"] = data | {"source": "auto"}
     if isinstance(raw.get("seeds"), int):
         raw["seeds"] = [raw["seeds"]]
     if isinstance(raw.get("teacher"), dict):
         raw["teacher"] = _teacher(raw["teacher"], raw.get("train"))
+    if isinstance(raw.get("teachers"), list):
+        train = raw.get("train")
+        raw["teachers"] = [_teacher(one, train) if isinstance(one, dict) else one for one in raw["teachers"]]
     if isinstance(raw.get("compress"), list):
         train = raw.get("train")
         raw["compress"] = [_compress(one, train) if isinstance(one, dict) else one for one in raw["compress"]]
@@ -183,15 +204,12 @@ def _expand(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _teacher(given: dict[str, Any], train: Any) -> dict[str, Any]:
-    """A teacher, and all others with it, whose training inherits what it leaves out from [train]."""
+    """A teacher, whose training inherits what it leaves out from [train]."""
     own = given.get("train", {})
     if isinstance(train, dict) and isinstance(own, dict):
         length = {"epochs", "steps"}  # one question with two answers: whoever gives one of them has answered it
         inherited = {k: v for k, v in train.items() if not (k in length and length & own.keys())}
         given = given | {"train": inherited | own}
-    if isinstance(others := given.get("others"), list):
-        tables = [{"network": one} if isinstance(one, str) else one for one in others]
-        given = given | {"others": [_teacher(one, train) if isinstance(one, dict) else one for one in tables]}
     return given
 
 
@@ -226,7 +244,7 @@ def _sections(raw: dict[str, Any]) -> dict[str, Any]:
     moved: dict[str, Any] = {
         key: _with_arguments(kind, raw[key]) for key, kind in kinds.items() if isinstance(raw.get(key), dict)
     }
-    for key, kind in (("methods", Method), ("compress", Compress)):
+    for key, kind in (("teachers", Teacher), ("methods", Method), ("compress", Compress)):
         if isinstance(raw.get(key), list):
             moved[key] = [_with_arguments(kind, one) if isinstance(one, dict) else one for one in raw[key]]
     return raw | moved
@@ -235,8 +253,6 @@ def _sections(raw: dict[str, Any]) -> dict[str, Any]:
 def _with_arguments(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
     known = {f.name for f in dataclasses.fields(kind)} - {"arguments"}
     own = {k: v for k, v in given.items() if k in known}
-    if isinstance(own.get("others"), list):
-        own["others"] = [_with_arguments(kind, one) if isinstance(one, dict) else one for one in own["others"]]
     return own | {"arguments": {k: v for k, v in given.items() if k not in known}}
 
 
@@ -281,9 +297,12 @@ def _not_alone(path: str, given: dict[str, Any], methods: list[Any]) -> list[str
 
 def _contradictions(recipe: Recipe) -> list[str]:
     """What no single value shows."""
-    looks, asks = recipe.augment.looks, "augment.views: must be above 0 with cache.use = 'always'"
     rules = [
-        (recipe.cache.use == "always" and not looks, f"{asks}; looks that never come again are not worth keeping"),
+        (
+            recipe.cache.use == "always" and not recipe.augment.distinct_views,
+            "augment.num_views: must be above 0 with cache.use = 'always'; outputs for views that never come again are "
+            "not worth keeping",
+        ),
         (
             recipe.cache.use == "always" and recipe.teacher.shard,
             "cache.use: can't be 'always' with teacher.shard = true; a teacher that is spread over devices is asked at "
@@ -305,9 +324,9 @@ def _contradictions(recipe: Recipe) -> list[str]:
         )
         for kind in ("mixup", "cutmix")
     ]
-    teachers = _teachers(recipe.teacher)
-    found = [text for wrong, text in rules if wrong] + _unknown_targets(recipe)
-    found += [line for path, one in teachers for line in _untaught(path, one, recipe)]
+    teachers = [("teacher", recipe.teacher), *((f"teachers[{i}]", one) for i, one in enumerate(recipe.teachers))]
+    found = [text for wrong, text in rules if wrong] + _unknown_runtimes(recipe) + _unfit_metrics(recipe)
+    found += [line for path, one in teachers for line in _untrained(path, one, recipe)]
     networks: list[tuple[str, Teacher | Student]] = [*teachers, ("student", recipe.student)]
     for section, network in networks:
         for name in sorted(FROM_DATA & network.arguments.keys()):
@@ -315,40 +334,57 @@ def _contradictions(recipe: Recipe) -> list[str]:
     return found
 
 
-def _unknown_targets(recipe: Recipe) -> list[str]:
-    """Runtimes that no file of `export/` is for."""
-    named = {f"export[{i}].target": one.target for i, one in enumerate(recipe.export)}
-    named |= {"target.runtime": recipe.target.runtime} if recipe.target else {}
-    known = choices("export")
-    return [f"{key}: no target called {name!r}{near(name, known)}" for key, name in named.items() if name not in known]
+def _unknown_runtimes(recipe: Recipe) -> list[str]:
+    """Runtimes that are neither in `export/` nor one's own."""
+    named = {f"export[{i}].runtime": one.runtime for i, one in enumerate(recipe.export)}
+    named |= {"deploy.runtime": recipe.deploy.runtime} if recipe.deploy else {}
+    return [f"{key}: {problem}" for key, name in named.items() if (problem := _not_found("export", name))]
 
 
-def _teachers(teacher: Teacher) -> list[tuple[str, Teacher]]:
-    """All teachers, each with its path."""
-    return [("teacher", teacher), *((f"teacher.others[{i}]", one) for i, one in enumerate(teacher.others))]
+def _unfit_metrics(recipe: Recipe) -> list[str]:
+    """Metrics that can't be found, or that measure other predictions than the task's."""
+    task, found = pick("tasks", recipe.task.name), []
+    for i, name in enumerate(recipe.metrics):
+        problem = _not_found("metrics", name)
+        kind = None if problem else pick("metrics", name)
+        measured, labels = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
+        if kind and measured != task.output_kind:
+            problem = f"{name!r} measures {measured}, but the predictions of {recipe.task.name} are {task.output_kind}"
+        elif labels not in (None, task.needs):
+            problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.needs}"
+        found += [f"metrics[{i}]: {problem}"] if problem else []
+    return found
 
 
-def _untaught(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
-    """What keeps a teacher from knowing anything, or from being told apart from a leader of others."""
+def _not_found(folder: str, name: str) -> str:
+    """Why there is no such plug-in; "" where there is."""
+    try:
+        pick(folder, name)
+    except LookupError as problem:
+        return str(problem.args[0])
+    return ""
+
+
+def _untrained(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
+    """What leaves a teacher without useful weights, or gives a further teacher what holds for all of them."""
     unknown, task = teacher.weights == "none", recipe.task.name
     rules = [
         (
-            teacher.fit == "none" and unknown,
-            f"{path}.fit: 'none' needs {path}.weights; without weights the teacher would be noise",
+            teacher.finetune == "none" and unknown,
+            f"{path}.finetune: 'none' needs {path}.weights; without weights the teacher would be noise",
         ),
         (
-            teacher.fit == "head" and unknown,
-            f"{path}.fit: 'head' needs {path}.weights; a head on random features teaches nothing",
+            teacher.finetune == "head" and unknown,
+            f"{path}.finetune: 'head' needs {path}.weights; a head on random features teaches nothing",
         ),
         (
-            teacher.fit != "none" and not pick("tasks", task).taught,
-            f"{path}.fit: must be 'none', for labels teach nothing in {task}; give {path}.weights",
+            teacher.finetune != "none" and not pick("tasks", task).taught,
+            f"{path}.finetune: must be 'none', for labels teach nothing in {task}; give {path}.weights",
         ),
-        (path != "teacher" and bool(teacher.others), f"{path}.others: teachers are one list, below [teacher] itself"),
         *(
             (
                 path != "teacher" and getattr(teacher, key) != getattr(Teacher, key),
-                f"{path}.{key}: said once for all teachers, below [teacher] itself",
+                f"{path}.{key}: holds for all teachers, so it is set in [teacher] alone",
             )
             for key in ("precision", "shard", "combine")
         ),

@@ -18,7 +18,7 @@ Share = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(1)]
 
-Fit = Literal["none", "head", "all"]
+Finetune = Literal["none", "head", "all"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -38,7 +38,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How a training image may change between two looks. Every number is a largest amount; 0 leaves it alone."""
+    """How a training image may change between two views. Every number is a largest amount; 0 leaves it alone."""
 
     flip: bool = False  # mirror left to right, half of the time; off, because a mirrored letter is another letter
     shift: Share = 0.1  # share of the side, either way
@@ -50,12 +50,12 @@ class Augment:
     erase: Annotated[float, Ge(0), Le(1)] = 0.0  # probability that a square of up to half the side becomes grey
     mixup: Annotated[float, Ge(0), Le(100)] = 0.0  # images are blended in twos, the share from Beta(mixup, mixup)
     cutmix: Annotated[float, Ge(0), Le(100)] = 0.0  # a box of it is another one's; with mixup, half of the images each
-    views: Annotated[int, Ge(0), Lt(2**23)] = 0  # looks until the first comes again, for a cache to hold; 0: never
+    num_views: Annotated[int, Ge(0), Lt(2**23)] = 0  # distinct views of an image, for a cache to hold; 0: no end
 
     @property
-    def looks(self) -> int:
-        """How many different looks there are at an image: 1 where nothing changes, 0 where they never end."""
-        return 1 if self == Augment(shift=0.0, views=self.views) else self.views
+    def distinct_views(self) -> int:
+        """How many different views of an image there are: 1 where nothing changes, 0 where they never end."""
+        return 1 if self == Augment(shift=0.0, num_views=self.num_views) else self.num_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +71,33 @@ class Task:
 class Training:
     """How long, how fast, how precise."""
 
-    epochs: Positive = 30.0  # looks at every training image
+    epochs: Positive = 30.0  # passes over the training images
     steps: Count | None = None  # instead of epochs
     batch: Count = 128  # images an optimiser step, over all processes and micro-batches
-    accumulate: Count = 1  # micro-batches the batch is cut into, to save memory; gradients stay the same
+    grad_accum_steps: Count = 1  # micro-batches the batch is cut into, to save memory; gradients stay the same
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has Nesterov momentum 0.9
     lr: Positive = 1e-3  # the highest learning rate, reached when the warm-up ends
-    warmup: Share = 0.05  # share of the run in which the rate climbs; then a cosine to zero
+    warmup_fraction: Share = 0.05  # of the run, in which the rate climbs; then a cosine to zero
     weight_decay: Annotated[float, Ge(0)] = 0.05  # of weights, not of biases and norms
-    clip: Positive = 1.0  # largest gradient norm; inf turns clipping off, the norm is logged either way
-    average: Share = 0.999  # decay of the averaged student; 0 averages nothing
+    max_grad_norm: Positive = 1.0  # gradients are clipped to it; inf turns clipping off, the norm is logged either way
+    ema_decay: Share = 0.999  # of the averaged student, which is what is kept; 0 averages nothing
     precision: Precision = "auto"  # auto: bfloat16 where it is native
     compile: bool = False  # torch.compile; `stillroom plan` says whether it pays
-    evaluations: Count = 20  # looks at the val split, evenly spread; the best one is kept
+    num_evals: Count = 20  # evaluations on the val split, evenly spread; the best one is kept
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0  # a kill costs at most this much work
 
     def __post_init__(self) -> None:
-        if self.batch % self.accumulate:
-            raise ValueError(f"batch: must be a multiple of accumulate, got {self.batch} and {self.accumulate}")
+        if self.batch % self.grad_accum_steps:
+            raise ValueError(
+                f"batch: must be a multiple of grad_accum_steps, got {self.batch} and {self.grad_accum_steps}"
+            )
+
+    def third(self) -> Training:
+        """A third of the length and of the learning rate: how a compression trains where it does not say."""
+        lr = self.lr / 3
+        if self.steps:
+            return dataclasses.replace(self, epochs=Training.epochs, steps=max(1, round(self.steps / 3)), lr=lr)
+        return dataclasses.replace(self, epochs=self.epochs / 3, lr=lr)
 
     def total_steps(self, images: int) -> int:
         """Optimiser steps of a whole training on so many images: `steps`, or ceil(epochs * images / batch)."""
@@ -101,13 +110,12 @@ class Teacher:
 
     network: str  # resnet56, timm/NAME, torchvision/NAME, huggingface/NAME, onnx or package.module:Name
     weights: str | None = None  # a file, "pretrained", or "none" to begin with nothing; see `resolved`
-    fit: Fit | None = None  # to the data's classes; follows from `weights` if it is left out
-    map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it
+    finetune: Finetune | None = None  # to the data's classes; follows from `weights` if it is left out
+    class_map: tuple[int, ...] | None = None  # for every class of the data, the teacher's output that means it
     trust: str | None = None  # "sha256:..." of a pickle that may be opened
     precision: Precision = "auto"  # of its arithmetic while it teaches; auto: as the training's
     shard: bool = False  # its weights spread over the run's devices (FSDP), for one that is larger than a device
-    combine: Literal["logits", "probabilities"] = "logits"  # with `others`: what is averaged over the teachers
-    others: tuple[Teacher, ...] = ()  # further teachers, each a table as this one
+    combine: Literal["logits", "probabilities"] = "logits"  # with `[[teachers]]`: what is averaged over them
     train: Training = field(default_factory=Training)  # where it is trained here; what it leaves out is [train]'s
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -119,7 +127,7 @@ class Cache:
     use: Literal["auto", "always", "never"] = "auto"  # auto: where it is estimated to save time, and fits in max_gb
     path: str = "caches"  # the folder of all caches, each in one of its own; or one cache's own folder
     bits: Literal[16, 32] = 16  # 32 keeps answers exactly
-    mass: Annotated[float, Gt(0), Lt(1)] = 0.99  # above 1,000 classes: probability that the kept classes cover
+    top_p: Annotated[float, Gt(0), Lt(1)] = 0.99  # above 1,000 classes: probability that the kept classes cover
     max_gb: Positive = 2.0  # GiB; a cache that would be larger is refused, or with `auto` not made
 
 
@@ -139,8 +147,8 @@ class Method:
 
     name: str  # a name of `stillroom list methods`, package.module:Name, or "auto"
     weight: Annotated[float, Ge(0)] | None = None  # the method's own default where it is left out
-    warmup: Share = 0.0  # share of the run in which the weight climbs from 0
-    decay: Annotated[float, Ge(0), Le(1)] = 1.0  # share of the run after which the weight falls to 0; 1 never
+    warmup_fraction: Share = 0.0  # of the run, in which the weight climbs from 0
+    decay_start: Annotated[float, Ge(0), Le(1)] = 1.0  # share of the run after which the weight falls to 0; 1 never
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -149,17 +157,17 @@ class Compress:
     """One way to make the student smaller, and the training that follows. Further keys go to the compression."""
 
     name: str  # a name of `stillroom list compress`, or package.module:Name
-    taught: bool = True  # whether the teacher and the methods teach again; false: the labels alone
+    distill: bool = True  # from the teacher, by the methods; false: the labels alone
     train: Training = field(default_factory=Training)  # what it leaves out is [train]'s; a third of its epochs and rate
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class Deploy:
     """What the file must be on the device: the compression is chosen for it, where `[[compress]]` names none."""
 
     profile: str = ""  # a name of `stillroom list profiles` or a TOML file, for what is left out here
-    runtime: str = "onnx"  # a name of `stillroom list targets`
+    runtime: str = "onnx"  # a name of `stillroom list runtimes`
     latency_ms: Positive | None = None  # median for one image
     size_mb: Positive | None = None  # of the file, in 10^6 bytes
     threads: Count = 1  # that the runtime computes with
@@ -173,7 +181,7 @@ class Target:
 class Export:
     """One file to make, and what it must prove on its own runtime."""
 
-    target: str = "onnx"  # a name of `stillroom list targets`
+    runtime: str = "onnx"  # a name of `stillroom list runtimes`
     bits: Literal[32, 8, 4] = 32  # 32 is float, 8 is int8, 4 is float arithmetic on 4-bit weights of linear layers
     agreement: Annotated[float, Ge(0), Le(1)] | None = None  # with the student; the task knows how much is usual
 
@@ -185,24 +193,31 @@ class Recipe:
     data: Data
     student: Student
     teacher: Teacher
+    teachers: tuple[Teacher, ...] = ()  # further teachers beside [teacher], each a table as it
     name: str = "run"  # the run's folder is runs/NAME; the recipe's file name where it is left out
     seeds: tuple[int, ...] = (0,)  # of first weights, order and augmentation; a run for each
-    baseline: bool = True  # train the same student untaught beside it
+    baseline: bool = True  # train the same student by the labels alone beside it
     task: Task = field(default_factory=Task)
     augment: Augment = field(default_factory=Augment)
+    metrics: tuple[str, ...] = ()  # further figures: names of `stillroom list metrics`, or package.module:Name
     methods: tuple[Method, ...] = (Method(name="hinton"),)
-    balance: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
+    gradient_balancing: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
     train: Training = field(default_factory=Training)
     cache: Cache = field(default_factory=Cache)
     compress: tuple[Compress, ...] = ()  # one after the other, each on what the one before left
-    target: Target | None = None  # what the device asks for
+    deploy: Deploy | None = None  # the device's limits
     export: tuple[Export, ...] = (Export(bits=32), Export(bits=8))
+
+    @property
+    def all_teachers(self) -> tuple[Teacher, ...]:
+        """[teacher], and those beside it."""
+        return (self.teacher, *self.teachers)
 
     @property
     def trainings(self) -> dict[str, Training]:
         """What is trained here, under the names of the sections."""
-        teachers = {"teacher": self.teacher} | {f"teacher.others.{i}": one for i, one in enumerate(self.teacher.others)}
-        found = {f"{name}.train": one.train for name, one in teachers.items() if one.fit == "all"}
+        teachers = {"teacher": self.teacher} | {f"teachers.{i}": one for i, one in enumerate(self.teachers)}
+        found = {f"{name}.train": one.train for name, one in teachers.items() if one.finetune == "all"}
         found |= {f"compress.{i}.train": one.train for i, one in enumerate(self.compress)}
         return {"train": self.train} | found
 

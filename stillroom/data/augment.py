@@ -1,11 +1,12 @@
-"""How a training image changes between two looks: a pure function of (image, key, policy).
+"""Augmentation of training images: a pure function of (image, key, policy).
 
-Row i of the result depends on image i, key i and the policy alone, bit for bit: not on the batch around it, nor on the
-number of threads. Random numbers are hashes of (key, what for): switching one change on leaves the others as they were.
+Row i of the result depends on image i, key i and the policy only, bit for bit, and neither on the rest of the batch nor
+on the number of threads. Random numbers are hashes of (key, stream), one stream per operation, so enabling one
+operation does not change the draws of the others.
 
-Done by numpy rather than torch, and on purpose: the work sits in the loader's background thread, where torch's thread
-pool would compete with the step's own (ten times slower on a busy machine). It goes through the batch in pieces that
-stay in the processor's cache, large batches on several threads.
+numpy is used instead of torch because augmentation runs in the loader's background thread, where torch's thread pool
+would compete with the training step (ten times slower on a busy machine). The batch is processed in pieces that fit
+into the CPU cache, large batches on several threads.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from stillroom.config.schema import Augment
-from stillroom.data.geometry import Geometry, between, geometry, mirrored
-from stillroom.data.hash_rng import key, uniform
-from stillroom.data.threads import on_threads
+from stillroom.data.geometry import Geometry, geometry, reflect_index, symmetric_uniform
+from stillroom.data.hash_rng import make_key, uniform
+from stillroom.data.threads import thread_map
+from stillroom.types import IntArray
 
-__all__ = ["augment", "key", "to_float"]
+__all__ = ["augment", "make_key", "to_float"]
 
-BRIGHTNESS, CONTRAST, SATURATION, ERASE, ERASE_SIDE, ERASE_X, ERASE_Y = range(5, 12)  # 0 to 4 are the geometry's
-GREY = 0.5
-OUTSIDE = 128  # the grey of 8 bits that lies around an image which is not mirrored
-PIECE = 2**17  # values in a piece: half a megabyte of float32
-THREADED = 2**21  # values in a batch that is worth several threads
+# Streams of random numbers; 0 to 4 are used by `geometry`.
+BRIGHTNESS, CONTRAST, SATURATION, ERASE, ERASE_SIDE, ERASE_X, ERASE_Y = range(5, 12)
+ERASED = 0.5  # value of erased pixels
+GREY_PADDING = 128  # 8-bit value of padding that is not mirrored
+PIECE_VALUES = 2**17  # values per piece: half a megabyte of float32
+THREADED_VALUES = 2**21  # smallest batch that is split over threads
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as in the decode rule
 
 Floats = NDArray[np.float32]
@@ -38,103 +41,102 @@ Floats = NDArray[np.float32]
 
 def augment(
     images: Tensor,
-    keys: Tensor | NDArray[np.int64],
+    keys: Tensor | IntArray,
     policy: Augment,
     *,
-    outside: Literal["mirror", "grey"] = "mirror",
+    padding: Literal["mirror", "grey"] = "mirror",
 ) -> Tensor:
-    """The images as seen under their keys, float32 [B, C, H, W] in 0..1.
+    """Augmented images, float32 [B, C, H, W] in 0..1.
 
     In this order: flip, shift (whole pixels), zoom and rotate about the centre (bilinear), brightness, contrast about
-    the mean of the untouched image, saturation (3 channels only), erase. What moves in from outside is the image
-    mirrored at its edge, or grey, where a mirrored object would be one that nobody knows of. A policy of zeros gives
-    images / 255, exactly.
+    the mean of the original image, saturation (3 channels only), erase. A policy of zeros gives exactly images / 255.
 
     Args:
         images: uint8 [B, C, H, W], on the CPU.
-        keys: int64 [B], from `key`.
-        policy: the largest amount of each change.
-        outside: what moves in from outside.
+        keys: int64 [B], from `make_key`.
+        policy: the largest amount of each operation.
+        padding: what fills the area beyond the image's edge: its mirror image, or grey where a mirrored object would
+            be one without a label.
     """
     stored = images.numpy()
-    numbers = np.asarray(keys, dtype=np.int64)
-    if numbers.shape != stored.shape[:1]:
-        raise ValueError(f"{len(stored)} images need as many keys, got {numbers.shape}")
+    key_array = np.asarray(keys, dtype=np.int64)
+    if key_array.shape != stored.shape[:1]:
+        raise ValueError(f"{len(stored)} images need as many keys, got {key_array.shape}")
     result = np.empty(stored.shape, dtype=np.float32)
-    length = max(1, PIECE // math.prod(stored.shape[1:]))
+    length = max(1, PIECE_VALUES // math.prod(stored.shape[1:]))
 
-    def see(start: int) -> None:
+    def augment_from(start: int) -> None:
         piece = slice(start, start + length)
-        _see(stored[piece], numbers[piece], policy, grey=outside == "grey", out=result[piece])
+        _augment_piece(stored[piece], key_array[piece], policy, grey=padding == "grey", out=result[piece])
 
     starts = range(0, len(stored), length)
-    on_threads(see, starts, least=4 if stored.size >= THREADED else len(starts) or 1)
+    thread_map(augment_from, starts, min_chunk=4 if stored.size >= THREADED_VALUES else len(starts) or 1)
     return torch.from_numpy(result)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 as float32 in 0..1: exactly x / 255."""
+    """uint8 to float32 in 0..1, exactly x / 255."""
     return torch.from_numpy(np.divide(images.numpy(), np.float32(255), dtype=np.float32))
 
 
-def _see(images: NDArray[np.uint8], keys: NDArray[np.int64], policy: Augment, *, grey: bool, out: Floats) -> None:
-    """`augment` of a piece of the batch, into `out`."""
-    how = geometry(keys, policy, height=images.shape[2], width=images.shape[3])
-    np.divide(_shifted(images, how, grey), np.float32(255), out=out, dtype=np.float32)
-    if how.turns:
-        _resample(out, how, grey)
+def _augment_piece(images: NDArray[np.uint8], keys: IntArray, policy: Augment, *, grey: bool, out: Floats) -> None:
+    """`augment` for a piece of the batch, written to `out`."""
+    moves = geometry(keys, policy, height=images.shape[2], width=images.shape[3])
+    np.divide(_flip_and_shift(images, moves, grey), np.float32(255), out=out, dtype=np.float32)
+    if moves.resamples:
+        _zoom_and_rotate(out, moves, grey)
     if policy.brightness or policy.contrast or (policy.saturation and images.shape[1] == 3):
-        _colour(out, images, keys, policy)
+        _change_colour(out, images, keys, policy)
     if policy.erase:
         _erase(out, keys, policy.erase)
 
 
-def _shifted(images: NDArray[np.uint8], how: Geometry, grey: bool) -> NDArray[np.uint8]:
-    """Flip and shift, in whole pixels: each row and column of the result is one of the image's, or grey."""
-    if not how.shifts:
+def _flip_and_shift(images: NDArray[np.uint8], moves: Geometry, grey: bool) -> NDArray[np.uint8]:
+    """Whole-pixel moves: each row and column of the result is copied from the image, or grey."""
+    if not moves.shifts:
         return images
-    rows, columns = how.rows(), how.columns()
+    rows, columns = moves.rows(), moves.columns()
     result = np.empty_like(images)
-    from_rows = mirrored(rows, how.height)
-    from_columns = how.unflipped(mirrored(columns, how.width))
+    from_rows = reflect_index(rows, moves.height)
+    from_columns = moves.unflip_columns(reflect_index(columns, moves.width))
     for i, image in enumerate(images):
-        # `clip` because numpy copies the output once more under `raise`; the indices are right already
+        # All indices are in range. mode="clip" saves the extra copy of the output that mode="raise" makes.
         np.take(image.take(from_rows[i], axis=1), from_columns[i], axis=2, out=result[i], mode="clip")
         if grey:
-            result[i][:, (rows[i] < 0) | (rows[i] >= how.height)] = OUTSIDE
-            result[i][:, :, (columns[i] < 0) | (columns[i] >= how.width)] = OUTSIDE
+            result[i][:, (rows[i] < 0) | (rows[i] >= moves.height)] = GREY_PADDING
+            result[i][:, :, (columns[i] < 0) | (columns[i] >= moves.width)] = GREY_PADDING
     return result
 
 
-def _resample(images: Floats, how: Geometry, grey: bool) -> None:
-    """In place: zoom and rotate about the centre."""
-    grid = how.grid()
+def _zoom_and_rotate(images: Floats, moves: Geometry, grey: bool) -> None:
+    """In place, about the centre."""
+    grid = moves.grid()
     source = torch.from_numpy(images)
-    around = OUTSIDE / 255 if grey else 0.0  # beyond the edge torch knows zero or mirrors: so grey is made zero
+    offset = GREY_PADDING / 255 if grey else 0.0  # grid_sample pads with zeros, so grey is shifted to zero and back
     mode = "zeros" if grey else "reflection"
-    for i in range(len(images)):  # one by one: a batch of one is the case that torch does without its threads
+    for i in range(len(images)):  # one image at a time: a batch of one does not use torch's thread pool
         one = slice(i, i + 1)
-        inside = source[one] - around if grey else source[one]
-        images[one] = grid_sample(inside, grid[one], padding_mode=mode, align_corners=False).numpy()
+        shifted = source[one] - offset if grey else source[one]
+        images[one] = grid_sample(shifted, grid[one], padding_mode=mode, align_corners=False).numpy()
     if grey:
-        images += np.float32(around)
+        images += np.float32(offset)
     np.clip(images, 0, 1, out=images)
 
 
-def _colour(images: Floats, stored: NDArray[np.uint8], keys: NDArray[np.int64], policy: Augment) -> None:
-    """In place: brightness, contrast, saturation."""
+def _change_colour(images: Floats, stored: NDArray[np.uint8], keys: IntArray, policy: Augment) -> None:
+    """Brightness, contrast and saturation, in place; `stored` are the original pixels."""
     if policy.brightness:
-        images += between(keys, policy.brightness, stream=BRIGHTNESS)[:, None, None, None]
+        images += symmetric_uniform(keys, policy.brightness, stream=BRIGHTNESS)[:, None, None, None]
     if policy.contrast:
-        factor = (1 + between(keys, policy.contrast, stream=CONTRAST))[:, None, None, None]
-        # the sum of whole numbers is exact in any order; one of floats would depend on how it is cut up
+        factor = (1 + symmetric_uniform(keys, policy.contrast, stream=CONTRAST))[:, None, None, None]
+        # An integer sum is exact in any order; a float sum would depend on how numpy splits it.
         total = stored.reshape(len(stored), -1).sum(axis=1, dtype=np.int64)
-        middle = (total / (255 * math.prod(stored.shape[1:]))).astype(np.float32)[:, None, None, None]
-        images -= middle
+        mean = (total / (255 * math.prod(stored.shape[1:]))).astype(np.float32)[:, None, None, None]
+        images -= mean
         images *= factor
-        images += middle
+        images += mean
     if policy.saturation and images.shape[1] == 3:
-        factor = (1 + between(keys, policy.saturation, stream=SATURATION))[:, None, None, None]
+        factor = (1 + symmetric_uniform(keys, policy.saturation, stream=SATURATION))[:, None, None, None]
         red, green, blue = (images[:, i : i + 1] * np.float32(weight) for i, weight in enumerate(LUMINANCE))
         grey = red + green + blue
         images -= grey
@@ -143,11 +145,11 @@ def _colour(images: Floats, stored: NDArray[np.uint8], keys: NDArray[np.int64], 
     np.clip(images, 0, 1, out=images)
 
 
-def _erase(images: Floats, keys: NDArray[np.int64], probability: float) -> None:
-    """In place: a square of 1 pixel to half the shorter side becomes grey, wholly inside the image."""
+def _erase(images: Floats, keys: IntArray, probability: float) -> None:
+    """Fill a square with grey, in place: its side is 1 pixel to half the shorter side, and it lies inside the image."""
     height, width = images.shape[2:]
     side = 1 + np.floor(uniform(keys, stream=ERASE_SIDE) * max(1, min(height, width) // 2)).astype(int)
     top = np.floor(uniform(keys, stream=ERASE_Y) * (height - side + 1)).astype(int)
     left = np.floor(uniform(keys, stream=ERASE_X) * (width - side + 1)).astype(int)
     for i in np.flatnonzero(uniform(keys, stream=ERASE) < probability):
-        images[i, :, top[i] : top[i] + side[i], left[i] : left[i] + side[i]] = GREY
+        images[i, :, top[i] : top[i] + side[i], left[i] : left[i] + side[i]] = ERASED

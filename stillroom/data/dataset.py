@@ -1,9 +1,7 @@
-"""A source made ready for use: split, sized, checked, and told apart from every other by a fingerprint."""
+"""A source prepared for use: split, with a common image size, checked, and identified by a fingerprint."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.data.decode import MAX_PIXELS, header
+from stillroom.data.bad_images import BadImage, BadImageLog
+from stillroom.data.decode import MAX_PIXELS
 from stillroom.data.errors import NoImages
 from stillroom.data.hash_rng import evenly_spaced
-from stillroom.data.sources.source import Numbers, Source, content
-from stillroom.data.splits import complete
-from stillroom.data.store import Bad, Ledger, Split, raise_if_unsafe
-from stillroom.data.targets.of import targets_of
+from stillroom.data.scan import Scan
+from stillroom.data.sources.source import Source
+from stillroom.data.splits import complete_splits
+from stillroom.data.store import Split
+from stillroom.data.targets.build import build_targets
 from stillroom.data.targets.target import Targets
-from stillroom.data.threads import on_threads
-from stillroom.errors import StillroomError
-from stillroom.types import Kind
+from stillroom.types import IntArray, TargetKind
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "load_dataset"]
 
-LARGEST_OWN_SIZE = 224
-SURVEYED = 2000
+SAMPLED = 2000  # images that are scanned where the data set does not fit into memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +31,15 @@ class Dataset:
     """Images of K classes in three splits.
 
     Attributes:
-        classes: names, in the order of the labels.
+        classes: names, in label order.
         channels: C, 1 or 3.
         size: H = W of every image.
         splits: "train", "val" and "test".
         fingerprint: sha256 over classes, size, labels or boxes, splits, file names, and the content of train and val,
-            masks included (of the surveyed sample where the set is too large for memory). The same files in another
-            folder have the same.
-        source: where the images come from.
-        ledger: the images that could not be read so far.
-        targets: what is known of the images beside their pixels.
+            masks included (of the sample where the data set does not fit into memory). The folder does not matter.
+        source: of the images.
+        bad_image_log: the images found unreadable so far.
+        targets: the annotation of the images.
     """
 
     classes: tuple[str, ...]
@@ -52,26 +48,26 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: str
     source: Source = field(repr=False)
-    ledger: Ledger = field(repr=False)
+    bad_image_log: BadImageLog = field(repr=False)
     targets: Targets = field(repr=False)
 
     @property
-    def kind(self) -> Kind:
-        """What is known of the images: labels, boxes or masks."""
+    def kind(self) -> TargetKind:
+        """The kind of annotation: labels, boxes or masks."""
         return self.targets.kind
 
     @property
     def labelled(self) -> bool:
-        """Whether anything is known of any image."""
-        return not self._unknown().all()
+        """Whether any image is labelled."""
+        return not self._unlabelled().all()
 
     @property
-    def bad(self) -> list[Bad]:
-        """Images that can't be used, as far as anybody has looked."""
-        return [self.ledger.bad[item] for item in sorted(self.ledger.bad)]
+    def bad(self) -> list[BadImage]:
+        """The images found unreadable so far."""
+        return [self.bad_image_log.bad[item] for item in sorted(self.bad_image_log.bad)]
 
     def summary(self) -> dict[str, Any]:
-        """What a report prints; opens no split."""
+        """Facts for a report; opens no split."""
         counts = {name: self.targets.counts(split.listed).tolist() for name, split in self.splits.items()}
         return {
             "classes": list(self.classes),
@@ -79,18 +75,18 @@ class Dataset:
             "size": self.size,
             "images": {name: len(split.listed) for name, split in self.splits.items()},
             "per_class": counts,
-            "unlabelled": int(self._unknown().sum()),
-            "bad": len(self.ledger.bad),
-            "in_memory": all(split.memory for split in self.splits.values()),
+            "unlabelled": int(self._unlabelled().sum()),
+            "bad": len(self.bad_image_log.bad),
+            "in_memory": all(split.in_memory for split in self.splits.values()),
             "fingerprint": self.fingerprint,
         }
 
-    def _unknown(self) -> NDArray[np.bool_]:
-        """For each image of all splits whether nothing is known of it."""
-        return self.targets.unknown(np.concatenate([split.listed for split in self.splits.values()]))
+    def _unlabelled(self) -> NDArray[np.bool_]:
+        """For each image of all splits whether it is unlabelled."""
+        return self.targets.unlabelled(np.concatenate([split.listed for split in self.splits.values()]))
 
 
-def load(
+def load_dataset(
     source: Source,
     *,
     size: int | None = None,
@@ -102,129 +98,67 @@ def load(
     seed: int = 0,
     report: Path | None = None,
 ) -> Dataset:
-    """Splits a source and looks at the headers of its train and val images; the test split stays closed.
+    """Split a source and read the headers of its train and val images; the test split is not opened.
 
-    Where the decoded set is larger than `memory_gb`, 2,000 images spread over train and val are looked at, and images
-    are decoded on request.
+    If the decoded images would need more than `memory_gb`, 2,000 evenly spaced images of train and val are scanned
+    instead of all, and images are decoded on request.
 
     Args:
-        source: where images come from.
-        size: H = W; every image's shorter side is brought to it and the centre kept, or, with boxes and masks, the
-            whole image stretched to it. None: the images' own size where all are squares of one size, else the median
-            of the shorter sides, 224 at most.
-        max_bad: the largest share of images that may be unreadable.
-        max_pixels: the largest image that is decoded.
+        source: of the images.
+        size: H = W of every image: the shorter side is resized to it and the centre cropped, or, with boxes and masks,
+            the whole image is stretched to it. None: the images' own size if all are squares of one size, else the
+            median of the shorter sides, at most 224.
+        max_bad: largest fraction of images that may be unreadable.
+        max_pixels: H W of the largest image that is decoded.
         memory_gb: GiB of decoded images that may be kept in memory.
-        val: share that chooses the model, where the source doesn't say.
-        test: share that is reported, where the source doesn't say.
+        val: fraction for model selection, where the source has no such split.
+        test: fraction for reported results, where the source has no such split.
         seed: of the split.
-        report: the folder for bad_files.csv.
+        report: folder for bad_files.csv.
 
     Raises:
         StillroomError: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
     """
-    targets = targets_of(source)
+    targets = build_targets(source)
     splits = _splits(source, targets, val=val, test=test, seed=seed)
     total = sum(len(items) for items in splits.values())
-    ledger = Ledger(total=total, max_bad=max_bad, report=report)
-    survey = _Survey(source, max_pixels=max_pixels)
+    log = BadImageLog(total=total, max_bad=max_bad, report=report)
+    scan = Scan(source, max_pixels=max_pixels)
     visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
-    survey.look(visible[evenly_spaced(len(visible), SURVEYED)])
-    side = size or survey.size()
-    memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
-    if memory:
-        survey.look(visible)
-        side = size or survey.size()
+    scan.add(visible[evenly_spaced(len(visible), SAMPLED)])
+    side = size or scan.image_size()
+    in_memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
+    if in_memory:
+        scan.add(visible)
+        side = size or scan.image_size()
     for name in ("train", "val"):
-        ledger.add(name, [(item, survey.failures[item]) for item in splits[name].tolist() if item in survey.failures])
-    if len(survey.failures) == len(visible):
+        log.add(name, [(item, scan.failures[item]) for item in splits[name].tolist() if item in scan.failures])
+    if len(scan.failures) == len(visible):
         raise NoImages(path=source.name(0), why=f"none of {len(visible)} images can be read")
-    made = {
-        name: Split(
-            name=name,
-            listed=items,
-            source=source,
-            size=side,
-            max_pixels=max_pixels,
-            memory=memory,
-            ledger=ledger,
-            targets=targets,
-        )
-        for name, items in splits.items()
-    }
-    fingerprint = _fingerprint(source, targets, splits, side, survey.contents)
+    common: dict[str, Any] = {"source": source, "size": side, "bad_image_log": log, "targets": targets}
+    common |= {"max_pixels": max_pixels, "in_memory": in_memory}
     return Dataset(
         classes=source.classes,
         channels=source.channels,
         size=side,
-        splits=made,
-        fingerprint=fingerprint,
+        splits={name: Split(name=name, listed=items, **common) for name, items in splits.items()},
+        fingerprint=scan.fingerprint(splits, targets, side),
         source=source,
-        ledger=ledger,
+        bad_image_log=log,
         targets=targets,
     )
 
 
-def _splits(source: Source, targets: Targets, *, val: float, test: float, seed: int) -> dict[str, Numbers]:
+def _splits(source: Source, targets: Targets, *, val: float, test: float, seed: int) -> dict[str, IntArray]:
     """All three splits.
 
-    Images of which nothing is known are for training, unless somebody has put them elsewhere or there are no others;
-    they make no split larger or smaller.
+    Unlabelled images go to train, unless the source has placed them elsewhere or no image is labelled; they do not
+    count towards the fractions of the other splits.
     """
-    every = np.arange(len(source.labels))
-    placed = np.concatenate([items for name, items in source.splits.items() if name != "train"] or [every[:0]])
-    unknown = targets.unknown(every)
-    further = every[:0] if unknown.all() else np.setdiff1d(every[unknown], placed)
-    train = np.setdiff1d(source.splits.get("train", np.setdiff1d(every, placed)), further)
-    splits = complete(source.labels, source.splits | {"train": train}, val=val, test=test, seed=seed)
-    return splits | {"train": np.union1d(splits["train"], further)}
-
-
-class _Survey:
-    """Sizes and content hashes of images, from their headers and bytes."""
-
-    def __init__(self, source: Source, *, max_pixels: int):
-        self.source, self.max_pixels = source, max_pixels
-        self.sides: dict[int, tuple[int, int]] = {}
-        self.contents: dict[int, bytes] = {}
-        self.failures: dict[int, StillroomError] = {}
-
-    def look(self, items: Numbers) -> None:
-        on_threads(self._one, [item for item in items.tolist() if item not in self.contents])
-
-    def size(self) -> int:
-        """The side for all: their own where they are squares of one size, else the median shorter side, 224 at most."""
-        sides = set(self.sides.values())
-        if len(sides) == 1:
-            height, width = next(iter(sides))
-            if height == width:
-                return height
-        shorter = [min(pair) for pair in self.sides.values()]
-        return min(LARGEST_OWN_SIZE, int(np.median(shorter))) if shorter else LARGEST_OWN_SIZE
-
-    def _one(self, item: int) -> None:
-        self.contents[item] = b""
-        name = self.source.name(item)
-        try:
-            raw = self.source.read(item)
-            self.contents[item] = content(raw)
-            self.sides[item] = header(raw, max_pixels=self.max_pixels, name=name)[:2]
-        except StillroomError as failure:
-            raise_if_unsafe(failure)
-            self.failures[item] = failure
-
-
-def _fingerprint(
-    source: Source, targets: Targets, splits: dict[str, Numbers], size: int, contents: dict[int, bytes]
-) -> str:
-    digest = hashlib.sha256(repr((source.classes, source.channels, size)).encode())
-    for name, items in splits.items():
-        digest.update(name.encode() + items.tobytes() + source.labels[items].tobytes())
-        digest.update("\0".join(_last_parts(source, items)).encode("utf-8", "surrogateescape"))
-        digest.update(b"".join(contents.get(item, b"") for item in items.tolist()))
-        digest.update(targets.digest(items, looked_at=contents))
-    return digest.hexdigest()
-
-
-def _last_parts(source: Source, items: Numbers) -> Iterable[str]:
-    return (source.name(item).rpartition("/")[2] for item in items.tolist())
+    items = np.arange(len(source.labels))
+    placed = np.concatenate([items for name, items in source.splits.items() if name != "train"] or [items[:0]])
+    unlabelled = targets.unlabelled(items)
+    added = items[:0] if unlabelled.all() else np.setdiff1d(items[unlabelled], placed)
+    train = np.setdiff1d(source.splits.get("train", np.setdiff1d(items, placed)), added)
+    splits = complete_splits(source.labels, source.splits | {"train": train}, val=val, test=test, seed=seed)
+    return splits | {"train": np.union1d(splits["train"], added)}

@@ -1,4 +1,4 @@
-"""One thing that is wrong with a data set."""
+"""The result type of data set checks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was found.
+    """One problem of a data set.
 
     Attributes:
-        severity: an "error" stops a run, a "warning" is told.
+        severity: an "error" stops a run, a "warning" is only reported.
         failure: code, what, why, effect and fix.
     """
 
@@ -25,16 +25,16 @@ class Finding:
 
     @property
     def code(self) -> str:
-        """`SR-D110`, say."""
+        """The error code, such as `SR-D110`."""
         return self.failure.code
 
 
 def warning(failure: StillroomError) -> Finding:
-    """A finding that stops nothing."""
+    """A finding that does not stop a run."""
     return Finding(severity="warning", failure=failure)
 
 
 def examples(names: Sequence[str], *, between: str = "; ") -> str:
-    """The first few, and how many more there are."""
+    """The first few names, and the number of further ones."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return between.join(names[:SHOWN]) + more

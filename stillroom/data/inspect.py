@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before anybody trains on it. It tells; only what makes training senseless refuses."""
+"""Checks of a data set before training. Only problems that make training meaningless are errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.data.dataset import Dataset
-from stillroom.data.decode import header, pixels, upright_size
+from stillroom.data.decode import oriented_size, read_header, to_pixels
 from stillroom.data.errors import (
     ClassMissingInSplit,
     DuplicatesAcrossSplits,
@@ -19,121 +19,121 @@ from stillroom.data.errors import (
     UnreadableImage,
 )
 from stillroom.data.finding import Finding, examples, warning
-from stillroom.data.sources.source import Source, content
-from stillroom.data.threads import on_threads
+from stillroom.data.sources.source import Source, content_hash
+from stillroom.data.threads import thread_map
 from stillroom.errors import SecurityError, StillroomError
 
 
 def inspect(source: Source, dataset: Dataset, *, deep: bool = False) -> list[Finding]:
-    """Everything wrong with the data, errors first.
+    """All problems of the data, errors first.
 
-    Reads the bytes of every image, test included, to find files that can't be opened and the same bytes in two splits;
-    nobody learns from them. A copy that was encoded anew is not found.
+    The bytes of every image, test included, are read to find unreadable files and duplicates across splits. Copies that
+    were encoded again are not found.
 
     Args:
         source: where the images come from.
-        dataset: what `load` made of it.
-        deep: whether to decode everything too, which finds damage behind the header and takes longer.
+        dataset: from `load_dataset`.
+        deep: also decode every image, which finds damage behind the header and takes longer.
     """
-    contents: dict[int, bytes] = {}
-    shapes: dict[int, tuple[int, int]] = {}
-    found = [*inspect_labels(source, dataset), *_unreadable(source, dataset, contents, shapes, deep=deep)]
-    found += [*_copies(source, dataset, contents), *dataset.targets.sizes_wrong(shapes)]
+    hashes: dict[int, bytes] = {}
+    sizes: dict[int, tuple[int, int]] = {}
+    found = [*inspect_targets(source, dataset), *_unreadable(source, dataset, hashes, sizes, deep=deep)]
+    found += [*_duplicates(source, dataset, hashes), *dataset.targets.size_findings(sizes)]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def inspect_labels(source: Source, dataset: Dataset) -> list[Finding]:
-    """What is wrong with labels, boxes or masks, and with classes; reads no image, but masks."""
-    found = [*dataset.targets.labels_wrong(), *_partners(source, dataset)]
-    return found + ([*_unjudged(source, dataset), *_classes(dataset)] if dataset.labelled else [])
+def inspect_targets(source: Source, dataset: Dataset) -> list[Finding]:
+    """Problems with labels, boxes, masks and classes; reads mask files but no images."""
+    found = [*dataset.targets.target_findings(), *_missing_annotations(source, dataset)]
+    return found + ([*_unlabelled_evaluation(source, dataset), *_classes(dataset)] if dataset.labelled else [])
 
 
-def refuse(findings: Iterable[Finding]) -> None:
-    """Raises the first error among the findings, if there is one."""
+def raise_first_error(findings: Iterable[Finding]) -> None:
+    """Raise the first error among the findings, if there is one."""
     for finding in findings:
         if finding.severity == "error":
             raise finding.failure
 
 
-def summarise(dataset: Dataset, findings: Iterable[Finding]) -> dict[str, Any]:
+def summary(dataset: Dataset, findings: Iterable[Finding]) -> dict[str, Any]:
     """`Dataset.summary` with the findings, for `--json`."""
-    told = [{"severity": finding.severity} | finding.failure.as_dict() for finding in findings]
-    return dataset.summary() | {"findings": told}
+    listed = [{"severity": finding.severity} | finding.failure.as_dict() for finding in findings]
+    return dataset.summary() | {"findings": listed}
 
 
-def _partners(source: Source, dataset: Dataset) -> Iterator[Finding]:
-    names = getattr(source, "without", [])
+def _missing_annotations(source: Source, dataset: Dataset) -> Iterator[Finding]:
+    names = getattr(source, "skipped", [])
     if names:
         yield warning(MissingAnnotationFiles(count=len(names), kind=dataset.kind, examples=examples(names)))
 
 
-def _unjudged(source: Source, dataset: Dataset) -> Iterator[Finding]:
-    """Images of val and test of which nothing is known, while something is known of others."""
+def _unlabelled_evaluation(source: Source, dataset: Dataset) -> Iterator[Finding]:
+    """Unlabelled images in val and test of a data set that has labels."""
     for name in ("val", "test"):
         items = dataset.splits[name].listed
-        blind = items[dataset.targets.unknown(items)]
-        if len(blind):
-            values = {"count": len(blind), "split": name, "path": source.name(int(blind[0]))}
+        unlabelled = items[dataset.targets.unlabelled(items)]
+        if len(unlabelled):
+            values = {"count": len(unlabelled), "split": name, "path": source.name(int(unlabelled[0]))}
             yield Finding(severity="error", failure=UnlabelledEvaluationImages(**values))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
     counts = dataset.summary()["per_class"]
-    whole = np.sum(list(counts.values()), axis=0)
-    if np.count_nonzero(whole) < dataset.targets.least:
-        names = "".join(f": only {dataset.classes[k]!r} has images" for k in np.flatnonzero(whole))
-        failure = TooFewClasses(count=int(np.count_nonzero(whole)), names=names)
-        yield Finding(severity="error" if not whole.any() else "warning", failure=failure)
-    for number, name in enumerate(dataset.classes):
-        empty = [split for split, found in counts.items() if not found[number]]
+    total = np.sum(list(counts.values()), axis=0)
+    if np.count_nonzero(total) < dataset.targets.min_classes:
+        names = "".join(f": only {dataset.classes[k]!r} has images" for k in np.flatnonzero(total))
+        failure = TooFewClasses(count=int(np.count_nonzero(total)), names=names)
+        yield Finding(severity="error" if not total.any() else "warning", failure=failure)
+    for label, name in enumerate(dataset.classes):
+        empty = [split for split, per_class in counts.items() if not per_class[label]]
         if empty:
-            values = {"images": int(whole[number]), "noun": dataset.targets.noun}
+            values = {"images": int(total[label]), "noun": dataset.targets.noun}
             yield warning(ClassMissingInSplit(name=name, split=" and ".join(empty), **values))
 
 
 def _unreadable(
     source: Source,
     dataset: Dataset,
-    contents: dict[int, bytes],
-    shapes: dict[int, tuple[int, int]],
+    hashes: dict[int, bytes],
+    sizes: dict[int, tuple[int, int]],
     *,
     deep: bool,
 ) -> Iterator[Finding]:
-    """Bad images, those met before included; fills in the hash, and the height and width, of each that can be read."""
+    """Unreadable images, those found earlier included; `hashes` and `sizes` receive the values of readable images."""
     limit = dataset.splits["train"].max_pixels
 
-    def one(item: int) -> StillroomError | None:
+    def read(item: int) -> StillroomError | None:
         name = source.name(item)
         try:
             raw = source.read(item)
-            contents[item] = content(raw)
+            hashes[item] = content_hash(raw)
             if deep:
-                pixels(raw, channels=source.channels, max_pixels=limit, name=name)
+                to_pixels(raw, channels=source.channels, max_pixels=limit, name=name)
             else:
-                header(raw, max_pixels=limit, name=name)
-            shapes[item] = upright_size(raw, max_pixels=limit, name=name)
+                read_header(raw, max_pixels=limit, name=name)
+            sizes[item] = oriented_size(raw, max_pixels=limit, name=name)
         except StillroomError as failure:
             return failure
         return None
 
     items = np.sort(np.concatenate([split.listed for split in dataset.splits.values()])).tolist()
-    failures = dict(zip(items, on_threads(one, items), strict=True))
+    failures = dict(zip(items, thread_map(read, items), strict=True))
     for item in items:
-        bad, failure = dataset.ledger.bad.get(item), failures[item]
+        bad, failure = dataset.bad_image_log.bad.get(item), failures[item]
         if failure is None and bad is not None:
             failure = UnreadableImage(path=bad.path, why=bad.why)
         if failure is not None:
             yield Finding(severity="error" if isinstance(failure, SecurityError) else "warning", failure=failure)
 
 
-def _copies(source: Source, dataset: Dataset, contents: dict[int, bytes]) -> Iterator[Finding]:
-    """Images with the same bytes in two splits: what is in test was learnt by heart in train."""
-    places: dict[bytes, dict[str, int]] = defaultdict(dict)
+def _duplicates(source: Source, dataset: Dataset, hashes: dict[int, bytes]) -> Iterator[Finding]:
+    """Images with the same bytes in two splits, which leak from train into val or test."""
+    occurrences: dict[bytes, dict[str, int]] = defaultdict(dict)
     for name, split in dataset.splits.items():
         for item in split.listed.tolist():
-            if item in contents:
-                places[contents[item]].setdefault(name, item)
-    shared = [copies for copies in places.values() if len(copies) > 1]
+            if item in hashes:
+                occurrences[hashes[item]].setdefault(name, item)
+    shared = [copies for copies in occurrences.values() if len(copies) > 1]
     if shared:
         pairs = [" = ".join(f"{split}: {source.name(item)}" for split, item in copies.items()) for copies in shared]
         yield warning(DuplicatesAcrossSplits(count=len(shared), examples=examples(pairs)))

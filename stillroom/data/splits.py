@@ -1,38 +1,37 @@
-"""Which image is for training, which for choosing, which for the final figure. Pure functions of labels and seed."""
+"""Splitting into train (training), val (model selection) and test (reported results): a function of labels and seed."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stillroom.data.errors import EmptySplit
 from stillroom.data.hash_rng import uniform
+from stillroom.types import IntArray
 
-Numbers = NDArray[np.int64]
-Splits = dict[str, Numbers]
+Splits = dict[str, IntArray]
 
 
-def complete(labels: Numbers, given: Splits, *, val: float = 0.15, test: float = 0.2, seed: int = 0) -> Splits:
-    """Train, val and test item numbers, ascending, each item in one of them at most.
+def complete_splits(labels: IntArray, given: Splits, *, val: float = 0.15, test: float = 0.2, seed: int = 0) -> Splits:
+    """Item indices of train, val and test, ascending, each item in at most one split.
 
-    What is given stays; what is missing is carved from train, the same share of every class:
+    Given splits are kept. Missing ones are taken from train, stratified by class:
 
-    * nothing: `test` and `val` are shares of the whole.
-    * train and test: `val` is a share of train.
-    * train and val, no test: the given val becomes the test split, because it is what others report on, and a new val
-      is carved from train. Choosing a model must never see what is reported.
-    * no train: train is whatever is in no other split.
+    * nothing given: `test` and `val` are fractions of the whole.
+    * train and test given: `val` is a fraction of train.
+    * train and val given: the given val becomes the test split, because published results refer to it, and a new val
+      is taken from train. Model selection must never see the images that results are reported on.
+    * train not given: train is every item in no other split.
 
     Args:
         labels: [N].
-        given: any of "train", "val", "test" -> item numbers. An empty one counts as missing.
-        val: share that chooses the model.
-        test: share that is reported.
-        seed: another seed, another choice.
+        given: any of "train", "val", "test" -> item indices. An empty split counts as missing.
+        val: fraction for model selection.
+        test: fraction for reported results.
+        seed: of the choice.
 
     Raises:
-        ValueError: item numbers out of range, an item in two splits.
-        EmptySplit: SR-D115, a split would be empty: too few images, or shares that leave nothing.
+        ValueError: item indices out of range, an item in two splits.
+        EmptySplit: SR-D115, a split would be empty: too few images, or fractions that leave nothing.
     """
     found = {name: np.unique(items).astype(np.int64) for name, items in given.items() if len(items)}
     _check(found, given, len(labels))
@@ -41,11 +40,11 @@ def complete(labels: Numbers, given: Splits, *, val: float = 0.15, test: float =
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
     if "test" not in found:
-        found["test"] = carve(labels, train, test, seed=seed, stream=0)
-        val = val / max(1 - test, val)  # a share of the whole, so a larger share of what is left
+        found["test"] = stratified_sample(labels, train, test, seed=seed, stream=0)
+        val = val / max(1 - test, val)  # a fraction of the whole, so a larger fraction of what is left
     train = np.setdiff1d(train, found["test"])
     if "val" not in found:
-        found["val"] = carve(labels, train, val, seed=seed, stream=1)
+        found["val"] = stratified_sample(labels, train, val, seed=seed, stream=1)
     result = {"train": np.setdiff1d(train, found["val"]), "val": found["val"], "test": found["test"]}
     for name, items in result.items():
         if not len(items):
@@ -53,19 +52,19 @@ def complete(labels: Numbers, given: Splits, *, val: float = 0.15, test: float =
     return result
 
 
-def carve(labels: Numbers, items: Numbers, share: float, *, seed: int, stream: int) -> Numbers:
-    """`share` of `items`, rounded class by class; of two images at least one (if the share is above 0), never all.
+def stratified_sample(labels: IntArray, items: IntArray, fraction: float, *, seed: int, stream: int) -> IntArray:
+    """`fraction` of `items`, rounded per class: at least one of two images (if it is above 0), never all of them.
 
-    Whether an item is chosen depends on its class mates, `seed` and `stream` only.
+    Whether an item is chosen depends only on the items of its class, `seed` and `stream`.
     """
-    if share >= 1:
+    if fraction >= 1:
         return items
     chosen = []
     rank = uniform(items, stream=stream + 2 * seed)
     for label in np.unique(labels[items]):
-        mates = items[labels[items] == label]
-        number = min(max(round(share * len(mates)), 1 if share > 0 else 0), len(mates) - 1)
-        chosen.append(mates[np.argsort(rank[labels[items] == label], kind="stable")[:number]])
+        of_class = items[labels[items] == label]
+        count = min(max(round(fraction * len(of_class)), 1 if fraction > 0 else 0), len(of_class) - 1)
+        chosen.append(of_class[np.argsort(rank[labels[items] == label], kind="stable")[:count]])
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
 
@@ -73,8 +72,8 @@ def _check(found: Splits, given: Splits, length: int) -> None:
     unknown = set(given) - {"train", "val", "test"}
     if unknown:
         raise ValueError(f"splits are train, val and test, got {sorted(unknown)}")
-    every = np.concatenate([*found.values(), np.empty(0, np.int64)])
-    if len(every) != len(np.unique(every)):
+    items = np.concatenate([*found.values(), np.empty(0, np.int64)])
+    if len(items) != len(np.unique(items)):
         raise ValueError("an item is in two splits")
-    if len(every) and (every.min() < 0 or every.max() >= length):
-        raise ValueError(f"a split names an item outside 0..{length - 1}")
+    if len(items) and (items.min() < 0 or items.max() >= length):
+        raise ValueError(f"a split contains an item outside 0..{length - 1}")

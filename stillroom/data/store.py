@@ -1,127 +1,67 @@
-"""The decoded images of a split: in memory where they fit, decoded on request where they don't.
+"""The decoded images of a split: cached in memory if they fit, otherwise decoded on request.
 
-A split is read when somebody uses it, not before, so the test split stays closed until the end. An image that can't
-be read is replaced in train and val by the next readable one of the split, with that one's label and number: the batch
-keeps its size, and the n-th batch stays a pure function of n. In test it is left out. All are listed in bad_files.csv.
+A split is read on first use, so the test split is not opened before the end of a run. In train and val an unreadable
+image is replaced by the next readable one of the split, with its label and item index: the batch keeps its size and
+the n-th batch stays a pure function of n. In test it is left out. All are listed in bad_files.csv.
 """
 
 from __future__ import annotations
 
-import csv
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, fields
-from io import StringIO
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.data.decode import fit, pixels, stretch
-from stillroom.data.errors import NoImages, TooManyBadImages
-from stillroom.data.sources.source import Numbers, Source
-from stillroom.data.targets.of import targets_of
+from stillroom.data.bad_images import BadImageLog, raise_if_unsafe
+from stillroom.data.decode import to_pixels
+from stillroom.data.errors import NoImages
+from stillroom.data.resize import resize_and_crop, resize_square
+from stillroom.data.sources.source import Source
+from stillroom.data.targets.build import build_targets
 from stillroom.data.targets.target import Target, Targets
-from stillroom.data.threads import on_threads
-from stillroom.errors import SecurityError, StillroomError
-from stillroom.io.files import write
+from stillroom.data.threads import thread_map
+from stillroom.errors import StillroomError
+from stillroom.types import IntArray
 
-
-@dataclass(frozen=True, kw_only=True)
-class Bad:
-    """An image that can't be used: where it is and why."""
-
-    split: str
-    item: int
-    path: str
-    code: str
-    why: str
-
-
-class Ledger:
-    """The bad images of a data set, and the limit on them.
-
-    Args:
-        total: how many images there are.
-        max_bad: the largest share of them that may be bad.
-        report: the folder for bad_files.csv, or None.
-    """
-
-    def __init__(self, *, total: int, max_bad: float, report: Path | None):
-        self.total, self.max_bad = total, max_bad
-        self.path = None if report is None else Path(report) / "bad_files.csv"
-        self.bad: dict[int, Bad] = {}
-        self._lock = threading.Lock()
-
-    def add(self, split: str, failures: Iterable[tuple[int, StillroomError]]) -> None:
-        """Notes images of a split as bad and writes the list.
-
-        Raises:
-            TooManyBadImages: SR-D107, there are more than the limit now.
-        """
-        with self._lock:
-            before = len(self.bad)
-            for item, failure in failures:
-                path = str(failure.values.get("path", item))
-                why = f"{failure.what.split('   ')[0]}: {failure.why}"
-                self.bad.setdefault(item, Bad(split=split, item=item, path=path, code=failure.code, why=why))
-            if len(self.bad) == before:
-                return
-            self._write()
-        if len(self.bad) > self.max_bad * self.total:
-            first = "\n         ".join(f"{bad.code} {bad.path}: {bad.why}" for bad in list(self.bad.values())[:3])
-            listed = "the files named above" if self.path is None else str(self.path)
-            raise TooManyBadImages(count=len(self.bad), total=self.total, limit=self.max_bad, first=first, csv=listed)
-
-    def _write(self) -> None:
-        if self.path is None:
-            return
-        text = StringIO(newline="")
-        table = csv.writer(text)
-        table.writerow(field.name for field in fields(Bad))
-        table.writerows(astuple(self.bad[item]) for item in sorted(self.bad))
-        write(self.path, text.getvalue())
-
-
-def raise_if_unsafe(failure: StillroomError) -> None:
-    """Raises what is an attack rather than a bad image: that is never just left out."""
-    if isinstance(failure, SecurityError):
-        raise failure
+PROBED_TOGETHER = 256  # images decoded at a time to find the unreadable ones of a test split that is not cached
 
 
 class Split:
-    """One split's images, [C, H, W] uint8 each, and what is known of them.
+    """The images of one split, [C, H, W] uint8 each, and their targets.
+
+    A row is a position in the split, an item the index of an image in the source.
 
     Args:
         name: "train", "val" or "test".
-        listed: item numbers of the source, before anything was read.
-        source: where they are read.
+        listed: items of the split, including unreadable ones.
+        source: reads the images.
         size: H = W.
         max_pixels: of the decode rule.
-        memory: whether the decoded images are kept.
-        ledger: where bad images are noted.
-        targets: what is known of the images; None: what the source says.
+        in_memory: whether the decoded images are cached.
+        bad_image_log: records unreadable images.
+        targets: of the source's images; None to build them from the source.
     """
 
     def __init__(
         self,
         *,
         name: str,
-        listed: Numbers,
+        listed: IntArray,
         source: Source,
         size: int,
         max_pixels: int,
-        memory: bool,
-        ledger: Ledger,
+        in_memory: bool,
+        bad_image_log: BadImageLog,
         targets: Targets | None = None,
     ):
-        self.name, self.listed, self.memory, self.max_pixels = name, listed, memory, max_pixels
-        self.targets = targets_of(source) if targets is None else targets
-        self._source, self._size, self._ledger = source, size, ledger
+        self.name, self.listed, self.in_memory, self.max_pixels = name, listed, in_memory, max_pixels
+        self.targets = build_targets(source) if targets is None else targets
+        self._source, self._size, self._bad_image_log = source, size, bad_image_log
         self._items = listed.copy()
-        self._kept: NDArray[np.uint8] | None = None
+        self._cached: NDArray[np.uint8] | None = None
         self._ready = False
         self._lock = threading.RLock()
 
@@ -131,103 +71,103 @@ class Split:
         return len(self._items)
 
     @property
-    def items(self) -> Numbers:
-        """[n] the source's number of each row; a replaced row has that of its replacement."""
+    def items(self) -> IntArray:
+        """[n] item of each row; a replaced row has the item of its replacement."""
         self._prepare()
         return self._items
 
     @property
-    def labels(self) -> Numbers:
-        """[n] what the source calls labels: the classes, where the images have one each."""
+    def labels(self) -> IntArray:
+        """[n] label of each row, see `Source.labels`."""
         return self._source.labels[self.items]
 
     def name_of(self, item: int) -> str:
-        """What the source calls an item."""
+        """The source's name of an item."""
         return self._source.name(item)
 
-    def images(self, rows: Numbers) -> Tensor:
+    def images(self, rows: IntArray) -> Tensor:
         """[len(rows), C, H, W] uint8."""
         return self.take(rows)[0]
 
-    def take(self, rows: Numbers) -> tuple[Tensor, Target, Numbers]:
-        """Images [n, C, H, W] uint8 with their target (see `stillroom.types.Kind`) and item numbers [n].
+    def take(self, rows: IntArray) -> tuple[Tensor, Target, IntArray]:
+        """Images [n, C, H, W] uint8, their target (see `stillroom.types.TargetKind`) and their items [n].
 
         Raises:
             TooManyBadImages: SR-D107, more bad images than allowed.
         """
         self._prepare()
-        kept = self._kept[rows] if self._kept is not None else self._read_or_replace(np.asarray(rows))
+        pixels = self._cached[rows] if self._cached is not None else self._decode_or_replace(np.asarray(rows))
         items = self._items[rows]
         channels = self._source.channels
-        images = np.ascontiguousarray(kept[:, :channels])
-        return torch.from_numpy(images), self.targets.take(items, kept[:, channels:]), items
+        images = np.ascontiguousarray(pixels[:, :channels])
+        return torch.from_numpy(images), self.targets.take(items, pixels[:, channels:]), items
 
     def _prepare(self) -> None:
-        """On first use: decodes all that is kept, and for test finds out what can be read."""
+        """On first use, fill the cache; without a cache, find the readable images of test."""
         with self._lock:
             if self._ready:
                 return
-            if self.memory:
-                self._kept, good = self._decode(self._items)
-                self._settle(good)
+            if self.in_memory:
+                pixels, good = self._decode(self._items)
+                rows = self._readable_rows(good)
+                self._cached, self._items = (pixels, self._items) if rows is None else (pixels[rows], self._items[rows])
             elif self.name == "test":
-                starts = range(0, len(self._items), 256)  # the pixels themselves are let go at once
-                good = np.concatenate([self._decode(self._items[start : start + 256])[1] for start in starts])
-                self._items = self._items[good]
+                starts = range(0, len(self._items), PROBED_TOGETHER)  # in pieces, because the pixels are not needed
+                pieces = [self._items[start : start + PROBED_TOGETHER] for start in starts]
+                self._items = self._items[np.concatenate([self._decode(piece)[1] for piece in pieces])]
             self._ready = True
 
-    def _settle(self, good: NDArray[np.bool_]) -> None:
-        assert self._kept is not None
+    def _readable_rows(self, good: NDArray[np.bool_]) -> IntArray | None:
+        """The rows that remain (test) or stand in for each row (train and val); None if all are readable."""
         if good.all():
-            return
+            return None
         if self.name == "test":
-            rows = np.flatnonzero(good)
-        else:
-            rows = np.array([self._next(row, good.__getitem__) for row in range(len(good))])
-        self._kept, self._items = self._kept[rows], self._items[rows]
+            return np.flatnonzero(good)
+        return np.array([self._next_row(row, good.__getitem__) for row in range(len(good))])
 
-    def _read_or_replace(self, rows: Numbers) -> NDArray[np.uint8]:
+    def _decode_or_replace(self, rows: IntArray) -> NDArray[np.uint8]:
         images, good = self._decode(self._items[rows])
-        for place in np.flatnonzero(~good):
-            found = self._next(int(rows[place]), lambda row: self._try(row, images[place]))  # noqa: B023 - called at once
+        for i in np.flatnonzero(~good):
+            row = self._next_row(int(rows[i]), lambda row: self._decode_into(images[i], row))  # noqa: B023 - called at once
             with self._lock:
-                self._items[rows[place]] = self.listed[found]
+                self._items[rows[i]] = self.listed[row]
         return images
 
-    def _try(self, row: int, out: NDArray[np.uint8]) -> bool:
+    def _decode_into(self, out: NDArray[np.uint8], row: int) -> bool:
+        """Decode a row into `out`; whether it could be read."""
         image, good = self._decode(self.listed[row : row + 1])
         out[:] = image[0]
         return bool(good[0])
 
-    def _next(self, row: int, good: Callable[[int], bool]) -> int:
-        """The first row from `row` on, around the end, that is good."""
+    def _next_row(self, row: int, good: Callable[[int], bool]) -> int:
+        """The first good row at or after `row`, wrapping around at the end."""
         for step in range(len(self.listed)):
             if good((row + step) % len(self.listed)):
                 return (row + step) % len(self.listed)
-        raise NoImages(path=self._source.name(int(self.listed[0])), why=f"none in {self.name} can be read")
+        raise NoImages(path=self._source.name(int(self.listed[0])), why=f"no image of {self.name} can be read")
 
-    def _decode(self, items: Numbers) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Images [n, C + planes, H, W] and whether each could be read; what could not goes into the ledger."""
+    def _decode(self, items: IntArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pixels and target planes [n, C + planes, H, W], and whether each could be read; failures are logged."""
         channels, size = self._source.channels, self._size
-        images = np.zeros((len(items), channels + self.targets.planes, size, size), dtype=np.uint8)
-        shaped = stretch if self.targets.stretch else fit
+        pixels = np.zeros((len(items), channels + self.targets.planes, size, size), dtype=np.uint8)
+        resize = resize_square if self.targets.stretch else resize_and_crop
         failures: list[tuple[int, StillroomError]] = []
 
-        def one(place: int) -> bool:
-            item = int(items[place])
-            if item in self._ledger.bad:
+        def decode_item(i: int) -> bool:
+            item = int(items[i])
+            if item in self._bad_image_log.bad:
                 return False
             name = self._source.name(item)
             try:
-                image = pixels(self._source.read(item), channels=channels, max_pixels=self.max_pixels, name=name)
-                images[place, channels:] = self.targets.draw(item, shape=image.shape[:2], size=size)
+                image = to_pixels(self._source.read(item), channels=channels, max_pixels=self.max_pixels, name=name)
+                pixels[i, channels:] = self.targets.read_planes(item, shape=image.shape[:2], size=size)
             except StillroomError as failure:
                 raise_if_unsafe(failure)
                 failures.append((item, failure))
                 return False
-            images[place, :channels] = shaped(image, size=size).transpose(2, 0, 1)
+            pixels[i, :channels] = resize(image, size=size).transpose(2, 0, 1)
             return True
 
-        good = np.array(on_threads(one, range(len(items))), dtype=bool)
-        self._ledger.add(self.name, failures)
-        return images, good
+        good = np.array(thread_map(decode_item, range(len(items))), dtype=bool)
+        self._bad_image_log.add(self.name, failures)
+        return pixels, good

@@ -1,51 +1,51 @@
-"""Some rows of a split as a split of their own: what labels alone teach is taught on images that have one."""
+"""Some rows of a split as a split of its own, for training that needs labels."""
 
 from __future__ import annotations
 
 import numpy as np
 from torch import Tensor
 
-from stillroom.data.sources.source import Numbers
 from stillroom.data.store import Split
 from stillroom.data.targets.target import Target
+from stillroom.types import IntArray
 
 
-def known(split: Split) -> Split:
-    """The rows of which something is known; the split itself where that is all of them."""
-    rows = np.flatnonzero(~split.targets.unknown(split.items))
-    return split if len(rows) == len(split.items) else Part(split, rows)
+def labelled_subset(split: Split) -> Split:
+    """The labelled rows of a split; the split itself if all of its rows are labelled."""
+    rows = np.flatnonzero(~split.targets.unlabelled(split.items))
+    return split if len(rows) == len(split.items) else Subset(split, rows)
 
 
-class Part(Split):
-    """Some rows of a split, which does the reading.
+class Subset(Split):
+    """A view of some rows of a split; reading is left to that split.
 
     Args:
-        whole: the split.
-        rows: which of its rows.
+        parent: the split.
+        rows: of the split.
     """
 
-    def __init__(self, whole: Split, rows: Numbers):
-        self.name, self.memory, self.max_pixels = whole.name, whole.memory, whole.max_pixels
-        self.listed, self.targets = whole.listed[rows], whole.targets
-        self._whole, self._rows = whole, rows
+    def __init__(self, parent: Split, rows: IntArray):
+        self.name, self.in_memory, self.max_pixels = parent.name, parent.in_memory, parent.max_pixels
+        self.listed, self.targets = parent.listed[rows], parent.targets
+        self._parent, self._rows = parent, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @property
-    def items(self) -> Numbers:
-        """[n] the source's numbers of these rows."""
-        return self._whole.items[self._rows]
+    def items(self) -> IntArray:
+        """[n] item index of each row, see `Split.items`."""
+        return self._parent.items[self._rows]
 
     @property
-    def labels(self) -> Numbers:
-        """[n] what the source calls labels."""
-        return self._whole.labels[self._rows]
+    def labels(self) -> IntArray:
+        """[n] label of each row, see `Split.labels`."""
+        return self._parent.labels[self._rows]
 
     def name_of(self, item: int) -> str:
-        """What the source calls an item."""
-        return self._whole.name_of(item)
+        """The source's name of an item."""
+        return self._parent.name_of(item)
 
-    def take(self, rows: Numbers) -> tuple[Tensor, Target, Numbers]:
-        """Images, target and item numbers of rows, as the whole split gives them."""
-        return self._whole.take(self._rows[rows])
+    def take(self, rows: IntArray) -> tuple[Tensor, Target, IntArray]:
+        """Images, target and item indices of rows, see `Split.take`."""
+        return self._parent.take(self._rows[rows])

@@ -1,4 +1,4 @@
-"""Work on all cores of this process, for functions that let go of the interpreter lock: decoding, arrays."""
+"""A map over threads, for functions that release the interpreter lock: image decoding, array operations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def on_threads(function: Callable[[T], U], values: Sequence[T], *, least: int = 4) -> list[U]:
-    """function(value) for each, in order, `least` or more in a row on one thread.
+def thread_map(function: Callable[[T], U], values: Sequence[T], *, min_chunk: int = 4) -> list[U]:
+    """function(value) for each value, in order, at least `min_chunk` consecutive values per thread.
 
-    The threads live as long as the call: nothing outlives it, and a process that forks later has none to lose.
+    The threads end with the call, so a process that forks later inherits none.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    length = max(least, -(-len(values) // (8 * cores)))
-    parts = [values[start : start + length] for start in range(0, len(values), length)]
-    if cores == 1 or len(parts) < 2:
+    length = max(min_chunk, -(-len(values) // (8 * cores)))
+    chunks = [values[start : start + length] for start in range(0, len(values), length)]
+    if cores == 1 or len(chunks) < 2:
         return [function(value) for value in values]
     with ThreadPoolExecutor(cores, thread_name_prefix="stillroom-data") as pool:
-        done = pool.map(lambda part: [function(value) for value in part], parts)
-        return [result for part in done for result in part]
+        results = pool.map(lambda chunk: [function(value) for value in chunk], chunks)
+        return [result for chunk in results for result in chunk]

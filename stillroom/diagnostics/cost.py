@@ -1,6 +1,6 @@
-"""`stillroom plan`: what a recipe will cost, timed on real batches before anything is trained.
+"""`stillroom plan`: the cost of a recipe, timed on real batches before anything is trained.
 
-Whether the teacher is asked once or at every step is decided by the same function as in `stillroom run`.
+Whether teacher outputs are cached is decided by the same function as in `stillroom run`.
 """
 
 from __future__ import annotations
@@ -16,190 +16,213 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.benchmark import target
 from stillroom.benchmark.steps import Interval, Way, once, take_turns
-from stillroom.config import device_profile
+from stillroom.benchmark.target import describe_device, describe_limits
+from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Recipe, Training
-from stillroom.data import sampling
 from stillroom.data.loader import Loader
+from stillroom.data.sampling import sample_images
 from stillroom.distributed.engine import Engine
-from stillroom.distributed.signals import Signals
 from stillroom.io.checkpoint import KEPT
-from stillroom.io.run_dir import RunDir
-from stillroom.models import _inference
+from stillroom.models._inference import infer
 from stillroom.models.network import Network
-from stillroom.search import compression
-from stillroom.stages import build, compress
-from stillroom.stages.train import Stages
-from stillroom.teachers import fill, source
+from stillroom.pipeline.prepare import prepare
+from stillroom.search.compression import measure_candidates
+from stillroom.stages.compress import stage_names
+from stillroom.stages.experiment import Experiment
+from stillroom.teachers import fill
 from stillroom.teachers.cache import Cache
 from stillroom.teachers.cached import CachedTeacher
 from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.teachers.queries import TeacherQueries
+from stillroom.teachers.source import num_queries
 from stillroom.teachers.teacher import Teacher
 from stillroom.training.distiller import Distiller
 
 COMPILED = "cached, compiled"
-ADVISED = 8  # looks that are counted with where the recipe has no end of them
+NUM_VIEWS = 8  # that are assumed where the recipe has unlimited views
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was timed.
+    """Measured times.
 
     Attributes:
-        ways: name -> way to train: a stage of a teacher that is trained here, "baseline", "live" and "cached".
-        ask: seconds that the teacher needs for an image.
-        look: seconds that the student needs for an image of val.
-        choice: whether the teacher is asked once, and why.
-        candidates: what compressions of the student come to on the target, see `budget.tried`; None where the recipe
-            has no target.
+        ways: name -> timed training: a stage of a teacher that is trained here, "baseline", "live" and "cached".
+        teacher_seconds: of the teacher for an image.
+        val_seconds: of the student for an image of val.
+        choice: whether teacher outputs are cached, and why.
+        candidates: compressions of the student on the target, see `measure_candidates`; None where there is no target.
     """
 
     ways: dict[str, Way]
-    ask: float
-    look: float
+    teacher_seconds: float
+    val_seconds: float
     choice: tuple[bool, str]
     candidates: list[dict[str, Any]] | None = None
 
 
-class Sample(CachedTeacher):
-    """Stands for a cache that is not there yet: reads from a small one, any answers, as many as there are keys."""
+class SampledCache(CachedTeacher):
+    """Stands for a cache that does not exist yet: reads random entries of a small one, as many as there are keys."""
 
     def __init__(self, cache: Cache, *, temperature: float):
         super().__init__(cache, np.arange(cache.images), temperature=temperature)
         self._random = np.random.default_rng(0)
 
     def numbers(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Whichever."""
+        """Random entries."""
         return self._random.integers(len(self.cache), size=len(keys))
 
 
-def plan(recipe: Recipe, *, engine: Engine, signals: Signals, compile: bool = False) -> dict[str, Any]:
-    """What there is to know before a run, ready for JSON.
+def plan(recipe: Recipe, *, engine: Engine, compile: bool = False) -> dict[str, Any]:
+    """Hours, memory and disk of a run, ready for JSON.
 
     Args:
         recipe: the whole experiment.
         engine: the processes.
-        signals: who may end it.
-        compile: whether the student is timed compiled too, which takes a minute.
+        compile: whether the compiled student is timed too, which takes a minute.
 
     Raises:
         StillroomError: what would stop the run, before it has cost anything.
     """
-    recipe, data, task = build.build_data_and_task(recipe)
-    stages = Stages(recipe, data, task, RunDir(Path(recipe.name), writes=False), engine, signals, lambda *_: None)
-    networks, student = stages.begun(), stages.untrained()
-    fits = {name: section.fit for name, section in build.teacher_sections(recipe.teacher).items()}
-    trained = {name: copy.deepcopy(network) for name, network in networks.items() if fits[name] == "all"}
-    teacher = stages.asked(networks)  # from here on they are at rest
-    asking = stages.asking(teacher, stages.learner(copy.deepcopy(student), teacher))
-    counted = asking if asking.entries else replace(asking, augment=replace(recipe.augment, views=ADVISED))
-    found = measure(stages, trained, teacher, student, asking, counted, compile)
-    if recipe.target:
-        found = replace(
-            found,
-            candidates=list(
-                compression.measure_candidates(stages, device_profile.with_profile(recipe.target), enough=2)
-            ),
+    experiment = prepare(recipe, engine)
+    networks, student = experiment.initial_teachers(), experiment.initial_student()
+    trained = {
+        name: copy.deepcopy(networks[name]) for name, one in experiment.teachers.items() if one.finetune == "all"
+    }
+    teacher = experiment.freeze(networks)  # from here on they are in evaluation mode
+    setup = experiment.method_setup(copy.deepcopy(student), teacher)
+    queries = experiment.queries(teacher, experiment.distiller(student, setup))
+    assumed = queries if queries.entries else replace(queries, augment=replace(recipe.augment, num_views=NUM_VIEWS))
+    timed = _TimedTrainings(experiment, teacher, student, engine)
+    found = measure(timed, recipe, trained, queries, assumed, compile)
+    if recipe.deploy:
+        candidates = list(measure_candidates(experiment, with_profile(recipe.deploy), enough=2))
+        found = replace(found, candidates=candidates)
+    return summary(recipe, experiment, assumed, found)
+
+
+@dataclass(frozen=True)
+class _TimedTrainings:
+    """Trainings of the experiment, each on copies of its networks."""
+
+    experiment: Experiment
+    teacher: FrozenTeacher
+    student: Network
+    engine: Engine
+
+    def alone(self, network: Network, training: Training) -> Way:
+        """On the labels alone."""
+        return self._way(self.experiment.distiller(copy.deepcopy(network), None), None, training)
+
+    def distilled(self, source: Teacher, training: Training) -> Way:
+        """With the methods, from a live or a cached teacher."""
+        student = copy.deepcopy(self.student)
+        setup = self.experiment.method_setup(student, self.teacher)
+        return self._way(self.experiment.distiller(student, setup), source, training)
+
+    def _way(self, distiller: Distiller, source: Teacher | None, training: Training) -> Way:
+        one = self.experiment
+        batches = Loader(
+            one.data.splits["train"],
+            batch=training.batch,
+            seed=one.seed,
+            augment=one.augment,
+            rank=self.engine.rank,
+            world=self.engine.world,
         )
-    return summary(recipe, counted, found)
+        return Way(distiller, source, batches, training, self.engine)
 
 
 def measure(
-    stages: Stages,
+    timed: _TimedTrainings,
+    recipe: Recipe,
     trained: Mapping[str, Network],
-    teacher: FrozenTeacher,
-    student: Network,
-    asking: TeacherQueries,
-    counted: TeacherQueries,
+    queries: TeacherQueries,
+    assumed: TeacherQueries,
     compile: bool,
 ) -> Measured:
-    """Time everything that a run of these stages will spend hours on."""
-    recipe, data, task, engine = stages.recipe, stages.data, stages.task, stages.engine
-
-    def way(learner: Distiller, speaker: Teacher | None, training: Training) -> Way:
-        part = {"rank": engine.rank, "world": engine.world}
-        batches = Loader(asking.split, batch=training.batch, seed=stages.seed, augment=recipe.augment, **part)
-        return Way(learner, speaker, batches, training, engine)
-
-    def alone(network: Network, training: Training) -> Way:
-        return way(stages.learner(copy.deepcopy(network), None), None, training)
-
-    def taught(speaker: Teacher, training: Training = recipe.train) -> Way:
-        return way(stages.learner(copy.deepcopy(student), teacher), speaker, training)
-
-    with ExitStack() as stack, stages.threads(student, teacher):
-        kept, ask = stack.enter_context(fill.sample_cache(counted))
-        sections = build.teacher_sections(recipe.teacher)
-        ways = {name: alone(network, sections[name].train) for name, network in trained.items()}
-        if recipe.baseline and task.taught:
-            ways["baseline"] = alone(student, recipe.train)
-        sample = Sample(kept, temperature=asking.temperature)
-        ways |= {"live": taught(teacher), "cached": taught(sample)}
+    """Time everything that a run would spend hours on."""
+    experiment, engine = timed.experiment, timed.engine
+    with ExitStack() as stack, experiment.threads(timed.student, timed.teacher):
+        kept, teacher_seconds = stack.enter_context(fill.sample_cache(assumed))
+        ways = {name: timed.alone(network, experiment.teachers[name].train) for name, network in trained.items()}
+        if recipe.baseline and experiment.task.taught:
+            ways["baseline"] = timed.alone(timed.student, recipe.train)
+        sample = SampledCache(kept, temperature=queries.temperature)
+        ways["live"] = timed.distilled(timed.teacher, recipe.train)
+        ways["cached"] = timed.distilled(sample, recipe.train)
         if compile:
-            ways[COMPILED] = taught(sample, replace(recipe.train, compile=True))
+            ways[COMPILED] = timed.distilled(sample, replace(recipe.train, compile=True))
         for one in ways.values():
             stack.callback(one.close)
         take_turns(ways, engine)
-        images = sampling.sample_images(data.splits["val"], recipe.train.batch).to(engine.device)
-        look = once(lambda: _inference.infer(student, images)) / len(images)
-        choice = fill.should_cache(asking, len(recipe.seeds) * source.num_queries(asking, recipe.train))
-    return Measured(ways=ways, ask=ask, look=look, choice=choice)
+        images = sample_images(experiment.data.splits["val"], recipe.train.batch).to(engine.device)
+        val_seconds = once(lambda: infer(timed.student, images)) / len(images)
+        choice = fill.should_cache(queries, len(recipe.seeds) * num_queries(queries, recipe.train))
+    return Measured(ways=ways, teacher_seconds=teacher_seconds, val_seconds=val_seconds, choice=choice)
 
 
-def summary(recipe: Recipe, counted: TeacherQueries, found: Measured) -> dict[str, Any]:
-    """What was timed, as hours, memory and disk."""
-    seeds, images = len(recipe.seeds), len(counted.split)
-    val = len(counted.data.splits["val"])
-
-    def hours(name: str, training: Training) -> Interval:
-        return _hours(found, name, training, images, val)
-
-    stages: dict[str, Interval] = {}
-    for stage, section in build.teacher_sections(recipe.teacher).items():
-        if section.fit == "all":
-            stages[stage] = hours(stage, section.train)
-        elif section.fit == "head":
-            stages[stage] = Interval(*[found.ask * (images + val) / 3600] * 3)
-    if "baseline" in found.ways:
-        stages["baseline"] = hours("baseline", recipe.train) * seeds
+def summary(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, found: Measured) -> dict[str, Any]:
+    """The measured times as hours, memory and disk."""
+    images = len(assumed.split)
     cached, why = found.choice
-    for name, one in zip(compress.stage_names(recipe)[1:], recipe.compress, strict=True):
-        # The student is smaller then, so this is what it takes at most.
-        stages[name] = _hours(found, "cached" if cached else "live", one.train, images, val) * seeds
-    asked = Interval(*[found.ask * counted.entries / 3600] * 3)
-    student = {"live": hours("live", recipe.train) * seeds, "cached": asked + hours("cached", recipe.train) * seeds}
-    total = sum([*stages.values(), student["cached" if cached else "live"]], Interval())
     checkpoint = max(way.checkpoint for way in found.ways.values())
     return {
         "recipe": recipe.name,
-        "seeds": seeds,
+        "seeds": len(recipe.seeds),
         "ways": {name: _way(way, recipe) for name, way in found.ways.items()},
-        "hours": {name: astuple(span) for name, span in stages.items()}
-        | {f"student, {name}": astuple(span) for name, span in student.items()}
-        | {"labelling": astuple(asked), "total": astuple(total)},
+        "hours": {name: astuple(span) for name, span in _all_hours(recipe, experiment, assumed, found).items()},
         "teacher": {
-            "asked": "once" if cached else "at every step",
+            "mode": "cached" if cached else "live",
             "why": why,
-            "answers": counted.entries,
-            "looks": counted.augment.looks,
-            "seconds_an_image": found.ask,
+            "entries": assumed.entries,
+            "num_views": assumed.augment.distinct_views,
+            "seconds_per_image": found.teacher_seconds,
         },
         "compile": _compiled(found.ways, recipe.train.total_steps(images)),
         "target": _target(recipe, found.candidates),
         "disk_gb": {
-            "cache": round(counted.bytes / 2**30, 3),
+            "cache": round(assumed.bytes / 2**30, 3),
             "checkpoints": round(KEPT * checkpoint / 2**30, 3),
             "free": round(shutil.disk_usage(Path()).free / 2**30, 1),
         },
     }
 
 
+def _all_hours(recipe: Recipe, experiment: Experiment, assumed: TeacherQueries, found: Measured) -> dict[str, Interval]:
+    """Hours of every stage, of the student both ways, of filling the cache, and in total."""
+    seeds, images, val = len(recipe.seeds), len(assumed.split), len(assumed.data.splits["val"])
+    way = "cached" if found.choice[0] else "live"
+
+    def hours(name: str, training: Training) -> Interval:
+        return _hours(found, name, training, images, val)
+
+    stages: dict[str, Interval] = {}
+    for stage, section in experiment.teachers.items():
+        if section.finetune == "all":
+            stages[stage] = hours(stage, section.train)
+        elif section.finetune == "head":
+            stages[stage] = _interval(found.teacher_seconds * (images + val) / 3600)
+    if "baseline" in found.ways:
+        stages["baseline"] = hours("baseline", recipe.train) * seeds
+    for name, one in zip(stage_names(recipe.compress)[1:], recipe.compress, strict=True):
+        stages[name] = hours(way, one.train) * seeds  # at most: the student is smaller then
+    filling = _interval(found.teacher_seconds * assumed.entries / 3600)
+    student = {"live": hours("live", recipe.train) * seeds, "cached": filling + hours("cached", recipe.train) * seeds}
+    total = sum([*stages.values(), student[way]], Interval())
+    student_hours = {f"student, {name}": one for name, one in student.items()}
+    return stages | student_hours | {"cache_filling": filling, "total": total}
+
+
+def _interval(value: float) -> Interval:
+    return Interval(value, value, value)
+
+
 def _hours(found: Measured, way: str, training: Training, images: int, val: int) -> Interval:
-    """Of one training in one of the ways that were timed."""
-    watched = Interval(*[found.look * val * training.evaluations] * 3)
-    return (found.ways[way].step * training.total_steps(images) + watched) * (1 / 3600)
+    """Of one training, evaluations included."""
+    evaluations = _interval(found.val_seconds * val * training.num_evals)
+    return (found.ways[way].step * training.total_steps(images) + evaluations) * (1 / 3600)
 
 
 def _way(way: Way, recipe: Recipe) -> dict[str, Any]:
@@ -221,14 +244,15 @@ def _compiled(ways: Mapping[str, Way], steps: int) -> dict[str, Any] | None:
 
 
 def _target(recipe: Recipe, candidates: list[dict[str, Any]] | None) -> dict[str, Any] | None:
-    """Whether the budget can be met, and by what; None where there is none."""
-    if recipe.target is None or candidates is None:
+    """Whether the limits can be kept, and by what; None where there are none."""
+    if recipe.deploy is None or candidates is None:
         return None
+    target = with_profile(recipe.deploy)
     first = next((row for row in candidates if row["meets"]), None)
     return {
         "satisfiable": first is not None,
-        "limits": target.describe_limits(device_profile.with_profile(recipe.target)),
-        "where": target.describe_device(device_profile.with_profile(recipe.target)),
+        "limits": describe_limits(target),
+        "where": describe_device(target),
         "chosen": first and first["what"],
         "candidates": [row | {"chosen": row is first} for row in candidates],
     }

@@ -99,10 +99,10 @@ class Engine:
             BatchNotDivisible: SR-R523 they can't.
         """
         for section, one in trainings.items():
-            parts = self.world * one.accumulate
+            parts = self.world * one.grad_accum_steps
             if one.batch % parts:
                 said = f"{self.world} process{'es' if self.world > 1 else ''}"
-                said += f" in {one.accumulate} micro-batches each" if one.accumulate > 1 else ""
+                said += f" in {one.grad_accum_steps} micro-batches each" if one.grad_accum_steps > 1 else ""
                 near = [n for n in (one.batch // parts * parts, -(-one.batch // parts) * parts) if n]
                 values = {"section": section, "batch": one.batch, "parts": said}
                 raise BatchNotDivisible(**values, near=" or ".join(map(str, near)))
@@ -149,6 +149,14 @@ class Engine:
         said = torch.tensor(float(flag))
         dist.all_reduce(said, group=cast(dist.ProcessGroup, self._words))
         return bool(said > 0)
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's value, in all of them; all must call it."""
+        if self._words is None:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=cast(dist.ProcessGroup, self._words))
+        return values[0]
 
     def barrier(self) -> None:
         """Wait for all processes, however long they take."""

@@ -1,4 +1,4 @@
-"""Networks x batches x metrics -> figures. One pass serves everybody, so that the test split is read once."""
+"""Networks × batches × metrics → figures. One pass evaluates all networks, so that the test split is read once."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from stillroom.evaluation.predict import predict
+from stillroom.metrics._errors import FigureNameTaken
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
-from stillroom.models._inference import eval_mode
 from stillroom.tasks.task import Task
-from stillroom.types import Batch, Output
+from stillroom.types import Batch, Output, PredictFn
 
-PredictFn = Callable[[Tensor], Output]
-"""Anything that answers images [B, C, H, W] in 0..1: an `Predictor` network, or an exported file that was loaded."""
-
-SMALL = 4096  # numbers an image, up to which predictions are kept
+MAX_KEPT = 4096  # numbers an image, up to which predictions are kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What one pass over N images brought. The i-th entry everywhere belongs to the same image.
+    """The outcome of one pass over N images. The i-th entry everywhere belongs to the same image.
 
     Attributes:
-        figures: speaker -> name -> figure.
-        predictions: speaker -> [N, ...], what the task's `decode` makes of its answers, where that is small.
-        scores: speaker -> [N] in 0..1, how right each answer is.
+        figures: network -> name -> measurement.
+        predictions: network -> [N, ...], its decoded outputs, where they are small.
+        scores: network -> [N] in 0..1, how right each output is.
         targets: [N] int64 labels; None where an image's target is not one number.
-        keys: [N] int64 keys of the images, in the order in which they came.
+        keys: [N] int64 keys of the images, in the order in which they were read.
     """
 
     figures: dict[str, dict[str, Measurement]]
@@ -39,102 +37,99 @@ class Evaluation:
     keys: Tensor
 
 
-class _Tally:
-    """What is known of one speaker so far."""
+class _Record:
+    """Metrics, predictions and scores of one network."""
 
     def __init__(self, task: Task, metrics: list[Metric]):
         self.task, self.metrics = task, metrics
         self.predictions: list[Tensor] = []
         self.scores: list[Tensor] = []
 
-    def hear(self, answer: Output, batch: Batch, reference: Output | None) -> None:
+    def update(self, output: Output, batch: Batch, reference: Output | None) -> None:
         for metric in self.metrics:
-            metric.update(answer, batch, reference)
+            metric.update(output, batch, reference)
 
-    def keep(self, answer: Output, score: Tensor) -> None:
-        decoded = self.task.decode(answer)
-        if decoded[0].numel() <= SMALL:
+    def keep(self, output: Output, score: Tensor) -> None:
+        decoded = self.task.decode(output)
+        if decoded[0].numel() <= MAX_KEPT:
             self.predictions.append(decoded)
         self.scores.append(score)
 
     def figures(self) -> dict[str, Measurement]:
-        return {name: figure for metric in self.metrics for name, figure in metric.compute().items()}
+        found: dict[str, Measurement] = {}
+        for metric in self.metrics:
+            figures = metric.compute()
+            if taken := sorted(figures.keys() & found.keys()):
+                raise FigureNameTaken(metric=getattr(metric, "name", type(metric).__name__), figure=taken[0])
+            found |= figures
+        return found
 
 
 def evaluate(
-    speakers: Mapping[str, PredictFn],
+    networks: Mapping[str, PredictFn],
     batches: Iterable[Batch],
     task: Task,
     classes: tuple[str, ...],
     *,
     against: Mapping[str, str] | None = None,
-    judge: str | None = None,
+    reference: str | None = None,
     gallery: Collection[int] = (),
     keep: Callable[[str, Batch, Output, Tensor], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Evaluation:
-    """Show every batch to every speaker, once, and count.
+    """Run every network once on every batch, and compute the task's metrics.
 
     Args:
-        speakers: name -> network. Modules are put into evaluation mode for the pass and back into theirs after it.
+        networks: name -> network with its task's last step. Modules are in evaluation mode for the pass.
         batches: images with targets; each is read once.
         task: whose metrics count.
         classes: names in label order.
-        against: speaker -> the speaker that it is compared with, mostly the teacher.
-        judge: the speaker whose answers stand as the targets, because no image has a label. It is itself judged by
-            what is known without it.
-        gallery: keys of images that are only compared with: metrics see them, nothing is kept of them. A batch is of
+        against: network -> the network that it is compared with, mostly the teacher.
+        reference: the network whose outputs stand in for the targets, because no image has a label. It is itself
+            measured without them.
+        gallery: keys of images that others are compared with: metrics see them, nothing is kept of them. A batch is of
             the gallery or not.
-        keep: called with (speaker, batch, answer, its score [B]) after each batch, all on the CPU, for instance to save
+        keep: called with (network, batch, output, its score [B]) after each batch, all on the CPU, for instance to save
             samples.
-        device: where the images are shown.
+        device: where the networks are.
 
     Raises:
-        ValueError: somebody is compared with nobody, or there is no image.
+        ValueError: a name in `against` is none of the networks, or there is no image.
     """
     against = against or {}
     for name in (*against, *against.values()):
-        if name not in speakers:
-            raise ValueError(f"{name!r} is none of the speakers: {', '.join(speakers)}")
-    tallies = {
-        name: _Tally(task, task.metrics(classes, gallery) + [task.agreement(classes, gallery)] * (name in against))
-        for name in speakers
+        if name not in networks:
+            raise ValueError(f"{name!r} is none of the networks: {', '.join(networks)}")
+    records = {
+        name: _Record(task, task.metrics(classes, gallery) + [task.agreement(classes, gallery)] * (name in against))
+        for name in networks
     }
     targets, keys = [], []
-    with eval_mode(speakers.values()):
-        for batch in batches:
-            answers = _listen(speakers, batch.images.to(device))
-            truth = replace(batch, target=answers[judge]) if judge else batch
-            for name, answer in answers.items():
-                known = batch if name == judge else truth
-                tallies[name].hear(answer, known, answers[against[name]] if name in against else None)
-            if len(gallery) and int(batch.keys[0]) in gallery:
-                continue
-            targets.append(truth.target)
-            keys.append(batch.keys)
-            for name, answer in answers.items():
-                score = task.score(answer, truth).float()
-                tallies[name].keep(answer, score)
-                if keep:
-                    keep(name, truth, answer, score)
+    for batch, outputs in predict(networks, batches, device):
+        labelled = replace(batch, target=outputs[reference]) if reference else batch
+        for name, output in outputs.items():
+            known = batch if name == reference else labelled
+            records[name].update(output, known, outputs[against[name]] if name in against else None)
+        if len(gallery) and int(batch.keys[0]) in gallery:
+            continue
+        targets.append(labelled.target)
+        keys.append(batch.keys)
+        for name, output in outputs.items():
+            score = task.score(output, labelled).float()
+            records[name].keep(output, score)
+            if keep:
+                keep(name, labelled, output, score)
     if not keys:
         raise ValueError("there is no image to evaluate on")
-    plain = all(isinstance(target, Tensor) and target.ndim == 1 for target in targets)
+    return _evaluation(records, targets, torch.cat(keys))
+
+
+def _evaluation(records: Mapping[str, _Record], targets: list[object], keys: Tensor) -> Evaluation:
+    labels = [target for target in targets if isinstance(target, Tensor) and target.ndim == 1]
     return Evaluation(
-        figures={name: tally.figures() for name, tally in tallies.items()},
-        predictions={name: torch.cat(tally.predictions) for name, tally in tallies.items() if tally.predictions},
-        scores={name: torch.cat(tally.scores) for name, tally in tallies.items()},
-        targets=torch.cat(targets) if plain else None,
-        keys=torch.cat(keys),
+        figures={name: record.figures() for name, record in records.items()},
+        predictions={name: torch.cat(record.predictions) for name, record in records.items() if record.predictions},
+        scores={name: torch.cat(record.scores) for name, record in records.items()},
+        targets=torch.cat(labels) if len(labels) == len(targets) else None,
+        keys=keys,
     )
-
-
-def _listen(speakers: Mapping[str, PredictFn], images: Tensor) -> dict[str, Output]:
-    """Every speaker's answer, on the CPU in float32.
-
-    Inference mode ends here and the answers are copied out of it: tensors born in it may never be trained on, and
-    whoever reads the batches may keep what it makes, such as a split decoded on first use.
-    """
-    with torch.inference_mode():
-        answers = {name: speaker(images).pred.float().cpu() for name, speaker in speakers.items()}
-    return {name: Output(pred=answer.clone()) for name, answer in answers.items()}

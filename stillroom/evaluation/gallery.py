@@ -1,4 +1,4 @@
-"""A few images to look at, above all those on which the networks are far apart, with everybody's answers."""
+"""A few sample images for the report, above all those on which the networks disagree, with every output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stillroom.io.files import temporary, write_json
+from stillroom.io.files import atomic_write, write_json
 from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output
 
@@ -27,7 +27,7 @@ class SampleGallery:
     For each kind of interest the `EACH` images with the largest gap are kept, the earlier one of two equal gaps:
 
         teacher only, student only   by how much one scores above the other
-        taught only, untaught only   the same of student and baseline
+        student over baseline, baseline over student   the same of student and baseline
         neither                      how far the better of teacher and student is from 1
         NAME differs                 how unlike a file's answer is to the student's
         all                          the first ones
@@ -131,7 +131,7 @@ def _gaps(scores: Mapping[str, Tensor], apart: Mapping[str, Tensor]) -> dict[str
         gaps |= {"teacher only": teacher - student, "student only": student - teacher}
         gaps["neither"] = 1 - torch.maximum(student, teacher)
     if student is not None and baseline is not None:
-        gaps |= {"taught only": student - baseline, "untaught only": baseline - student}
+        gaps |= {"student over baseline": student - baseline, "baseline over student": baseline - student}
     return gaps
 
 
@@ -154,11 +154,11 @@ def _small(sketch: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 def _written(sketch: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """A sketch as JSON holds it, its mask in `file`."""
-    said = {name: _rounded(value) if name in ("boxes", "vector") else value for name, value in sketch.items()}
-    if "mask" in said:
-        _save(file, said["mask"])
-        said["mask"] = file.name
-    return said
+    stored = {name: _rounded(value) if name in ("boxes", "vector") else value for name, value in sketch.items()}
+    if "mask" in stored:
+        _save(file, stored["mask"])
+        stored["mask"] = file.name
+    return stored
 
 
 def _rounded(values: Any) -> Any:
@@ -166,5 +166,5 @@ def _rounded(values: Any) -> Any:
 
 
 def _save(file: Path, picture: Image.Image) -> None:
-    with temporary(file) as temp:
+    with atomic_write(file) as temp:
         picture.save(temp, format="PNG")

@@ -1,4 +1,4 @@
-"""The headline figure of a network on a split, shared over processes."""
+"""The headline figure of a network on a split."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import torch
 
 from stillroom.data.dataset import Split
 from stillroom.data.loader import in_order
-from stillroom.distributed.engine import Engine
+from stillroom.evaluation.predict import predict
+from stillroom.tasks.predictor import Predictor
 from stillroom.tasks.task import Task
 from stillroom.types import PredictFn
 
 
-@torch.no_grad()
 def validate(
     network: PredictFn,
     task: Task,
     split: Split,
     classes: tuple[str, ...],
-    batch: int,
-    engine: Engine,
-    judge: PredictFn | None = None,
+    *,
+    batch: int = 32,
+    device: torch.device | str = "cpu",
+    reference: PredictFn | None = None,
 ) -> float:
-    """The task's headline figure on a split, of a network in inference mode.
+    """The value of the task's first metric on a split, 0..1.
 
-    `judge` is who knows what is right where no image has a label: the teacher.
+    Args:
+        network: on `device`, evaluated without gradient.
+        task: whose metric and last step count.
+        split: its images are read once, without augmentation.
+        classes: names in label order.
+        batch: images at a time.
+        device: where the networks are.
+        reference: predicts the targets where no image has a label: the teacher; None where they have labels.
     """
+    networks = {"network": Predictor(network, task)} | ({"reference": Predictor(reference, task)} if reference else {})
     metric, *_ = task.metrics(classes)
-    for one in in_order(split, batch):
-        one = one.to(engine.device)
-        if judge:
-            one = replace(one, target=task.answer(judge(one.images), one.images))
-        metric.update(task.answer(network(one.images), one.images), one)
+    for one, found in predict(networks, in_order(split, batch), device):
+        known = replace(one, target=found["reference"]) if reference else one
+        metric.update(found["network"], known)
     return metric.value()

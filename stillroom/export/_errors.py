@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillroom.errors import ExportError, VerificationError
+from stillroom.errors import Exit, ExportError, VerificationError
 
 
 class OutputMismatch(VerificationError):
@@ -19,18 +19,18 @@ class OutputMismatch(VerificationError):
 
 class ExportPackagesMissing(ExportError):
     code = "SR-X702"
-    what = "the target {target} needs packages that are not installed: {packages}"
+    what = "the runtime {runtime} needs packages that are not installed: {packages}"
     why = "without them the file can neither be written nor run and compared"
     effect = "nothing was exported"
-    fix = "pip install 'stillroom[{target}]', or by themselves: pip install {packages}"
+    fix = "{install}, or by themselves: pip install {packages}"
 
 
 class ExportFailed(ExportError):
     code = "SR-X703"
-    what = "export to {target} failed   {path}"
+    what = "export to {runtime} failed   {path}"
     why = "{problem}"
     effect = "no file was written; a file of an earlier export was left as it was"
-    fix = "choose a student that the target supports (`stillroom list students`), or see the whole message with -v"
+    fix = "choose a student that the runtime supports (`stillroom list students`), or see the whole message with -v"
 
 
 class TooFewLinearWeights(ExportError):
@@ -43,18 +43,18 @@ class TooFewLinearWeights(ExportError):
 
 class UnsupportedOperator(ExportError):
     code = "SR-X730"
-    what = "{target} has no operator {operator}   {path}"
-    why = "the network needs it, and neither the target nor its converter has anything that computes it"
+    what = "{runtime} has no operator {operator}   {path}"
+    why = "the network needs it, and neither the runtime nor its converter has anything that computes it"
     effect = "no file was written; a file of an earlier export was left as it was"
-    fix = "export to another target (`stillroom list targets`), or choose a student that does without the operator"
+    fix = "export to another runtime (`stillroom list runtimes`), or choose a student that does without the operator"
 
 
 class UnsupportedBits(ExportError):
     code = "SR-X731"
-    what = "{target} can't hold {bits}-bit weights   {path}"
+    what = "{runtime} can't hold {bits}-bit weights"
     why = "{problem}"
     effect = "no file was written; a file of an earlier export was left as it was"
-    fix = "export with `bits = 8` or `bits = 32`, or to another target: onnx and openvino hold 4-bit weights"
+    fix = "choose another width, bits = {able}, or another runtime for {bits} bits: {others}"
 
 
 class LiteRTConverterMissing(ExportError):
@@ -66,6 +66,15 @@ class LiteRTConverterMissing(ExportError):
         "make one and say where it is: python -m venv DIR; DIR/bin/pip install {pins}; export "
         "STILLROOM_LITERT=DIR/bin/python"
     )
+
+
+class UnknownRuntime(ExportError):
+    code = "SR-X733"
+    exit = Exit.USAGE
+    what = "{problem}"
+    why = "a runtime is a name of `stillroom list runtimes`, or package.module:Name of your own"
+    effect = "nothing was exported"
+    fix = "write one of these names; your own module is looked for in the folder you are in, and on PYTHONPATH"
 
 
 class PreprocessingMismatch(VerificationError):

@@ -165,12 +165,17 @@ def _prune(model: ModelProto) -> None:
         graph.initializer.remove(tensor)
 
 
-def external(path: Path) -> list[tuple[str, str]]:
-    """(tensor, file) for every tensor that claims to lie in another file, which might be any file of the reader's."""
+def refuse_external(path: Path) -> None:
+    """Refuse a file with a tensor that claims to lie in another file, which might be any file of the reader's.
+
+    Raises:
+        ExternalTensorData: SR-S212.
+    """
     graph = onnx.load(path, load_external_data=False).graph
     constants = (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))
-    return [
-        (tensor.name, next((entry.value for entry in tensor.external_data if entry.key == "location"), "?"))
-        for tensor in (*graph.initializer, *constants)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-    ]
+    for tensor in (*graph.initializer, *constants):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            from stillroom.models._onnx_errors import ExternalTensorData
+
+            outside = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            raise ExternalTensorData(path=path, tensor=tensor.name, outside=outside)

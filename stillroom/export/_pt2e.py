@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from stillroom.export.file import pair
+from stillroom.export._wrapper import traced_pair
 from stillroom.models.network import Network
 from stillroom.models.surgery import grid
 
@@ -22,8 +22,8 @@ PART = 8
 """Images at a time in calibration: every activation of them is in memory at once."""
 
 
-def quantise(speech: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> nn.Module:
-    """A program of quantise and dequantise steps that computes what `speech` does on eight bits.
+def quantise(wrapper: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> nn.Module:
+    """A program of quantise and dequantise steps that computes what `wrapper` does on eight bits.
 
     Weights int8, symmetric, one scale absmax / 127 for an output channel, batch norms folded in before; activations
     int8 and asymmetric, one scale a tensor, its range the one that loses least of the histogram of what was seen.
@@ -31,7 +31,7 @@ def quantise(speech: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> n
     that no ReLU follows, for the reason that `_graph.delicate` gives.
 
     Args:
-        speech: images [B, C, H, W] in 0..1 to a tensor.
+        wrapper: images [B, C, H, W] in 0..1 to a tensor.
         example: [B, C, H, W], any image of the right shape.
         batches: image batches [B, C, H, W] in 0..1 whose activations set the ranges.
     """
@@ -39,9 +39,9 @@ def quantise(speech: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> n
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     # With B free, so that calibration may show several images at once.
-    traced = torch.export.export(speech, (pair(example),), dynamic_shapes=({0: torch.export.Dim("B")},))
+    traced = torch.export.export(wrapper, (traced_pair(example),), dynamic_shapes=({0: torch.export.Dim("B")},))
     quantiser = XNNPACKQuantizer().set_global(_config())
-    quantiser.set_filter_function(_integers(exact_layers(speech)))
+    quantiser.set_filter_function(_integers(exact_layers(wrapper)))
     prepared = prepare_pt2e(traced.module(check_guards=False), quantiser)
     with torch.no_grad():
         for batch in batches:
@@ -51,12 +51,12 @@ def quantise(speech: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> n
     return converted
 
 
-def exact_layers(speech: nn.Module) -> set[str]:
-    """Full names, below `speech`, of the layers that stay in floats."""
+def exact_layers(wrapper: nn.Module) -> set[str]:
+    """Full names, below `wrapper`, of the layers that stay in floats."""
     found = set[str]()
-    for name, part in speech.named_modules():
+    for name, part in wrapper.named_modules():
         if isinstance(part, Network):
-            found |= {f"{name}.module.{layer}" for layer in (grid.of(part.form) or {}).get("float", ())}
+            found |= {f"{name}.module.{layer}" for layer in (grid.find_grid(part.edits) or {}).get("float", ())}
     return found
 
 

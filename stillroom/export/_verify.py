@@ -1,4 +1,4 @@
-"""The gate: an exported file counts only when it answers as its network does, on real images."""
+"""The gate: an exported file counts only when its answers are those of its network, on real images."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ class Verification:
         return OutputMismatch(problem=problem, path=path)
 
 
-def settle(path: Path, verification: Verification, companions: Sequence[str] = ()) -> Path:
-    """The file under the name it has earned: its own, or `NAME.unverified.SUFFIX` when it failed.
+def mark_unverified(path: Path, verification: Verification, companions: Sequence[str] = ()) -> Path:
+    """Where the file is: under its own name, or as `NAME.unverified.SUFFIX` when it failed its check.
 
     The verdict is in the name, because files are copied without the reports that stand beside them.
 
     Args:
         path: the file.
-        verification: what was found of it.
-        companions: endings of files beside it that it is nothing without; they go with it.
+        verification: the comparison with its network.
+        companions: endings of the files beside it that it needs; they are renamed with it.
     """
     if verification.passed:
         return path

@@ -2,7 +2,7 @@
 
 A file takes one image at a time. With B free the runtime sets memory aside for the largest B there may ever be
 (for a ResNet-18 of 64 pixels and B up to 16 sixteen times as much), lowering takes up to twice as long, and one image
-takes as long as before. The callable goes through the images of a batch.
+takes as long as before. The opened file goes through the images of a batch.
 """
 
 from __future__ import annotations
@@ -11,77 +11,21 @@ import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-import torch
-from torch import Tensor, nn
+from stillroom.export._errors import UnsupportedOperator
+from stillroom.export._facts import facts, one_image
+from stillroom.export._tools import calibration_batches, opening, quiet, writing
+from stillroom.export._usage import Snippet
+from stillroom.export.runtime import Runtime, RuntimeModel
+from stillroom.io.files import atomic_write
 
-from stillroom.export import file
-from stillroom.export._around import calibrating, opening, writing
-from stillroom.export._errors import UnsupportedBits, UnsupportedOperator
-from stillroom.export.file import ExportWrapper, RuntimeModel, quiet, require
-from stillroom.io.files import temporary
-from stillroom.tasks.task import Task
-from stillroom.types import Output
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
 
-SUFFIXES = (".pte",)
-
-
-def executorch(
-    network: nn.Module,
-    path: Path,
-    *,
-    example: Tensor,
-    classes: tuple[str, ...],
-    bits: Literal[32, 8, 4] = 32,
-    calibration: Iterable[Tensor] = (),
-    base: Path | None = None,
-    task: Task | None = None,
-) -> Path:
-    """Write `network` as one `.pte` file for XNNPACK: input float32 [1, C, H, W] in 0..1, output as `file.OUTPUTS`.
-
-    H and W are the example's, whatever the task allows; normalisation, resizing and the task's last step are inside.
-    What 8 bits mean is said in `_pt2e.quantise`. The method `facts` of the file gives back what it says of itself, as
-    a string of JSON.
-
-    Args:
-        network: maps images to an answer; a copy of it is exported, in evaluation mode.
-        path: the file to write; it appears whole or not at all.
-        example: [B, C, H, W], any image of the right shape.
-        classes: names in label order; written into the file with task and input range.
-        bits: 32 for floats, 8 for integers.
-        calibration: training image batches, for 8 bits only; a few hundred images are enough.
-        base: not used; the float file holds nothing that the int8 file is made of.
-        task: written into the file; None: a classifier's logits.
-
-    Raises:
-        ValueError: `bits` is none of 32, 8 and 4, or there is nothing to calibrate 8 bits on.
-        StillroomError: SR-X702, the package is missing; SR-X731, 4 bits; SR-X730, an operator that the runtime has not
-            got; SR-X703, the network can't be exported; SR-R501, the disk is full.
-    """
-    path = Path(path)
-    if bits == 4:
-        problem = "the quantiser for XNNPACK, which computes its files, stores weights in 8 bits, whatever their range"
-        raise UnsupportedBits(target="executorch", bits=bits, problem=problem, path=path)
-    if bits not in (32, 8):
-        raise ValueError(f"bits is 32, 8 or 4, not {bits}")
-    batches = calibrating(bits, calibration)
-    ready()
-    said = _facts(classes, example, task, bits)
-    rng = torch.random.fork_rng(devices=[])  # tracing draws random numbers
-    with temporary(path) as draft, writing(f"executorch, {bits} bits", path), rng:
-        draft.write_bytes(_program(ExportWrapper(network, plain_resize=True), example, batches, said, path))
-    return path
-
-
-def ready() -> None:
-    """Say at once what would be missing in the end.
-
-    Raises:
-        ExportPackagesMissing: SR-X702, a package is missing.
-    """
-    require("executorch", "executorch")
+    from stillroom.tasks.task import Task
 
 
 class Program(RuntimeModel):
@@ -93,75 +37,159 @@ class Program(RuntimeModel):
     this process without this class would be left with a pool that is gone.
     """
 
-    _open: ClassVar[WeakSet[Program]] = WeakSet()
+    _loaded: ClassVar[WeakSet[Program]] = WeakSet()
     _program: Any
     _method: Any
 
-    def __init__(self, path: Path, *, threads: int | None = None):
-        ready()
+    def __init__(self, path: Path, threads: int | None = None):
         super().__init__(path, threads)
-        self._end()
+        self._unload()
         with opening("executorch", path):
-            self._bytes = whole(self.path)
+            self._bytes = checked_bytes(self.path)
             with quiet():
-                self._begin()
-                self.facts = self._said()
-            self._takes = list(self._method.metadata.input_tensor_meta(0).sizes())
+                self._load()
+                self.facts = self._read_facts()
+            self._shape = list(self._method.metadata.input_tensor_meta(0).sizes())
 
-    def __call__(self, images: Tensor) -> Output:
-        """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU.
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See `RuntimeModel`.
 
         Raises:
             ValueError: images of another shape than the file takes.
         """
-        if list(images.shape[1:]) != self._takes[1:]:
-            raise ValueError(f"the file takes images {self._takes[1:]}, got {list(images.shape[1:])}")
-        self._begin()
-        pixels = images.detach().to("cpu", torch.float32).contiguous()
-        said = [self._method.execute([part])[0] for part in pixels.split(self._takes[0])]  # copies, not its own memory
-        return Output(pred=torch.cat(said))
+        import torch
 
-    def _begin(self) -> None:
-        """See to it that the program is open, and that the pool has this file's number of threads."""
+        if list(images.shape[1:]) != self._shape[1:]:
+            raise ValueError(f"the file takes images {self._shape[1:]}, got {list(images.shape[1:])}")
+        self._load()
+        parts = torch.from_numpy(images).split(self._shape[0])
+        answers = [self._method.execute([part])[0] for part in parts]  # copies, not its own memory
+        answer: np.ndarray = torch.cat(answers).numpy()
+        return answer
+
+    def _load(self) -> None:
+        """Make sure that the program is open, and that the pool has this file's number of threads."""
         from executorch.extension.pybindings import portable_lib
-        from executorch.runtime import Runtime
+        from executorch.runtime import Runtime as Library
 
         if portable_lib._threadpool_get_thread_count() != self.threads:
-            for other in list(Program._open):
-                other._end()
+            for other in list(Program._loaded):
+                other._unload()
             with quiet():
                 portable_lib._unsafe_reset_threadpool(self.threads)
         if self._method is None:
             with quiet():
-                self._program = Runtime.get().load_program(self._bytes)
+                self._program = Library.get().load_program(self._bytes)
                 self._method = self._program.load_method("forward")
-            Program._open.add(self)
+            Program._loaded.add(self)
 
-    def _end(self) -> None:
+    def _unload(self) -> None:
         """Let go of the program."""
         self._method = self._program = None
 
-    def _said(self) -> dict[str, str]:
-        """What the file says of itself; nothing where it has no such method."""
+    def _read_facts(self) -> dict[str, str]:
+        """The file's facts; none where it has no such method."""
         if "facts" not in self._program.method_names:
             return {}
         return dict(json.loads(self._program.load_method("facts").execute([])[0]))
 
 
-def load(path: Path, *, threads: int | None = None) -> Program:
-    """Open a `.pte` file in ExecuTorch's runtime on the CPU.
+class ExecuTorch(Runtime):
+    """One `.pte` file for XNNPACK: input float32 [1, C, H, W] in 0..1, output as `_facts.OUTPUTS` lists it.
 
-    Args:
-        path: the file.
-        threads: threads to compute with; None takes every core this process may use. Times want 1.
-
-    Raises:
-        StillroomError: SR-X702, executorch is missing; SR-X704, it refuses the file.
+    H and W are the example's, whatever the task allows; normalisation, resizing and the task's last step are inside.
+    What 8 bits mean is explained in `_pt2e.quantise`. The method `facts` of the file gives its facts, as a string of
+    JSON.
     """
-    return Program(path, threads=threads)
+
+    title = "ExecuTorch"
+    suffixes = (".pte",)
+    packages: ClassVar = {"executorch": "executorch", "torchao": "torchao"}
+    extra = "executorch"
+    bits = (32, 8)
+    other_bits: ClassVar = {
+        4: "the quantiser for XNNPACK, which computes its files, stores weights in 8 bits, whatever their range"
+    }
+    missing_operator = (
+        r"Missing out variants: \{'([\w:.]+)'",
+        r"Operator (?:torch\.ops\.)?([\w.:]+) is not Aten Canonical",
+    )
+    uncounted_import = "its Python module brings torch along"
+    snippet = Snippet(
+        imports=("import numpy as np", "import torch", "from executorch.runtime import Runtime"),
+        opens=("program = Runtime.get().load_program({path})", 'method = program.load_method("forward")'),
+        output="method.execute([torch.from_numpy(images)])[0].numpy()",
+        classes=(
+            'facts = json.loads(program.load_method("facts").execute([])[0])',
+            'classes = json.loads(facts["classes"])',
+        ),
+        one_image=True,
+    )
+
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        *,
+        example: Tensor,
+        classes: tuple[str, ...],
+        bits: int = 32,
+        calibration: Iterable[Tensor] = (),
+        base: Path | None = None,
+        task: Task | None = None,
+    ) -> Path:
+        """See `Runtime.write`; `base` is not used, for the float file holds nothing that the int8 file is made of.
+
+        Raises:
+            ValueError: `bits` is none of 32, 8 and 4, or there is nothing to calibrate 8 bits on.
+            StillroomError: SR-X702 the package is missing; SR-X731 4 bits; SR-X730 an operator that the runtime has
+                not got; SR-X703 the network can't be exported; SR-R501 the disk is full.
+        """
+        import torch
+
+        from stillroom.export._wrapper import ExportWrapper
+
+        path = Path(path)
+        self.check_bits(bits)
+        batches = calibration_batches(bits, calibration)
+        self.require()
+        found = one_image(facts(classes=classes, example=example, task=task, bits=bits, any_size=False))
+        found |= {"calibration": "histogram"} if bits == 8 else {}
+        rng = torch.random.fork_rng(devices=[])  # tracing draws random numbers
+        name = f"{self.name}, {bits} bits"
+        with atomic_write(path) as draft, writing(name, path, self.missing_operator), rng:
+            wrapper = ExportWrapper(network, plain_resize=True)
+            draft.write_bytes(_program(wrapper, example, batches, found, path))
+        return path
+
+    def open(self, path: Path, threads: int | None = None) -> Program:
+        """See `Runtime.open`.
+
+        Raises:
+            StillroomError: SR-X702 executorch is missing; SR-X704 it refuses the file.
+        """
+        self.require("executorch")
+        return Program(path, threads)
+
+    @staticmethod
+    def on_device() -> Any:
+        """See `Runtime.on_device`."""
+        import torch
+        from executorch import version
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        def open_file(file: str, threads: int) -> Any:
+            torch.set_num_threads(threads)
+            portable_lib._unsafe_reset_threadpool(threads)
+            method = Runtime.get().load_program(file).load_method("forward")
+            found = {"version": version.__version__, "threads": portable_lib._threadpool_get_thread_count()}
+            return lambda images: method.execute([torch.from_numpy(images)])[0].numpy(), found
+
+        return open_file
 
 
-def whole(path: Path) -> bytes:
+def checked_bytes(path: Path) -> bytes:
     """The content of a `.pte` file that is one, and whole.
 
     The runtime ends the process over a file of another kind: it puts the four letters in which a file says its kind
@@ -183,35 +211,29 @@ def whole(path: Path) -> bytes:
     return content
 
 
-def _facts(classes: tuple[str, ...], example: Tensor, task: Task | None, bits: int) -> dict[str, str]:
-    """As every file's, but for one image of one size."""
-    said = file.facts(classes=classes, example=example, task=task, bits=bits, any_size=False)
-    said |= {name: said[name].replace("[B, ", "[1, ") for name in ("input", "output")}
-    return said | ({"calibration": "histogram"} if bits == 8 else {})
-
-
-def _program(speech: nn.Module, example: Tensor, batches: list[Tensor], said: dict[str, str], path: Path) -> bytes:
+def _program(wrapper: nn.Module, example: Tensor, batches: list[Tensor], found: dict[str, str], path: Path) -> bytes:
     """The content of the file; with batches in integers."""
+    import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-    from executorch.runtime import Runtime
+    from executorch.runtime import Runtime as Library
 
     from stillroom.export import _pt2e
 
     one = example[:1].detach().to("cpu", torch.float32)
-    network = _pt2e.quantise(speech, example, batches) if batches else speech
+    network = _pt2e.quantise(wrapper, example, batches) if batches else wrapper
     lowered = to_edge_transform_and_lower(
         torch.export.export(network, (one,)),
         partitioner=[XnnpackPartitioner()],
         # The check knows a list of operators that is shorter than what the runtime has; that is asked below.
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
-        constant_methods={"facts": json.dumps(said)},
+        constant_methods={"facts": json.dumps(found)},
     )
     program = lowered.to_executorch()
-    there = Runtime.get().operator_registry.operator_names
+    known = Library.get().operator_registry.operator_names
     for plan in program.executorch_program.execution_plan:
         for operator in plan.operators:
             name = f"{operator.name}.{operator.overload}" if operator.overload else operator.name
-            if name not in there:
-                raise UnsupportedOperator(target="executorch", operator=name, path=path)
+            if name not in known:
+                raise UnsupportedOperator(runtime="executorch", operator=name, path=path)
     return bytes(program.buffer)

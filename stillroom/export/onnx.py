@@ -5,98 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from stillroom.export._facts import OUTPUTS, facts
+from stillroom.export._tools import calibration_batches, opening, writing
+from stillroom.export._usage import Snippet
+from stillroom.export.runtime import Runtime, RuntimeModel
+from stillroom.io.files import atomic_write, scratch_folder
 
-from stillroom.export._around import calibrating, opening, writing
-from stillroom.export.file import OUTPUTS, ExportWrapper, RuntimeModel, facts, pair, require
-from stillroom.io.files import scratch, temporary
-from stillroom.metrics.agreement import Agreement
-from stillroom.metrics.metric import Metric
-from stillroom.models._onnx_errors import ExternalTensorData
-from stillroom.models.network import Network
-from stillroom.models.surgery import grid
-from stillroom.tasks.task import Task
-from stillroom.types import Answers, Output
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
 
-SUFFIXES = (".onnx",)
-
-
-def onnx(
-    network: nn.Module,
-    path: Path,
-    *,
-    example: Tensor,
-    classes: tuple[str, ...],
-    bits: Literal[32, 8, 4] = 32,
-    calibration: Iterable[Tensor] = (),
-    base: Path | None = None,
-    method: Literal["best", "minmax", "percentile"] = "best",
-    task: Task | None = None,
-) -> Path:
-    """Write `network` as one ONNX file: input `images` float32 [B, C, H, W] in 0..1, output as `file.OUTPUTS` says.
-
-    B is free, and where the task allows it H and W are; normalisation, resizing and the task's last step are inside.
-    What 8 and 4 bits mean is said in `_int8.quantize` and `_int4.quantize`.
-    Layers that the network's form names as `float` stay so, see `forms.grid`.
-
-    Args:
-        network: maps images to an answer; a copy of it is exported, in evaluation mode.
-        path: the file to write; it appears whole or not at all.
-        example: [B, C, H, W], any image of the right shape.
-        classes: names in label order; written into the file with task and input range.
-        bits: 32 for floats, 8 for integers, 4 for floats and 4-bit weights in linear layers.
-        calibration: training image batches, for 8 bits only; a few hundred images are enough.
-        base: float file of the same network, exported before; it saves exporting once more, unless layers must be told
-            apart, whose names it has lost.
-        method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends, 1 in 100,000
-            activations. "best" takes minmax if that file agrees with the float file on 99.5 % of the calibration
-            images, else whichever agrees more. The file says which it was.
-        task: written into the file; None: a classifier's logits.
-
-    Raises:
-        ValueError: `bits` is none of 32, 8 and 4, there is nothing to calibrate 8 bits on, or no method of that name.
-        StillroomError: SR-X702, a package is missing; SR-X703, the network can't be exported; SR-X720, it has hardly
-            any weights for 4 bits; SR-R501, the disk is full.
-    """
-    if bits not in (32, 8, 4):
-        raise ValueError(f"bits is 32, 8 or 4, not {bits}")
-    batches = calibrating(bits, calibration)
-    ready()
-    methods = _methods(method) if bits == 8 else []
-    path = Path(path)
-    with temporary(path) as draft, scratch(path) as folder, writing(f"onnx, {bits} bits", path):
-        answers, any_size = (task.answers, task.any_size) if task else ("classes", False)
-        known = _grid(network) if bits != 32 else {}
-        named = bool(known.get("float") or known.get("group"))
-        source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
-        said = facts(classes=classes, example=example, task=task, bits=bits)
-        if bits == 8:
-            agreement = partial(task.agreement if task else Agreement, classes=classes)
-            source, chosen = _integers(source, folder, batches, methods, agreement, known.get("float", ()))
-            said |= chosen
-        elif bits == 4:
-            source = _four(source, folder / "four.onnx", known)
-        _finish(source, draft, said)
-    return path
-
-
-def ready() -> None:
-    """Say at once what would be missing in the end.
-
-    Raises:
-        ExportPackagesMissing: SR-X702, a package is missing.
-    """
-    require("onnx", "onnx", "onnxscript", "onnxruntime")
+    from stillroom.metrics.metric import Metric
+    from stillroom.tasks.task import Task
+    from stillroom.types import OutputKind
 
 
 class Session(RuntimeModel):
-    """An ONNX file in onnxruntime. An int8 file's `facts` also tell its `calibration` and `calibration_agreement`."""
+    """An ONNX file in onnxruntime. An int8 file's `facts` have its `calibration` and `calibration_agreement` too."""
 
-    def __init__(self, path: Path, *, threads: int | None = None):
-        require("onnx", "onnx", "onnxruntime")
+    def __init__(self, path: Path, threads: int | None = None):
         import onnxruntime
 
         from stillroom.export import _graph
@@ -110,51 +39,141 @@ class Session(RuntimeModel):
         # Idle threads that spin would take the cores from whoever is timed next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with opening("onnxruntime", path):
-            outside = _graph.external(self.path)
-            if outside:
-                raise ExternalTensorData(path=path, tensor=outside[0][0], outside=outside[0][1])
+            _graph.refuse_external(self.path)
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.facts = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
 
-    def __call__(self, images: Tensor) -> Output:
-        """Images [B, C, H, W] in 0..1, on any device, to the answer on the CPU."""
-        pixels = images.detach().to("cpu", torch.float32).contiguous().numpy()
-        return Output(pred=torch.from_numpy(self._session.run([self._output], {self._input: pixels})[0]))
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See `RuntimeModel`."""
+        answer: np.ndarray = self._session.run([self._output], {self._input: images})[0]
+        return answer
 
 
-def load(path: Path, *, threads: int | None = None) -> Session:
-    """Open an ONNX file in onnxruntime on the CPU.
+class ONNX(Runtime):
+    """Input `images` float32 [B, C, H, W] in 0..1, output as `_facts.OUTPUTS` lists it.
 
-    Args:
-        path: the file.
-        threads: threads to compute with; None takes every core this process may use. Times want 1.
-
-    Raises:
-        StillroomError: SR-X702, onnxruntime is missing; SR-X704, it refuses the file; SR-S212, the file reads others.
+    B is free, and where the task allows it H and W are; normalisation, resizing and the task's last step are inside.
+    What 8 and 4 bits mean is explained in `_int8.quantize` and `_int4.quantize`. Layers that the network's form names
+    as `float` stay so, see `surgery.grid`.
     """
-    return Session(path, threads=threads)
+
+    title = "ONNX"
+    suffixes = (".onnx",)
+    packages: ClassVar = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
+    bits = (32, 8, 4)
+    missing_operator = (r"No ONNX function found for <OpOverload\(op='([\w.]+)'",)
+    snippet = Snippet(
+        imports=("import numpy as np", "import onnxruntime"),
+        opens=("session = onnxruntime.InferenceSession({path})",),
+        output="session.run(None, {session.get_inputs()[0].name: images})[0]",
+    )
+
+    def write(
+        self,
+        network: nn.Module,
+        path: Path,
+        *,
+        example: Tensor,
+        classes: tuple[str, ...],
+        bits: int = 32,
+        calibration: Iterable[Tensor] = (),
+        base: Path | None = None,
+        method: Literal["best", "minmax", "percentile"] = "best",
+        task: Task | None = None,
+    ) -> Path:
+        """See `Runtime.write`.
+
+        Args:
+            network: as there; so are the arguments that are not named here.
+            path: as there.
+            example: as there.
+            classes: as there.
+            bits: as there.
+            calibration: a few hundred training images are enough.
+            base: saves exporting once more, unless layers must be told apart, whose names the file has lost.
+            method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends, 1 in 100,000
+                activations. "best" takes minmax if that file agrees with the float file on 99.5 % of the calibration
+                images, else whichever agrees more. The file records which it was.
+            task: as there.
+
+        Raises:
+            ValueError: `bits` is none of 32, 8 and 4, there is nothing to calibrate 8 bits on, or no method of that
+                name.
+            StillroomError: SR-X702 a package is missing; SR-X730 ONNX has no such operator; SR-X703 the network can't
+                be exported; SR-X720 it has hardly any weights for 4 bits; SR-R501 the disk is full.
+        """
+        self.check_bits(bits)
+        batches = calibration_batches(bits, calibration)
+        self.require()
+        methods = _methods(method) if bits == 8 else []
+        path = Path(path)
+        with (
+            atomic_write(path) as draft,
+            scratch_folder(path) as folder,
+            writing(f"{self.name}, {bits} bits", path, self.missing_operator),
+        ):
+            answers, any_size = (task.output_kind, task.any_size) if task else ("classes", False)
+            known = _grid(network) if bits != 32 else {}
+            named = bool(known.get("float") or known.get("group"))
+            source = (not named and base) or _float(network, folder / "float.onnx", example, answers, any_size)
+            found = facts(classes=classes, example=example, task=task, bits=bits)
+            if bits == 8:
+                source, chosen = _int8(source, folder, batches, methods, _agreement(task, classes), known)
+                found |= chosen
+            elif bits == 4:
+                source = _int4(source, folder / "four.onnx", known)
+            _finish(source, draft, found)
+        return path
+
+    def open(self, path: Path, threads: int | None = None) -> Session:
+        """See `Runtime.open`.
+
+        Raises:
+            StillroomError: SR-X702 onnxruntime is missing; SR-X704 it refuses the file; SR-S212 the file reads others.
+        """
+        self.require("onnx", "onnxruntime")
+        return Session(path, threads)
+
+    @staticmethod
+    def on_device() -> Any:
+        """See `Runtime.on_device`."""
+        import onnxruntime
+
+        def open_file(file: str, threads: int) -> Any:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            name = session.get_inputs()[0].name
+            used = session.get_session_options().intra_op_num_threads
+            found = {"version": onnxruntime.__version__, "threads": used}
+            return lambda images: session.run(None, {name: images})[0], found
+
+        return open_file
 
 
-def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, any_size: bool) -> Path:
+def _float(network: nn.Module, path: Path, example: Tensor, output_kind: OutputKind, any_size: bool) -> Path:
+    import torch
     from onnx import load_model, save_model
 
     from stillroom.export import _graph
+    from stillroom.export._wrapper import ExportWrapper, traced_pair
+    from stillroom.models.network import Network
 
-    speech = ExportWrapper(network, any_size=any_size)
+    wrapper = ExportWrapper(network, any_size=any_size)
     free = {0: torch.export.Dim("B")} | ({2: torch.export.Dim("H"), 3: torch.export.Dim("W")} if any_size else {})
     torch.onnx.export(
-        speech,
-        (pair(example, any_size=any_size),),
+        wrapper,
+        (traced_pair(example, any_size=any_size),),
         path,
         dynamo=True,
         verbose=False,
         external_data=False,
         input_names=["images"],
-        output_names=[OUTPUTS[answers][0]],
+        output_names=[OUTPUTS[output_kind][0]],
         dynamic_shapes=(free,),
     )
-    inner = next((name for name, part in speech.named_modules() if isinstance(part, Network)), None)
+    inner = next((name for name, part in wrapper.named_modules() if isinstance(part, Network)), None)
     if inner is not None:
         model = load_model(path)
         _graph.label(model, f"{inner}.module.")
@@ -163,9 +182,12 @@ def _float(network: nn.Module, path: Path, example: Tensor, answers: Answers, an
 
 
 def _grid(network: nn.Module) -> Mapping[str, Any]:
-    """What is known of the grid that the network's weights lie on; nothing where they lie on none."""
+    """The grid that the network's weights lie on; nothing where they lie on none."""
+    from stillroom.models.network import Network
+    from stillroom.models.surgery import grid
+
     found = next((part for part in network.modules() if isinstance(part, Network)), None)
-    return (grid.of(found.form) if found else None) or {}
+    return (grid.find_grid(found.edits) if found else None) or {}
 
 
 def _methods(method: str) -> list[str]:
@@ -176,7 +198,13 @@ def _methods(method: str) -> list[str]:
     return list(_int8.METHODS) if method == "best" else [method]
 
 
-def _four(source: Path, target: Path, known: Mapping[str, Any]) -> Path:
+def _agreement(task: Task | None, classes: tuple[str, ...]) -> Callable[[], Metric]:
+    from stillroom.metrics.agreement import Agreement
+
+    return partial(task.agreement if task else Agreement, classes=classes)
+
+
+def _int4(source: Path, target: Path, known: Mapping[str, Any]) -> Path:
     """The file with 4-bit weights: of the layers that lie on such a grid; where there is none, of all linear ones."""
     from stillroom.export import _int4
 
@@ -186,34 +214,34 @@ def _four(source: Path, target: Path, known: Mapping[str, Any]) -> Path:
     return _int4.quantize(source, target, floats=floats)
 
 
-def _integers(
+def _int8(
     source: Path,
     folder: Path,
     batches: Sequence[Tensor],
     methods: Sequence[str],
     agreement: Callable[[], Metric],
-    floats: Sequence[str],
+    known: Mapping[str, Any],
 ) -> tuple[Path, dict[str, str]]:
-    """The int8 file, written into `folder`, and what is to be said of how it was made."""
+    """The int8 file, written into `folder`, and the facts of how it was calibrated."""
     from stillroom.export import _choice, _int8
 
-    prepared = _int8.prepare(source, folder / "prepared.onnx")
+    prepared, floats = _int8.prepare(source, folder / "prepared.onnx"), known.get("float", ())
 
     def make(method: str) -> Path:
         return _int8.quantize(prepared, folder / f"{method}.onnx", batches=batches, method=method, floats=floats)
 
-    chosen = _choice.choose(methods, make, load, source, batches, agreement)
+    chosen = _choice.choose(methods, make, ONNX().open, source, batches, agreement)
     return chosen.path, chosen.facts()
 
 
-def _finish(source: Path, target: Path, said: dict[str, str]) -> None:
-    """Strip the raw file and sign it."""
+def _finish(source: Path, target: Path, found: dict[str, str]) -> None:
+    """Strip the raw file and write its facts into it."""
     from onnx import checker, load_model, save_model
 
     from stillroom.export import _graph
 
     model = load_model(source)
     _graph.slim(model)
-    _graph.describe(model, said)
+    _graph.describe(model, found)
     checker.check_model(model)
     save_model(model, target)

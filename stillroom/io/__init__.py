@@ -1,1 +1,1 @@
-"""Files, checkpoints, run folders."""
+"""Files, checkpoints, run folders and the software environment."""

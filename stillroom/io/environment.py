@@ -1,25 +1,27 @@
-"""What this program runs on: for `run.json`, so that a figure can be traced, and for `stillroom doctor`."""
+"""Versions and hardware: for `run.json`, so that a figure can be traced, and for `stillroom doctor`."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGES = (
-    *("stillroom", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "onnx", "onnxruntime"),
-    *("openvino", "executorch", "torchao", "ai-edge-litert", "torch-pruning"),
-)
+PACKAGES = ("stillroom", "torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "torch-pruning")
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages whose version can change a figure."""
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Python and the packages whose version can change a figure, as far as they are installed.
+
+    Args:
+        more: packages besides `PACKAGES`: those of the runtimes.
+    """
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in dict.fromkeys((*PACKAGES, *more)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -41,7 +43,7 @@ def hardware(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The processor's name; its kind where the system does not tell."""
+    """The processor's name; its architecture where the system does not report one."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""Writing so that a reader sees the old file or the new one, never a part: temp beside it, fsync, replace, fsync."""
+"""Atomic writes: a reader sees the old file or the new one. Temporary file in the same folder, fsync, rename, fsync."""
 
 from __future__ import annotations
 
@@ -16,70 +16,71 @@ from stillroom.errors import StillroomError
 from stillroom.io.errors import DiskFull
 
 TEMPORARY = ".tmp-"
-"""Every unfinished file or folder begins with this; `sweep` removes what a killed process left."""
+"""Prefix of unfinished files and folders; `remove_unfinished` deletes those that a killed process left."""
 
 
-def write(path: Path, content: bytes | str) -> Path:
-    """`path` holds `content`, whole, or is as it was before.
+def write_file(path: Path, content: bytes | str) -> Path:
+    """Write `content` to `path` completely or not at all.
 
     Raises:
         DiskFull: SR-R501 the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    with temporary(path) as temp:
+    with atomic_write(path) as temp:
         temp.write_bytes(data)
     return path
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """`path` holds `value` as JSON; what is not finite becomes null, because JSON has no NaN."""
-    return write(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as JSON; NaN and infinity, which JSON lacks, become null."""
+    return write_file(path, json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """`value` with every NaN and infinity replaced by None."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
+        return [replace_non_finite(item) for item in value]
     return value
 
 
 @contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A path in the same folder to write a file to; it takes `path`'s place when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which replaces `path` if the block ends without an exception.
 
-    The same folder, because a rename is atomic only inside one file system.
+    It is in the same folder, because a rename is atomic only within one file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with disk_errors(path):
+        with disk_full_errors(path):
             yield temp
-            sync(temp)
+            fsync(temp)
             os.replace(temp, path)
-            sync(path.parent)
+            fsync(path.parent)
     finally:
         temp.unlink(missing_ok=True)
 
 
 @contextmanager
-def scratch(path: Path) -> Iterator[Path]:
-    """A folder beside `path` for what is needed only while `path` is made; it vanishes however the block ends.
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` for intermediate files, deleted at the end of the block in any case.
 
-    Beside it, because that disk is known to be large enough for such files, and `sweep` looks there after a kill.
+    It is beside `path` because that disk has to have space for such files, and `remove_unfinished` cleans that folder
+    after a kill.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(path), TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent) as folder:
+    with disk_full_errors(path), TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent) as folder:
         yield Path(folder)
 
 
-def same_file(source: Path, path: Path) -> None:
-    """`path` is another name of the file at `source`; a copy of it where the file system has no second names.
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make `path` a hard link to `source`, or a copy where the file system has no hard links.
 
-    For files that are only ever replaced, never written into.
+    For files that are only ever replaced, never modified in place.
     """
     try:
         os.link(source, path)
@@ -88,36 +89,36 @@ def same_file(source: Path, path: Path) -> None:
 
 
 def commit_folder(path: Path, fill: Callable[[Path], None]) -> Path:
-    """`path` is a folder that `fill` filled, whole, or does not exist."""
+    """Create the folder `path` with the files that `fill` writes, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     shutil.rmtree(temp, ignore_errors=True)
     temp.mkdir()
     try:
-        with disk_errors(path):
+        with disk_full_errors(path):
             fill(temp)
             for file in temp.iterdir():
-                sync(file)
-            sync(temp)
+                fsync(file)
+            fsync(temp)
             shutil.rmtree(path, ignore_errors=True)
             os.replace(temp, path)
-            sync(path.parent)
+            fsync(path.parent)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return path
 
 
-def sweep(folder: Path) -> None:
-    """Remove what an interrupted writer left below `folder`."""
-    for left in list(folder.rglob(f"{TEMPORARY}*")):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+def remove_unfinished(folder: Path) -> None:
+    """Delete the unfinished files and folders of interrupted writers below `folder`."""
+    for path in list(folder.rglob(f"{TEMPORARY}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until the system has put the file or the folder's entries on the disk."""
+def fsync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -126,12 +127,12 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """A full disk, told as one. Some libraries wrap the system's error, so the text is looked at too."""
+def disk_full_errors(path: Path) -> Iterator[None]:
+    """Turn the error of a full disk into SR-R501. Some libraries wrap the OSError, so its text is checked too."""
     try:
         yield
     except StillroomError:
-        raise  # told already, perhaps by this function inside itself
+        raise  # converted already, possibly by a nested call of this function
     except Exception as problem:
         code = getattr(problem, "errno", None)
         full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

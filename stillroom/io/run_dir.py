@@ -1,4 +1,4 @@
-"""A run is a folder, written atomically. Everything downstream reads it and nothing else.
+"""The folder of a run, written atomically. Reports, exports and later commands read nothing else.
 
 runs/NAME/
   run.json                  status, versions, hardware, seeds, exit code, hashes
@@ -6,11 +6,11 @@ runs/NAME/
   steps.jsonl evals.jsonl   append-only; the only source of charts and report
   samples/                  thumbnails and logits of the probe images
   checkpoints/STAGE/        step-000420/{learner,average,best,optimizer}.safetensors + state.json
-  STAGE.safetensors         what a stage ended with: teacher, baseline, student
+  STAGE.safetensors         the final weights of a stage: teacher, baseline, student
   exports/                  student.onnx ...; a file that fails its check is named *.unverified.onnx
-  metrics.json              every figure, each with how it was measured
+  metrics.json              every measurement, with how it was measured
   report.html README.md     self-contained report; model card
-  run.log                   what was said, with tracebacks
+  run.log                   the log, with tracebacks
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from stillroom.config.renamed import upgrade
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
-from stillroom.io.files import finite, same_file, sweep, temporary, write, write_json
+from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
 
 log = logging.getLogger("stillroom")
 
@@ -38,11 +39,11 @@ STREAMS = ("steps.jsonl", "evals.jsonl")
 
 
 class RunDir:
-    """One experiment's folder.
+    """The folder of one experiment.
 
     Args:
-        folder: where it is; made by `open`.
-        writes: False in every process but the first, whose methods then do nothing.
+        folder: its path; created by `open`.
+        writes: False in every process but the first: methods that write then do nothing.
     """
 
     def __init__(self, folder: Path, *, writes: bool = True):
@@ -51,14 +52,14 @@ class RunDir:
         self._streams: dict[str, TextIO] = {}
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        return f"RunDir({str(self.folder)!r})"
 
     @classmethod
     def open(cls, folder: Path, recipe: dict[str, Any], toml: str, *, writes: bool = True) -> RunDir:
-        """Make the folder, or take up what is in it when it holds the same recipe.
+        """Create the folder, or resume it if it has the same recipe.
 
         Raises:
-            StillroomError: SR-R510 another process has it, SR-C410 it holds another recipe.
+            StillroomError: SR-R510 another process is writing to it, SR-C410 it has another recipe.
         """
         run = cls(folder, writes=writes)
         if not writes:
@@ -67,17 +68,17 @@ class RunDir:
         run._take_lock()
         path = run.folder / "recipe.toml"
         if path.exists():
-            changes = differences(tomllib.loads(path.read_text(encoding="utf-8")), recipe)
+            changes = differences(upgrade(tomllib.loads(path.read_text(encoding="utf-8"))), recipe)
             if changes:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
         else:
-            write(path, toml)
-        sweep(run.folder)
+            write_file(path, toml)
+        remove_unfinished(run.folder)
         return run
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Close the streams and release the lock."""
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
@@ -85,29 +86,34 @@ class RunDir:
             self._lock.close()
             self._lock = None
 
-    # What the run knows about itself
+    # run.json and metrics.json
 
     @property
     def info(self) -> dict[str, Any]:
-        """`run.json`; empty before the first note."""
+        """The content of `run.json`; empty before the first `note`."""
         path = self.folder / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a `run.json`."""
+        return (self.folder / "run.json").exists()
+
     def note(self, **facts: Any) -> None:
-        """Lay `facts` over `run.json`."""
+        """Update `run.json` with `facts`."""
         if self.writes:
             write_json(self.folder / "run.json", self.info | facts)
 
     def warn(self, text: str) -> None:
-        """Say something now and in the report."""
+        """Log a warning and record it for the report."""
         log.warning(text)
-        known = self.info.get("warnings", [])
-        if text not in known:
-            self.note(warnings=[*known, text])
+        recorded = self.info.get("warnings", [])
+        if text not in recorded:
+            self.note(warnings=[*recorded, text])
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """`metrics.json`: every figure, under `teacher`, `baseline`, `student` and `exports`."""
+        """The content of `metrics.json`, by `teacher`, `baseline`, `student` and `exports`."""
         path = self.folder / "metrics.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -119,13 +125,13 @@ class RunDir:
             return
         if stream not in self._streams:
             self._streams[stream] = open(self.folder / stream, "a", encoding="utf-8")  # noqa: SIM115
-        self._streams[stream].write(json.dumps(finite(line)) + "\n")
+        self._streams[stream].write(json.dumps(replace_non_finite(line)) + "\n")
         self._streams[stream].flush()
 
     def rewind(self, stage: str, step: int) -> None:
-        """Forget what the streams say of `stage` after `step`, and a torn last line.
+        """Delete the lines of `stage` after `step` from the streams, and an incomplete last line.
 
-        A killed run has logged steps that no checkpoint holds; they will be made, and logged, again.
+        A killed run has logged steps after its last checkpoint; they will be repeated and logged again.
         """
         if not self.writes:
             return
@@ -134,73 +140,63 @@ class RunDir:
             if path.exists():
                 if name in self._streams:
                     self._streams.pop(name).close()
-                with temporary(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
+                with atomic_write(path) as temp, path.open(encoding="utf-8") as old, temp.open("w") as new:
                     new.writelines(line for line in old if _kept(line, stage, step))
 
     # Files
 
     def checkpoints(self, stage: str) -> Path:
-        """Where the checkpoints of a stage are."""
+        """The folder of a stage's checkpoints."""
         return self.folder / "checkpoints" / stage
 
     def drop_checkpoints(self, stage: str) -> None:
-        """Once a stage has left its file, nobody goes back to its checkpoints, and they are many times its size."""
+        """Delete the checkpoints of a finished stage: they are not needed after its weights file and much larger."""
         if self.writes:
             shutil.rmtree(self.checkpoints(stage), ignore_errors=True)
-            with suppress(OSError):  # another stage's are still there
+            with suppress(OSError):  # not empty: another stage has checkpoints
                 self.checkpoints(stage).parent.rmdir()
 
     def weights(self, stage: str) -> Path:
-        """The file a finished stage leaves."""
+        """The weights file of a finished stage."""
         return self.folder / f"{stage}.safetensors"
 
-    def export_path(self, suffixes: Sequence[str], bits: int) -> Path:
-        """Where the file of a target goes. What an earlier try left there, verified or not, is removed.
+    def export_path(self, suffixes: Sequence[str], bits: int, *, own: str = "") -> Path:
+        """The path of an exported file. Files of an earlier export, verified or not, are deleted.
 
         Args:
-            suffixes: of the file and its companions.
-            bits: 32 for floats.
+            suffixes: of the file and its companion files.
+            bits: of the weights; 32 for float32.
+            own: the name of a user's runtime, whose suffixes may be those of another.
         """
-        name = f"student{'' if bits == 32 else f'-int{bits}'}"
+        name = f"student{own and f'-{own}'.lower()}{'' if bits == 32 else f'-int{bits}'}"
         for suffix in suffixes:
             for ending in (suffix, f".unverified{suffix}"):
                 (self.folder / "exports" / f"{name}{ending}").unlink(missing_ok=True)
         return self.folder / "exports" / f"{name}{suffixes[0]}"
 
     def save_weights(self, stage: str, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-        """What a stage ended with, loadable without this program."""
+        """Write the final weights of a stage, loadable without this program."""
         if self.writes:
-            with temporary(self.weights(stage)) as temp:
+            with atomic_write(self.weights(stage)) as temp:
                 save_tensors(tensors, temp, metadata)
 
-    def adopt(self, other: Path) -> None:
-        """Take the trained teachers of another run as what this run's own stages left, and say in `run.json` whose.
-
-        The note comes first: a run that is killed in between notes the same again. Nothing is taken by a run that has
-        trained a teacher of its own, or from one that has none.
-        """
-        theirs, info = sorted(other.glob("teacher*.safetensors")), self.info
-        mine = any(self.folder.glob("teacher*.safetensors"))
-        if not (self.writes and theirs) or (mine and "teacher_of_seed" not in info):
-            return
-        origin = RunDir(other).info
-        self.note(teacher_of_seed=info.get("teacher_of_seed", origin.get("teacher_of_seed", origin["seeds"][0])))
-        for file in theirs:
-            if not (self.folder / file.name).exists():
-                with temporary(self.folder / file.name) as temp:
-                    same_file(file, temp)
+    def copy_weights(self, stage: str, source: Path) -> None:
+        """Use the weights file of another run for a stage that has none; a hard link on the same disk."""
+        if self.writes and not self.weights(stage).exists():
+            with atomic_write(self.weights(stage)) as temp:
+                link_or_copy(source, temp)
 
     def save_tensors(self, name: str, tensors: dict[str, Any]) -> None:
-        """`name.safetensors`."""
-        with temporary(self.folder / f"{name}.safetensors") as temp:
+        """Write `name.safetensors`."""
+        with atomic_write(self.folder / f"{name}.safetensors") as temp:
             save_tensors(tensors, temp)
 
     def write_metrics(self, figures: dict[str, Any]) -> None:
-        """`metrics.json`."""
+        """Write `metrics.json`."""
         write_json(self.folder / "metrics.json", figures)
 
     def _take_lock(self) -> None:
-        """Hold the folder until the process ends, however it ends: the system lets go of the lock by itself."""
+        """Lock the folder until the process ends; the system releases the lock even after a kill."""
         path = self.folder / ".lock"
         lock = path.open("a+", encoding="utf-8")
         try:
@@ -217,7 +213,7 @@ class RunDir:
 
 
 def read_stream(folder: Path, name: str) -> Iterable[dict[str, Any]]:
-    """The lines of a stream; one that a kill tore is left out."""
+    """The lines of a stream, without an incomplete one left by a kill."""
     path = Path(folder) / name
     if path.exists():
         with path.open(encoding="utf-8") as lines:
@@ -228,7 +224,7 @@ def read_stream(folder: Path, name: str) -> Iterable[dict[str, Any]]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two recipes differ: one line a value, `train.lr: 0.001 there, 0.01 here`."""
+    """The differences between two recipes, one line per value: `train.lr: 0.001 there, 0.01 here`."""
     if isinstance(old, dict) and isinstance(new, dict):
         dot = f"{path}." if path else ""
         return [

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stillroom.config.schema import Method
-from stillroom.types import Answers
+from stillroom.types import OutputKind
 
 GAP = 0.1  # share of the teacher's MACs up to which a student counts as far behind it
 
@@ -19,14 +19,14 @@ class Facts:
     """What the choice depends on.
 
     Attributes:
-        answers: what both networks say.
+        output_kind: what both networks say.
         student: "convolutional" or "transformer".
         teacher: likewise; "sealed" where nothing inside it can be compared, as in an ONNX file.
         ratio: the student's MACs as a share of the teacher's.
         labels: whether labels are used in training.
     """
 
-    answers: Answers
+    output_kind: OutputKind
     student: str
     teacher: str
     ratio: float
@@ -68,23 +68,23 @@ STANDARDISED = Method(name="hinton", weight=9.0, arguments={"temperature": 2.0, 
 RULES = (
     Rule(
         "boxes",
-        lambda f: f.answers == "boxes",
+        lambda f: f.output_kind == "boxes",
         (Method(name="pkd", weight=0.5),),
         "detectors differ in size more than in meaning, and their places need not be the same: features of all levels "
         "are compared, without their mean and scale",
     ),
     Rule(
         "pixels",
-        lambda f: f.answers == "pixels",
+        lambda f: f.output_kind == "pixels",
         (Method(name="hinton", arguments={"temperature": 1.0}), Method(name="cwd", arguments={"of": "logits"})),
         "pixels are many, so their predictions need no softening; beside each pixel's class, where in the image each "
         "class is likely",
     ),
     Rule(
         "vectors",
-        lambda f: f.answers == "vector",
+        lambda f: f.output_kind == "vector",
         (Method(name="cosine"), Method(name="rkd", weight=0.02)),
-        "an embedding is used by its distances: the teacher's vectors are the lesson, and relations between images "
+        "an embedding is used by its distances: the teacher's vectors are the targets, and relations between images "
         "hold whatever the widths",
     ),
     Rule(

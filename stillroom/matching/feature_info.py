@@ -1,6 +1,6 @@
 """Where a network may be listened to: the ends of its stages, its blocks, its attention, what its classifier reads.
 
-Nothing here knows an architecture by name. One pass over a few images says what every part gives out; a stage ends
+No architecture is treated by name. One forward pass of a few images shows the output of every part; a stage ends
 where the resolution changes, and a network of one resolution, a ViT or a mixer, is cut into four by depth.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillroom.models._taps import READS, channels_first, first, split_tap
+from stillroom.models._taps import INPUT_SUFFIX, channels_first, first_tensor, split_tap
 from stillroom.models.network import Network
 
 CUTS = 4  # stages of a network that keeps one resolution
@@ -88,7 +88,7 @@ class _Call:
 
 @torch.no_grad()
 def feature_info(network: Network, images: Tensor) -> FeatureInfo:
-    """Look at a network while it looks at images [B, C, H, W], B at least 2. It is left as it was."""
+    """The layers of a network, from a forward pass of images [B, C, H, W], B at least 2. It is left as it was."""
     training = network.training
     calls: dict[str, _Call] = {}
     side = network.size or images.shape[-1]
@@ -145,15 +145,15 @@ def _noting(name: str, part: nn.Module, side: int, calls: dict[str, _Call]) -> A
     leaf = not any(True for _ in part.children())
     sizes = (part.in_features, part.out_features) if isinstance(part, nn.Linear) else None
 
-    def hook(module: nn.Module, given: Any, said: Any) -> None:
-        left = first(said)
+    def hook(module: nn.Module, given: Any, output: Any) -> None:
+        left = first_tensor(output)
         if left is None or left.ndim not in (2, 3, 4) or not left.is_floating_point():
             return
-        entered = first(given)
+        entered = first_tensor(given)
         shape = tuple(channels_first(left).shape[1:])
         stride = side / shape[-1] if len(shape) == 3 else None
         calls.pop(name, None)  # a part that runs again finishes again
-        alone = isinstance(said, Tensor)
+        alone = isinstance(output, Tensor)
         calls[name] = _Call(FeaturePoint(name, shape, stride), entered, left, type(part), leaf, alone, sizes)
 
     return hook
@@ -189,7 +189,7 @@ def _stride(call: _Call) -> float:
 
 
 def _inside_a_change(name: str, calls: dict[str, _Call]) -> bool:
-    """Whether the part belongs to a larger one that halves the resolution, and speaks at the resolution before."""
+    """Whether the part belongs to a larger one that halves the resolution, and its own output is not halved yet."""
     parts, own = name.split("."), calls[name].place.stride or 0.0
     for end in range(1, len(parts)):
         outer = calls.get(".".join(parts[:end]))
@@ -229,7 +229,7 @@ def _edge(stage: FeaturePoint, calls: dict[str, _Call]) -> FeaturePoint:
     for name, call in calls.items():
         inside = name == stage.tap or name.startswith(f"{stage.tap}.")
         if inside and call.leaf and _is_activation(call.kind) and call.left.data_ptr() == end.data_ptr():
-            return replace(stage, tap=name + READS)
+            return replace(stage, tap=name + INPUT_SUFFIX)
     return stage
 
 
@@ -252,5 +252,5 @@ def _attention(calls: dict[str, _Call], blocks: list[_Call]) -> FeaturePoint | N
 def _vector(network: Network, calls: dict[str, _Call], stages: tuple[FeaturePoint, ...]) -> FeaturePoint | None:
     for head in network.head:
         if head in calls and (read := calls[head].entered) is not None:
-            return FeaturePoint(head + READS, tuple(read.shape[1:]))
+            return FeaturePoint(head + INPUT_SUFFIX, tuple(read.shape[1:]))
     return stages[-1] if stages else None

@@ -10,7 +10,7 @@ from math import log2
 from stillroom.matching.feature_info import FeatureInfo, FeaturePoint
 from stillroom.methods._errors import NoTapFound, TapCountMismatch
 
-NOWHERE = FeaturePoint("", ())  # in a network of which no part can be heard
+NOWHERE = FeaturePoint("", ())  # in a network without taps, such as an ONNX file
 
 FURTHEST = 8  # stages of a network that pairs are looked for among
 
@@ -34,10 +34,10 @@ def find_pairs(
     named: tuple[Sequence[str], Sequence[str]] = ((), ()),
     method: str = "the method",
 ) -> list[Pair]:
-    """The pairs for a method that looks at `reads`, one of `methods.method.Reads`.
+    """The pairs for a method that compares `reads`, one of `methods.method.Reads`.
 
     Args:
-        reads: what it looks at.
+        reads: what it compares.
         student: what of the student can be compared.
         teacher: what of the teacher can be.
         named: taps that the user named, of the student and of the teacher. One side alone is enough.

@@ -1,4 +1,4 @@
-"""From `[[methods]]` to methods that are ready to teach: chosen, paired with places in both networks, set up."""
+"""From `[[methods]]` to methods that are ready: chosen, bound to layers of both networks, initialised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from stillroom.config.plugins import choices, pick
 from stillroom.config.recipe import AUTO
 from stillroom.config.schema import Method as Section
-from stillroom.config.schema import Recipe
 from stillroom.matching import layer_pairs
 from stillroom.matching.auto import Choice, Facts, choose
 from stillroom.matching.errors import UnsupportedMethod
@@ -24,20 +23,20 @@ from stillroom.models.network import Network
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.training.loss_weights import Weight
-from stillroom.types import Answers
+from stillroom.types import OutputKind
 
-LOOKS = 2  # images that sizes are read from
+NUM_IMAGES = 2  # from which feature sizes are read
 
 
 @dataclass(frozen=True)
 class MethodSetup:
-    """What a student is taught by.
+    """The methods of a distillation, initialised for a student and a teacher.
 
     Attributes:
-        methods: label -> method, set up. A label is a method's name, with a `+` for every earlier one of that name.
+        methods: label -> method. A label is a method's name, with a `+` for every earlier one of that name.
         weights: label -> weight.
-        pairs: label -> which place of the student is compared with which of the teacher.
-        choice: what `methods = "auto"` came to; None where the recipe names methods.
+        pairs: label -> which layer of the student is compared with which of the teacher.
+        choice: the outcome of `methods = "auto"`; None where the recipe names methods.
     """
 
     methods: dict[str, Method] = field(default_factory=dict)
@@ -47,42 +46,51 @@ class MethodSetup:
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON."""
-        said = {label: [str(pair) for pair in pairs] for label, pairs in self.pairs.items()}
-        return {"pairs": said} | ({"auto": self.choice.situation, "why": self.choice.why} if self.choice else {})
+        pairs = {label: [str(pair) for pair in found] for label, found in self.pairs.items()}
+        return {"pairs": pairs} | ({"auto": self.choice.situation, "why": self.choice.why} if self.choice else {})
 
 
 def build_methods(
-    recipe: Recipe, student: Network, teacher: FrozenTeacher, images: Tensor, *, seed: int
+    sections: Sequence[Section],
+    student: Network,
+    teacher: FrozenTeacher,
+    images: Tensor,
+    *,
+    seed: int,
+    labels: bool = True,
 ) -> MethodSetup:
-    """The lessons that a recipe asks for, from what both networks say of a few real images.
+    """The methods of `[[methods]]`, initialised from the outputs of both networks for a few real images.
 
     Args:
-        recipe: its methods.
+        sections: of the methods; `auto` stands alone.
         student: as it will be trained.
-        teacher: as it will teach.
+        teacher: frozen.
         images: [B, C, H, W] in 0..1, B at least 1, on the device of the training.
-        seed: of what methods begin with.
+        seed: of the methods' own initial weights.
+        labels: whether labels are used in training, which `auto` depends on.
 
     Raises:
         StillroomError: SR-M330, SR-M333, SR-M334 what a method should compare can't be compared; SR-M335 it is not for
             networks of this kind.
     """
-    if not recipe.methods:
+    if not sections:
         return MethodSetup()
-    images = images[:LOOKS]
+    images = images[:NUM_IMAGES]
     sides = feature_info(student, images), teacher_features(teacher.network, images)
     choice = None
-    if any(section.name == AUTO for section in recipe.methods):
-        choice = choose(pair_facts(recipe, student, teacher, sides, images))
+    if any(section.name == AUTO for section in sections):
+        choice = choose(pair_facts(student, teacher, sides, images, labels=labels))
     made = MethodSetup(choice=choice)
     torch.manual_seed(seed)
-    for section in choice.methods if choice else recipe.methods:
+    for section in choice.methods if choice else sections:
         label = section.name.rpartition(":")[2].lower()
         while label in made.methods:
             label += "+"
         kind = pick("methods", section.name)
-        if not kind.teaches(student.answers):
-            raise UnsupportedMethod(method=section.name, answers=student.answers, able=_able(student.answers))
+        if not kind.teaches(student.output_kind):
+            raise UnsupportedMethod(
+                method=section.name, output_kind=student.output_kind, able=_able(student.output_kind)
+            )
         method: Method = kind(**section.arguments)
         made.pairs[label] = bind_taps(method, *sides, name=section.name)
         method.setup(
@@ -94,14 +102,14 @@ def build_methods(
 
 
 def teacher_features(network: nn.Module, images: Tensor) -> FeatureInfo:
-    """What of a teacher can be compared; of several as one the first one's places, and what each has by itself."""
+    """The layers of a teacher that can be compared; of an ensemble every member's, the first one's by default."""
     if isinstance(network, Ensemble):
         return merge([feature_info(member, images) for member in network.members])
     return feature_info(cast(Network, network), images)
 
 
 def bind_taps(method: Method, student: FeatureInfo, teacher: FeatureInfo, *, name: str) -> list[Pair]:
-    """Give a method the taps that it needs and was not told; the pairs that it compares."""
+    """Bind a method to the layers it needs, where the recipe does not name them; the pairs that it compares."""
     named = method.student_taps, tuple(map(teacher.full, method.teacher_taps))
     found = layer_pairs.find_pairs(method.reads, student, teacher, named=named, method=name)
     if found:
@@ -116,21 +124,23 @@ def bind_taps(method: Method, student: FeatureInfo, teacher: FeatureInfo, *, nam
 
 
 def pair_facts(
-    recipe: Recipe, student: Network, teacher: FrozenTeacher, sides: Sequence[FeatureInfo], images: Tensor
+    student: Network, teacher: FrozenTeacher, sides: Sequence[FeatureInfo], images: Tensor, *, labels: bool
 ) -> Facts:
     """What the choice of methods depends on."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
     ours, theirs = ("transformer" if side.blocks else "convolutional" if side.places else "sealed" for side in sides)
     ratio = flops.macs(student, shape) / flops.macs(teacher.network, shape)
-    return Facts(student.answers, ours, theirs, ratio, recipe.task.weight > 0)
+    return Facts(student.output_kind, ours, theirs, ratio, labels)
 
 
-def _able(answers: Answers) -> str:
+def _able(output_kind: OutputKind) -> str:
     """The methods of predictions that are made for networks of a kind."""
     kinds = {name: pick("methods", name) for name in choices("methods")}
-    return ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(answers)) or "none"
+    return (
+        ", ".join(name for name, kind in kinds.items() if kind.reads == "pred" and kind.teaches(output_kind)) or "none"
+    )
 
 
 def _weight(section: Section, method: Method) -> Weight:
     value = method.weight if section.weight is None else section.weight
-    return Weight(value, section.warmup, section.decay)
+    return Weight(value, section.warmup_fraction, section.decay_start)

@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.types import wide
+from stillroom.types import at_least_float32
 
 
 def to_map(feature: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def to_map(feature: Tensor) -> Tensor:
         feature = patches.transpose(1, 2).unflatten(2, (side, side))
     elif feature.ndim == 2:
         feature = feature[:, :, None, None]
-    return wide(feature)
+    return at_least_float32(feature)
 
 
 def to_tokens(feature: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def to_tokens(feature: Tensor) -> Tensor:
 
 def to_vector(feature: Tensor) -> Tensor:
     """[B, D]: a vector as it is, a map or patch tokens averaged over their places."""
-    return wide(feature) if feature.ndim == 2 else to_map(feature).mean((2, 3))
+    return at_least_float32(feature) if feature.ndim == 2 else to_map(feature).mean((2, 3))
 
 
 def to_grid(feature: Tensor, like: Tensor) -> Tensor:

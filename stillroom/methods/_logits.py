@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from stillroom.methods._errors import LabelsNotClasses
-from stillroom.types import Batch, wide
+from stillroom.types import Batch, at_least_float32
 
 
 def rows(logits: Tensor) -> Tensor:
     """[B, K] as it is, [B, K, ...] as [B * ..., K]: what holds for an image's classes holds for a pixel's."""
-    return wide(logits) if logits.ndim == 2 else wide(logits).movedim(1, -1).flatten(0, -2)
+    return at_least_float32(logits) if logits.ndim == 2 else at_least_float32(logits).movedim(1, -1).flatten(0, -2)
 
 
 def standardise(logits: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def standardise(logits: Tensor) -> Tensor:
     Sun et al. 2024, https://arxiv.org/abs/2403.01427, eq. 5; the standard deviation is the unbiased one, as in
     the authors' code. A row of equal logits becomes zeros.
     """
-    z = wide(logits)
+    z = at_least_float32(logits)
     if z.numel() == 0:
         return z
     return (z - z.mean(1, keepdim=True)) / (z.std(1, keepdim=True) + 1e-7)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stillroom.types import wide
+from stillroom.types import at_least_float32
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """Rows [..., n, D] and [..., m, D] -> how alike each is to each, [..., n, m]."""
@@ -30,7 +30,7 @@ def rbf(sigma: float | Tensor) -> Kernel:
 
 def median_distance(x: Tensor, y: Tensor) -> Tensor:
     """The median distance of two different rows of x [n, D] and y [m, D] together, the usual sigma of `rbf`."""
-    both = torch.cat([wide(x), wide(y)]).detach()
+    both = torch.cat([at_least_float32(x), at_least_float32(y)]).detach()
     first, second = torch.triu_indices(len(both), len(both), 1, device=both.device)
     return _distances(both, both)[first, second].median()
 
@@ -48,7 +48,7 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, biased: bool = False) -> Tensor
     Returns:
         [...]; about 0 when the distributions agree in all that the kernel sees. Unbiased, it may be negative.
     """
-    x, y = wide(x), wide(y)
+    x, y = at_least_float32(x), at_least_float32(y)
     with torch.autocast(x.device.type, enabled=False):  # a difference of means: half precision would leave noise
         return discrepancy(kernel(x, x), kernel(y, y), kernel(x, y), biased=biased)
 

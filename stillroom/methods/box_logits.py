@@ -8,7 +8,7 @@ from torch import Tensor
 from stillroom.methods._checks import at_least
 from stillroom.methods._places import alike, confidence, shared
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Tensor:
@@ -19,14 +19,14 @@ def box_logits_loss(student: Tensor, teacher: Tensor, focus: float = 1.0) -> Ten
     processes. Classes are charged one by one: a place that the teacher takes for background teaches too.
 
     Args:
-        student: [B, A, 4 + K], see `types.Answers`.
+        student: [B, A, 4 + K], see `types.OutputKind`.
         teacher: the same shape.
         focus: how much more a large difference counts; 0 counts all alike.
 
     Returns:
         Scalar in nats, at least 0; 0 where all scores are equal, and for an empty batch.
     """
-    s, t = wide(student)[..., 4:], wide(teacher)
+    s, t = at_least_float32(student)[..., 4:], at_least_float32(teacher)
     p = t[..., 4:].sigmoid()
     entropy = F.binary_cross_entropy_with_logits(t[..., 4:], p, reduction="none")
     apart = F.binary_cross_entropy_with_logits(s, p, reduction="none") - entropy
@@ -41,7 +41,7 @@ class BoxLogits(Method):
     Differs: the sum is divided by how much the teacher sees, which needs no label. The teacher's entropy is taken off,
     so that equal networks pay nothing. A score is the final one, with centre-ness or softmax in it.
 
-    Use: two dense detectors with the same anchors or points, beside `localisation`.
+    Use: two dense detectors with the same anchors or points, beside `ld`.
 
     Avoid: detectors whose places are not the same: queries of a transformer come in no order, and of two of them the
     i-th of one is not the i-th of the other, even if there are equally many. `pseudo_labels` needs no places.
@@ -55,7 +55,7 @@ class BoxLogits(Method):
     """
 
     weight = 1.0
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(self, *, focus: float = 1.0):
         super().__init__()

@@ -14,7 +14,7 @@ from stillroom.methods._features import to_vector
 from stillroom.methods._logits import classes_of, rows
 from stillroom.methods._target import mean
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 ALONE = "no part gives out a vector, a map or tokens; with features = 0 the predictions are enough"
 
@@ -76,7 +76,7 @@ class CAMKD(Method):
     knows no images without a label: those weight all teachers alike here. Of a mixed image the cross-entropy is that
     with both labels in their shares.
 
-    Use: with several teachers (`teacher.others`) of unlike worth, or each good at other classes, and with labels. One
+    Use: with several teachers (`[[teachers]]`) of unlike worth, or each good at other classes, and with labels. One
     teacher that is often wrong spoils the mean that every other method learns from.
 
     Avoid: with one teacher, where it is `hinton`; where labels are noisy, which it believes.
@@ -94,7 +94,7 @@ class CAMKD(Method):
 
     weight = 1.0
     reads = "members"
-    answers = ("classes", "pixels")
+    output_kind = ("classes", "pixels")
 
     def __init__(self, *, temperature: float = 4.0, features: float = 0.0):
         super().__init__()
@@ -131,7 +131,7 @@ class CAMKD(Method):
         weights = confidence(_wrong(z, batch))
         terms = {"kl": ca_mkd_loss(s, z, weights, self.temperature)}
         if self.features:
-            ours = [wide(student.taps[f"{s} ~ {t}"]) for s, t in self._places()]
+            ours = [at_least_float32(student.taps[f"{s} ~ {t}"]) for s, t in self._places()]
             theirs = [to_vector(teacher.taps[t]) for _, t in self._places()]
             of_images = weights.unflatten(1, (len(student.pred), -1)).mean(2)  # of an image's pixels, the mean
             terms["features"] = self.features * members_loss(ours, theirs, of_images)

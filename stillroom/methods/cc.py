@@ -11,7 +11,7 @@ from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods._relations import inner, unit, vectors
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def cc_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
@@ -30,8 +30,12 @@ def cc_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2
         one image.
     """
     if len(student) == 0:
-        return wide(student).sum()
-    return (_kernel(wide(student), gamma, order) - _kernel(wide(teacher), gamma, order)).square().mean()
+        return at_least_float32(student).sum()
+    return (
+        (_kernel(at_least_float32(student), gamma, order) - _kernel(at_least_float32(teacher), gamma, order))
+        .square()
+        .mean()
+    )
 
 
 def _kernel(x: Tensor, gamma: float, order: int) -> Tensor:

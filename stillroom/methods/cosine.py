@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     if student.numel() == 0:
         return student.sum()
-    return 1 - F.cosine_similarity(wide(student), wide(teacher), dim=1, eps=1e-8).mean()
+    return 1 - F.cosine_similarity(at_least_float32(student), at_least_float32(teacher), dim=1, eps=1e-8).mean()
 
 
 class Cosine(Method):
@@ -36,7 +36,7 @@ class Cosine(Method):
     Use: embeddings, which are compared by cosine anyway. Where the widths are equal the student's vectors live in the
     teacher's space: one can search the teacher's index.
 
-    Avoid: where lengths mean something, as in front of a classifier; `regress` keeps them. Every teacher vector near
+    Avoid: where lengths mean something, as in front of a classifier; `simreg` keeps them. Every teacher vector near
     the same direction teaches little: then look at `rkd`, which compares images with each other.
 
     Args:

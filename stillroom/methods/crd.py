@@ -11,7 +11,7 @@ from stillroom.methods._checks import above, at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def crd_loss(
@@ -112,7 +112,7 @@ class CRD(Method):
         """Both networks' vectors as [B, dim] of length 1, of this process's images."""
         s = self.student_embed(to_vector(student.taps[self.student_taps[0]]))
         t = self.teacher_embed(to_vector(teacher.taps[self.teacher_taps[0]]))
-        return unit(wide(s)), unit(wide(t))
+        return unit(at_least_float32(s)), unit(at_least_float32(t))
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"nce": ...}`: `crd_loss` of the student among the teacher's rows, plus the same the other way round."""

@@ -96,7 +96,7 @@ class LUD(Method):
     """
 
     weight = 1.0
-    answers = ("classes",)  # of pixels, the relation of all to all fills no memory that anybody has
+    output_kind = ("classes",)  # of pixels, the relation of all to all fills no memory that anybody has
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import nn
 
-from stillroom.types import Answers, Batch, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, Terms
 
 Reads = Literal["pred", "vector", "last", "middle", "stages", "edges", "blocks", "attention", "members"]
 """Where in the two networks a method looks, when the recipe names no taps. `pairing` finds the places:
@@ -30,7 +30,7 @@ class Method(nn.Module):
         weight: the authors' weight of this loss, used where a recipe gives none.
         reads: where it looks.
         needs_labels: whether it teaches nothing where nobody knows an image's class.
-        answers: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
+        output_kind: kinds of networks that it can teach; a method of predictions must say what it makes of other ones.
         student_taps, teacher_taps: names of the inner features that `loss` reads; the i-th of one side is compared
             with the i-th of the other.
     """
@@ -38,14 +38,16 @@ class Method(nn.Module):
     weight: ClassVar[float] = 1.0
     reads: ClassVar[Reads] = "pred"
     needs_labels: ClassVar[bool] = False
-    answers: ClassVar[tuple[Answers, ...]] = ()
+    output_kind: ClassVar[tuple[OutputKind, ...]] = ()
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
 
     @classmethod
-    def teaches(cls, answers: Answers) -> bool:
+    def teaches(cls, output_kind: OutputKind) -> bool:
         """Whether networks that say `answers` can learn from it: features are features whatever is said at the end."""
-        return answers in (cls.answers or (("classes", "pixels") if cls.reads == "pred" else get_args(Answers)))
+        return output_kind in (
+            cls.output_kind or (("classes", "pixels") if cls.reads == "pred" else get_args(OutputKind))
+        )
 
     def connect(self, student: tuple[str, ...], teacher: tuple[str, ...]) -> None:
         """Take the taps that were found for it. A method that reads one side only keeps the other empty."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_tokens
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 Relation = Literal["qk", "qq", "kk", "vv"]
 """Whose products are compared: queries with keys (the attention map), or one of the three with itself."""
@@ -44,7 +44,7 @@ def minilm_loss(student: Tensor, teacher: Tensor, relation: Relation = "vv", hea
 
 def _relations(qkv: Tensor, relation: Relation, heads: int) -> Tensor:
     """The log of softmax(a b^T / sqrt(d)), [B, N, 3 D] -> [B, heads, N, N]."""
-    parts = dict(zip("qkv", wide(qkv).chunk(3, dim=2), strict=True))
+    parts = dict(zip("qkv", at_least_float32(qkv).chunk(3, dim=2), strict=True))
     a, b = (parts[letter].unflatten(2, (heads, -1)).transpose(1, 2) for letter in relation)
     with torch.autocast(qkv.device.type, enabled=False):
         return (a * a.shape[3] ** -0.5 @ b.transpose(2, 3)).log_softmax(3)

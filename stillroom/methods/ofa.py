@@ -11,7 +11,7 @@ from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_map
 from stillroom.methods._logits import labelled, rows
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def ofa_loss(student: Tensor, teacher: Tensor, target: Tensor, eps: float = 1.0, temperature: float = 1.0) -> Tensor:
@@ -110,7 +110,10 @@ class OFA(Method):
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """`{"pred": of the student's own logits, "stages": of the branches, summed}`, see `ofa_loss`."""
         taps = zip(self.branches, self.student_taps, strict=True)
-        said = [wide(student.pred), *(wide(one(to_map(student.taps[name]))) for one, name in taps)]
+        said = [
+            at_least_float32(student.pred),
+            *(at_least_float32(one(to_map(student.taps[name]))) for one, name in taps),
+        ]
         ours, theirs, target = labelled(batch, torch.cat(said, 1), teacher.pred)
         pred, *stages = (
             ofa_loss(one, theirs, target, self.eps, self.temperature) for one in ours.chunk(len(said), dim=1)

@@ -9,7 +9,7 @@ from stillroom.distributed.collectives import all_reduce_sum
 from stillroom.methods._features import to_grid
 from stillroom.methods._maps import comparable, pairs
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 EPSILON = 1e-6
 
@@ -19,7 +19,7 @@ def standardised(feature: Tensor) -> Tensor:
 
     A channel that is the same everywhere becomes 0, and gets no gradient.
     """
-    x = wide(feature)
+    x = at_least_float32(feature)
     count = all_reduce_sum(x.new_tensor(float(x.shape[0] * x.shape[2] * x.shape[3]))).clamp_min(1)
     centred = x - all_reduce_sum(x.sum((0, 2, 3), keepdim=True)) / count
     variance = all_reduce_sum(centred.square().sum((0, 2, 3), keepdim=True)) / count

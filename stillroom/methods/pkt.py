@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stillroom.methods._relations import inner, unit, vectors
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 EPSILON = 1e-7
 """Added to every kernel, so that opposite vectors, whose kernel is 0, have a logarithm."""
@@ -27,8 +27,8 @@ def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
         each, and for one image. A zero vector has cosine 0 with all, and gives no gradient.
     """
     if len(student) == 0:
-        return wide(student).sum()
-    q, p = _neighbours(wide(student)), _neighbours(wide(teacher))
+        return at_least_float32(student).sum()
+    q, p = _neighbours(at_least_float32(student)), _neighbours(at_least_float32(teacher))
     return (p * (p.log() - q.log())).mean()
 
 

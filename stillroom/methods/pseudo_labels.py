@@ -9,38 +9,39 @@ from torch import Tensor
 
 from stillroom.methods._checks import one_of
 from stillroom.methods.method import Method
-from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.assignment import Assign
 from stillroom.ops.boxes import clip
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 Of = Literal["unlabelled", "all"]
 
 
 @torch.no_grad()
-def sure_boxes(teacher: Tensor, *, threshold: float, iou: float, most: int) -> dict[str, Tensor]:
+def sure_boxes(teacher: Tensor, *, score_threshold: float, nms_iou: float, max_detections: int) -> dict[str, Tensor]:
     """The boxes that a detector is sure of, as a batch's target has them, without `size` and `known`.
 
-    A place gives one box, of the class it scores highest, if that score is at least `threshold`. Of boxes of one class
-    that overlap the surest stays. Boxes end at the image's border; one without area is none.
+    A place gives one box, of the class it scores highest, if that score is at least `score_threshold`. Of boxes of one
+    class that overlap the surest stays. Boxes end at the image's border; one without area is none.
 
     Args:
-        teacher: [B, A, 4 + K], see `types.Answers`.
-        threshold: least score.
-        iou: greatest overlap of two boxes of one class.
-        most: boxes an image, at most.
+        teacher: [B, A, 4 + K], see `types.OutputKind`.
+        score_threshold: least score.
+        nms_iou: greatest overlap of two boxes of one class.
+        max_detections: boxes an image, at most.
 
     Returns:
         `boxes` [B, M, 4], `labels` [B, M] with -1 where there is none, `crowd` [B, M], all False.
     """
-    said = wide(teacher)
+    said = at_least_float32(teacher)
     score, label = said[..., 4:].sigmoid().max(2)
-    score, at = score.topk(min(most, score.shape[1]), dim=1)
+    score, at = score.topk(min(max_detections, score.shape[1]), dim=1)
     label = label.gather(1, at)
     boxes = clip(said[..., :4].gather(1, at[..., None].expand(-1, -1, 4)))
-    real = (score >= threshold) & (boxes[..., 2:] > boxes[..., :2]).all(2) & boxes.isfinite().all(2)
+    real = (score >= score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(2) & boxes.isfinite().all(2)
     # What is no box must not be in the way of one: a class of its own.
-    kept = real & nms(boxes, label.masked_fill(~real, -1), iou)
+    kept = real & nms(boxes, label.masked_fill(~real, -1), nms_iou)
     boxes = torch.where(kept[..., None], boxes, 0.0)
     return {"boxes": boxes, "labels": label.masked_fill(~kept, -1), "crowd": torch.zeros_like(kept)}
 
@@ -50,9 +51,9 @@ def pseudo_labels_loss(
     teacher: Tensor,
     charged: Tensor,
     *,
-    threshold: float,
-    iou: float,
-    most: int,
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
     assign: Assign = "many",
 ) -> Terms:
     """`boxes.detection_loss` of the student with the teacher's boxes for labels.
@@ -61,15 +62,15 @@ def pseudo_labels_loss(
         student: [B, A, 4 + K].
         teacher: [B, A', 4 + K], of the same classes, at any places.
         charged: [B] bool, the images that count.
-        threshold: see `sure_boxes`.
-        iou: as well.
-        most: as well.
+        score_threshold: see `sure_boxes`.
+        nms_iou: as well.
+        max_detections: as well.
         assign: see `boxes.detection_loss`.
 
     Returns:
         Its terms, each at least 0; all 0 where no image is charged.
     """
-    found = sure_boxes(teacher, threshold=threshold, iou=iou, most=most)
+    found = sure_boxes(teacher, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
     return detection_loss(student, found | {"known": charged}, assign=assign)
 
 
@@ -86,9 +87,9 @@ class PseudoLabels(Method):
     data that is all labelled nothing is charged.
 
     Args:
-        threshold: least score of a label, 0..1. The authors have 0.9, for softmax; sigmoid's scores are lower.
-        iou: greatest overlap of two labels of one class, 0..1.
-        most: labels an image, at most.
+        score_threshold: least score of a label, 0..1. The authors have 0.9, for softmax; sigmoid's scores are lower.
+        nms_iou: greatest overlap of two labels of one class, 0..1.
+        max_detections: labels an image, at most.
         on: "unlabelled" for images where nobody has looked for boxes, "all" for every image.
         assign: which places stand for a box, as in the task: "many", or "one" for detectors of queries.
 
@@ -97,26 +98,27 @@ class PseudoLabels(Method):
     """
 
     weight = 1.0
-    answers = ("boxes",)
+    output_kind = ("boxes",)
 
     def __init__(
         self,
         *,
-        threshold: float = 0.5,
-        iou: float = 0.6,
-        most: int = 100,
+        score_threshold: float = 0.5,
+        nms_iou: float = 0.6,
+        max_detections: int = 100,
         on: Of = "unlabelled",
         assign: Assign = "many",
     ):
         super().__init__()
-        for name, value in (("threshold", threshold), ("iou", iou)):
+        for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in 0 to 1, got {value}")
-        if most < 1:
-            raise ValueError(f"most must be at least 1, got {most}")
+        if max_detections < 1:
+            raise ValueError(f"max_detections must be at least 1, got {max_detections}")
         one_of(Of, on=on)
         one_of(Assign, assign=assign)
-        self.threshold, self.iou, self.most, self.on, self.assign = threshold, iou, most, on, assign
+        self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
+        self.on, self.assign = on, assign
 
     def loss(self, student: Output, teacher: Output, batch: Batch, progress: float) -> Terms:
         """The label loss's terms, see `pseudo_labels_loss`."""
@@ -126,8 +128,8 @@ class PseudoLabels(Method):
             student.pred,
             teacher.pred,
             charged,
-            threshold=self.threshold,
-            iou=self.iou,
-            most=self.most,
+            score_threshold=self.score_threshold,
+            nms_iou=self.nms_iou,
+            max_detections=self.max_detections,
             assign=self.assign,
         )

@@ -72,8 +72,8 @@ class ReviewKD(Method):
     Differs: the stages' ends are compared on both sides; the authors take the teacher's before the last activation, and
     on small images add the pooled vector as a last stage. Name taps to do so. Tokens are maps here.
 
-    Use: dense tasks, and networks with stages of falling size. Give it `warmup = 0.08` in the recipe: the authors let
-    its weight climb over the first 20 of 240 epochs. They use weights up to 8, by the pair of networks.
+    Use: dense tasks, and networks with stages of falling size. Give it `warmup_fraction = 0.08` in the recipe: the
+    authors let its weight climb over the first 20 of 240 epochs. They use weights up to 8, by the pair of networks.
 
     Avoid: where the deepest stages of the two networks do not speak of the same: it is they that guide the early ones.
 

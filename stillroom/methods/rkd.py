@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from stillroom.methods._checks import at_least
 from stillroom.methods._relations import inner, relative_distances, unit, vectors
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 BUDGET = 2**24
 """Numbers that the angles at one group of images may need: 64 MiB in float32. Bounds the memory of B^3 angles."""
@@ -29,7 +29,7 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar, at least 0; 0 where the student's points are the teacher's moved, turned, mirrored or scaled, and for
         fewer than three images. Points that coincide give no gradient.
     """
-    s, t = wide(student), wide(teacher)
+    s, t = at_least_float32(student), at_least_float32(teacher)
     return F.smooth_l1_loss(relative_distances(s), relative_distances(t)) if len(s) else s.sum()
 
 
@@ -47,7 +47,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar, 0..3/2; 0 as for `rkd_distance_loss`. A point has no direction from one it coincides with, and the
         cosine is then 0, as it is for i = j or k = j.
     """
-    s, t = wide(student), wide(teacher)
+    s, t = at_least_float32(student), at_least_float32(teacher)
     count = len(s)
     if count == 0:
         return s.sum()

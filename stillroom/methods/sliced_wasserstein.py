@@ -10,7 +10,7 @@ from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def sliced_wasserstein_loss(student: Tensor, teacher: Tensor, directions: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def sliced_wasserstein_loss(student: Tensor, teacher: Tensor, directions: Tensor
     if student.numel() == 0:
         return student.sum()
     with torch.autocast(student.device.type, enabled=False):
-        s, t = (wide(x) @ directions.to(wide(x).dtype).T for x in (student, teacher))
+        s, t = (at_least_float32(x) @ directions.to(at_least_float32(x).dtype).T for x in (student, teacher))
     return (s.sort(0).values - t.sort(0).values).square().mean()
 
 
@@ -84,7 +84,7 @@ class SlicedWasserstein(Method):
         """`{"transport": ...}`, see `sliced_wasserstein_loss`; over the batch of all processes."""
         charged = []
         for regress, s, t in zip(self.regress, self.student_taps, self.teacher_taps, strict=True):
-            ours, theirs = wide(regress(to_vector(student.taps[s]))), to_vector(teacher.taps[t])
+            ours, theirs = at_least_float32(regress(to_vector(student.taps[s]))), to_vector(teacher.taps[t])
             same = gather_rows(draw(self.directions, theirs))[: self.directions]  # the first process's, in all of them
             charged.append(sliced_wasserstein_loss(gather_rows(ours), gather_rows(theirs), same))
         return {"transport": torch.stack(charged).mean()}

@@ -9,7 +9,7 @@ from stillroom.distributed.collectives import gather_rows
 from stillroom.methods._features import to_map
 from stillroom.methods._relations import inner, unit
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar, 0..4/B; 0 where the two see the images equally alike, so for any rotation and scaling of the features,
         and for one image. An image whose feature is all zeros is like no other, and gives no gradient.
     """
-    s, t = wide(student).flatten(1), wide(teacher).flatten(1)
+    s, t = at_least_float32(student).flatten(1), at_least_float32(teacher).flatten(1)
     return (unit(inner(t, t)) - unit(inner(s, s))).square().mean() if len(s) else s.sum()
 
 

@@ -11,7 +11,7 @@ from stillroom.methods._checks import at_least
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods._features import to_grid, to_map
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def vitkd_loss(student: Tensor, teacher: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -28,7 +28,7 @@ def vitkd_loss(student: Tensor, teacher: Tensor, counts: Tensor | None = None) -
     """
     if student.numel() == 0:
         return student.sum()
-    apart = (wide(student) - wide(teacher)).square().sum(1)
+    apart = (at_least_float32(student) - at_least_float32(teacher)).square().sum(1)
     return (apart if counts is None else apart * counts).sum() / len(apart)
 
 

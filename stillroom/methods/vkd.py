@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from stillroom.methods._features import to_vector
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 
 def vkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ def vkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     if student.numel() == 0:
         return student.sum()
-    t = wide(teacher)
-    return F.smooth_l1_loss(wide(student), F.layer_norm(t, t.shape[1:]))
+    t = at_least_float32(teacher)
+    return F.smooth_l1_loss(at_least_float32(student), F.layer_norm(t, t.shape[1:]))
 
 
 class Isometry(nn.Module):
@@ -51,7 +51,7 @@ class Isometry(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """In the dtype of `z`, at least float32."""
         with torch.autocast(z.device.type, enabled=False):
-            return self.linear(wide(z))
+            return self.linear(at_least_float32(z))
 
 
 class VkD(Method):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from stillroom.methods._checks import at_least
 from stillroom.methods._features import to_map
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output, Terms, wide
+from stillroom.types import Batch, Output, Terms, at_least_float32
 
 EPS = 1e-5  # added to every variance, as the authors do: the root has a slope at 0
 
@@ -38,7 +38,7 @@ def wkd_features_loss(student: Tensor, teacher: Tensor, ratio: float = 1.0, grid
 def moments(feature: Tensor, grid: int) -> tuple[Tensor, Tensor]:
     """Mean and sqrt(var + 1e-5) of every channel in every cell: [B, C, h, w] -> two of [B, C, grid^2]."""
     rows, columns = (_parts(length, grid) for length in feature.shape[2:])
-    cells = [wide(feature)[:, :, y, x].flatten(2) for y in rows for x in columns]
+    cells = [at_least_float32(feature)[:, :, y, x].flatten(2) for y in rows for x in columns]
     mean = [cell.mean(2) for cell in cells]
     var = [cell.var(2, correction=min(1, cell.shape[2] - 1)) for cell in cells]
     return torch.stack(mean, 2), (torch.stack(var, 2) + EPS).sqrt()
@@ -54,8 +54,8 @@ class WKDFeatures(Method):
 
     Differs: the authors' convolution is followed by batch norm and ReLU, which fits teachers whose maps end in a ReLU
     and batches of many images; here it stands alone. They let the weight fall to 0 along a cosine after epoch 150 of
-    240 on CIFAR-100; here that is `decay = 0.625` in the recipe. On ImageNet they take ratio 2, grid 4, weight 0.02 and
-    a bottleneck as the projector. Several pairs of taps are averaged.
+    240 on CIFAR-100; here that is `decay_start = 0.625` in the recipe. On ImageNet they take ratio 2, grid 4, weight
+    0.02 and a bottleneck as the projector. Several pairs of taps are averaged.
 
     Use: between convolutional networks, also where the two maps differ in size, since only statistics are compared.
     The authors: ResNet-32x4 to 8x4 on CIFAR-100 72.50 without a teacher, 76.77 with.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, apart, decide
-from stillroom.types import Batch, Output
+from stillroom.types import Batch, Output, TargetKind
 
 
 class Agreement(Metric):
@@ -16,6 +17,8 @@ class Agreement(Metric):
     not counted. The figure also says how far the probabilities are apart: the largest difference over images and
     classes, and the mean one.
     """
+
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("largest", "mean"), same=(), seen=())

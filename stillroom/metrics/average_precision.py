@@ -20,7 +20,7 @@ from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
 from stillroom.metrics._errors import MetricPackageMissing
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 SIZES = {"small": "below 32 x 32", "medium": "32 x 32 to 96 x 96", "large": "above 96 x 96"}
 HOW = "COCO's average precision, IoU {iou}, by faster-coco-eval"
@@ -63,7 +63,8 @@ class AveragePrecision(Metric):
         MetricPackageMissing: SR-X710 faster-coco-eval is not installed.
     """
 
-    answers: ClassVar[Answers] = "boxes"
+    output_kind: ClassVar[OutputKind] = "boxes"
+    target_kind: ClassVar[TargetKind | None] = "boxes"
 
     def __init__(self, *, classes: tuple[str, ...]):
         if find_spec("faster_coco_eval") is None:

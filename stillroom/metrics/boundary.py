@@ -12,7 +12,7 @@ from torch import Tensor
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, decide
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
 def contour(regions: Tensor, known: Tensor) -> Tensor:
@@ -92,7 +92,8 @@ class Boundary(Metric):
         ValueError: the tolerance is not above 0.
     """
 
-    answers: ClassVar[Answers] = "pixels"
+    output_kind: ClassVar[OutputKind] = "pixels"
+    target_kind: ClassVar[TargetKind | None] = "masks"
 
     def __init__(self, *, classes: tuple[str, ...], tolerance: float = 0.0075):
         super().__init__(classes, rows=("edges",))

@@ -12,7 +12,7 @@ from stillroom.metrics._bootstrap import RESAMPLES, interval, resamples
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
 from stillroom.ops.boxes import area, iou
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 LEAST = 0.5
 
@@ -79,7 +79,8 @@ class BoxAgreement(Metric):
     a reference are not counted.
     """
 
-    answers: ClassVar[Answers] = "boxes"
+    output_kind: ClassVar[OutputKind] = "boxes"
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("images",))

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from stillroom.metrics.measurement import Measurement
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
+
+RESERVED = frozenset(
+    (
+        *("target", "runtime", "bits", "path", "verified", "gate", "stage", "what", "front", "pcr", "agreement"),
+        *("max_difference", "bytes", "parameters", "macs", "latency_ms", "latency_p95_ms", "throughput", "load_ms"),
+        *("peak_mb", "energy_j"),
+    )
+)
+"""Names in a row of `metrics.json` that no further metric may give its figures."""
 
 
 class Metric:
@@ -24,10 +33,12 @@ class Metric:
         counts: name -> shape of a count; all start as zeros, int64 on the CPU.
 
     Attributes:
-        answers: what kind of answers it judges.
+        output_kind: the kind of predictions that it measures.
+        target_kind: the kind of labels that it reads; None: none, for it compares with a reference.
     """
 
-    answers: ClassVar[Answers] = "classes"
+    output_kind: ClassVar[OutputKind] = "classes"
+    target_kind: ClassVar[TargetKind | None] = "labels"
 
     def __init__(self, classes: tuple[str, ...], *, rows: tuple[str, ...] = (), **counts: tuple[int, ...]):
         self.classes = classes

@@ -12,7 +12,7 @@ from torch import Tensor
 from stillroom.metrics._search import Places, nearest, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 SLACK = 1e-6
 """Cosines that differ by less are equally near: single precision, summed in another order, differs by that much."""
@@ -38,7 +38,8 @@ class Neighbours(Metric):
         gallery: keys of the images that are only compared with.
     """
 
-    answers: ClassVar[Answers] = "vector"
+    output_kind: ClassVar[OutputKind] = "vector"
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = ()):
         super().__init__(classes, rows=("said", "expected", "keys"))

@@ -11,7 +11,7 @@ from torch import Tensor
 from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, decide
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
 def tally(said: Tensor, true: Tensor, classes: int) -> Tensor:
@@ -70,7 +70,8 @@ class Overlap(Metric):
         classes: names in label order.
     """
 
-    answers: ClassVar[Answers] = "pixels"
+    output_kind: ClassVar[OutputKind] = "pixels"
+    target_kind: ClassVar[TargetKind | None] = "masks"
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("pixels",))

@@ -11,7 +11,7 @@ from stillroom.metrics._ratios import BOOTSTRAP, ratios
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, apart, decide
 from stillroom.metrics.overlap import tally
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
 def same_share(said: Tensor, other: Tensor) -> Tensor:
@@ -31,7 +31,8 @@ class PixelAgreement(Metric):
         classes: names in label order.
     """
 
-    answers: ClassVar[Answers] = "pixels"
+    output_kind: ClassVar[OutputKind] = "pixels"
+    target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
         super().__init__(classes, rows=("same", "largest", "mean", "pixels"))

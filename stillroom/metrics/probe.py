@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stillroom.metrics._search import Places, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Values of C that are tried."""
@@ -40,7 +40,7 @@ class Probe(Metric):
         gallery: keys of the images that are only compared with.
     """
 
-    answers: ClassVar[Answers] = "vector"
+    output_kind: ClassVar[OutputKind] = "vector"
 
     def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = ()):
         super().__init__(classes, rows=("vectors", "labels", "keys"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from stillroom.metrics._search import Places, held, nearest, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind
 
 RANKS = (1, 5, 10)
 
@@ -41,7 +41,7 @@ class Retrieval(Metric):
         k: neighbours that vote, at least 1; where fewer are there, all of them.
     """
 
-    answers: ClassVar[Answers] = "vector"
+    output_kind: ClassVar[OutputKind] = "vector"
 
     def __init__(self, *, classes: tuple[str, ...], gallery: Collection[int] = (), k: int = 5):
         super().__init__(classes, rows=("vectors", "labels", "keys"))

@@ -4,9 +4,20 @@ To add a family, add one file: `models/mine.py` with `class Mine` that has what 
 Importing this package imports neither timm nor torchvision; naming one of their models does.
 """
 
-from stillroom.models._build import create_model, find, list_models, restore
-from stillroom.models._fill import fill, load_into
-from stillroom.models._weights import load
-from stillroom.models.network import Facts, Family, Network
+from stillroom.models._build import create_model, find_family, list_models, restore
+from stillroom.models._load import assign_weights, load_weights
+from stillroom.models._weights import read_weights
+from stillroom.models.network import Family, Network, NetworkSpec
 
-__all__ = ["Facts", "Family", "Network", "create_model", "fill", "find", "list_models", "load", "load_into", "restore"]
+__all__ = [
+    "Family",
+    "Network",
+    "NetworkSpec",
+    "assign_weights",
+    "create_model",
+    "find_family",
+    "list_models",
+    "load_weights",
+    "read_weights",
+    "restore",
+]

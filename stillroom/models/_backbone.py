@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         return list(give(images, indices=list(self._taken), norm=self._normed, intermediates_only=True))
 
 
-def pyramid(model: nn.Module, *, maps: int = 3) -> Backbone:
+def as_backbone(model: nn.Module, *, maps: int = 3) -> Backbone:
     """The model itself, changed in place to give its coarsest maps, one for each stride, as a `Backbone`.
 
     A network of one resolution gives maps of one size: of the ends of its four quarters the last ones.
@@ -65,7 +65,7 @@ def pyramid(model: nn.Module, *, maps: int = 3) -> Backbone:
     return backbone
 
 
-def cut(before: Sequence[str], backbone: nn.Module) -> tuple[str, ...]:
+def removed_parts(before: Sequence[str], backbone: nn.Module) -> tuple[str, ...]:
     """Parts of which the model had weights `before`, as names of its state, and which the backbone has no more."""
     left = set(backbone.state_dict())
     return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in before if name not in left))

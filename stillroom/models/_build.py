@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from stillroom.config.plugins import choices, near, pick
 from stillroom.models._errors import UnknownModel
-from stillroom.models._fill import fill, reformed
-from stillroom.models._weights import load, statistics
-from stillroom.models.network import Facts, Family, Kept, Network, Opener
-from stillroom.types import Answers
+from stillroom.models._load import apply_saved_edits, assign_weights
+from stillroom.models._weights import read_weights, statistics_from_metadata
+from stillroom.models.network import Family, FileFamily, HeadPolicy, Network, NetworkSpec
+from stillroom.types import OutputKind
 
 
 def create_model(
@@ -26,7 +26,7 @@ def create_model(
     pretrained: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    answers: Answers = "classes",
+    output_kind: OutputKind = "classes",
     **arguments: Any,
 ) -> Network:
     """A network without, or with the library's own, trained weights.
@@ -40,17 +40,23 @@ def create_model(
         pretrained: fetch the library's weights, if they are not on this machine.
         mean: of the data's pixels, for models that start from nothing; trained weights bring their own.
         std: as `mean`.
-        answers: what it has to say; a classifier's name stands for its backbone, with the head that is needed.
+        output_kind: what it has to say; a classifier's name stands for its backbone, with the head that is needed.
         **arguments: go to the model as they are.
 
     Raises:
         StillroomError: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no trained
             weights, SR-M309 one's own code can't be imported, SR-N801 no network.
     """
-    facts = Facts(
-        classes=classes, channels=channels, size=size, pretrained=pretrained, mean=mean, std=std, answers=answers
+    spec = NetworkSpec(
+        classes=classes,
+        channels=channels,
+        size=size,
+        pretrained=pretrained,
+        mean=mean,
+        std=std,
+        output_kind=output_kind,
     )
-    return find(name).build(name, facts, **arguments)
+    return find_family(name).build(name, spec, **arguments)
 
 
 def restore(
@@ -60,11 +66,11 @@ def restore(
     classes: int | None,
     channels: int,
     size: int,
-    head: Kept = "keep",
+    head: HeadPolicy = "keep",
     trust: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    answers: Answers = "classes",
+    output_kind: OutputKind = "classes",
     **arguments: Any,
 ) -> Network:
     """A network with the weights of a file; or the network that a file holds, where the family is an `Opener`.
@@ -83,41 +89,43 @@ def restore(
         trust: `sha256:...` of a pickle that may run its code.
         mean: as for `build`.
         std: as for `build`.
-        answers: as for `build`. The file may be a classifier's where the network is built on its backbone: then the
+        output_kind: as for `build`. The file may be a classifier's where the network is built on its backbone: then the
             backbone is filled, the file's classifier is left out, and the rest of the network begins with nothing.
         **arguments: as for `build`.
 
     Raises:
         StillroomError: as `build`, `load` and `fill`.
     """
-    family = find(name)
-    if isinstance(family, Opener):
-        facts = Facts(classes=classes, channels=channels, size=size, answers=answers)
-        return family.open(Path(path), facts, head=head, trust=trust, **arguments)
-    state, said = load(path, trust=trust)
-    pixels = statistics(said) or ((None, None) if family.states_pixels else (mean, std))
-    facts = Facts(classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1], answers=answers)
-    network = family.build(name, facts, **arguments)
+    family = find_family(name)
+    if isinstance(family, FileFamily):
+        spec = NetworkSpec(classes=classes, channels=channels, size=size, output_kind=output_kind)
+        return family.open(Path(path), spec, head=head, trust=trust, **arguments)
+    state, said = read_weights(path, trust=trust)
+    pixels = statistics_from_metadata(said) or ((None, None) if family.has_pixel_statistics else (mean, std))
+    spec = NetworkSpec(
+        classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1], output_kind=output_kind
+    )
+    network = family.build(name, spec, **arguments)
     theirs = (_outputs(network, state) if classes is None else None) or network.classes
     seen = _channels(network, state)
     if (theirs, seen) != (network.classes, network.channels):
-        facts = replace(facts, classes=theirs if classes is None else classes, channels=seen)
-        network = family.build(name, facts, **arguments)
-    reformed(network, said, Path(path).name)
-    fill(network, state, head=head, name=Path(path).name)
+        spec = replace(spec, classes=theirs if classes is None else classes, channels=seen)
+        network = family.build(name, spec, **arguments)
+    apply_saved_edits(network, said, Path(path).name)
+    assign_weights(network, state, head=head, name=Path(path).name)
     if said.get("size", "").isdigit():
         network.size = int(said["size"])
     return network
 
 
-def find(name: str) -> Family:
+def find_family(name: str) -> Family:
     """The family that a name is meant for.
 
     Raises:
         UnknownModel: SR-M303.
     """
     for family in families():
-        if family.knows(name):
+        if family.matches(name):
             return family
     raise UnknownModel(model=name, near=_elsewhere(name) or near(name, list_models()))
 

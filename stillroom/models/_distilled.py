@@ -13,7 +13,7 @@ HEADS = ("head", "head_dist")
 """The classifier of the class token, which learns the labels, and that of the distillation token."""
 
 
-def distilled(vit: Any) -> nn.Module:
+def add_distillation_token(vit: Any) -> nn.Module:
     """The same model with a second token and a second head: timm's own if it has them, else a `Distilled`.
 
     Either answers with the mean of the two heads' logits. `Network` keeps them apart where a method taps the second.
@@ -29,10 +29,10 @@ def distilled(vit: Any) -> nn.Module:
         raise ValueError(
             f'distilled: its classifier reads {vit.global_pool!r}, not the class token; global_pool="token"'
         )
-    return Distilled(vit)
+    return DistilledVit(vit)
 
 
-class Distilled(nn.Module):
+class DistilledVit(nn.Module):
     """The parts of a ViT under the names they have in timm, and beside them `dist_token` and `head_dist`.
 
     D for the token, D for its position and (D + 1) K for its head are added, drawn as timm draws them; the parts are

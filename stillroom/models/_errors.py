@@ -11,8 +11,8 @@ class ClassCountMismatch(ModelError):
     why = "the weights were trained for other classes, so their answers mean nothing here"
     effect = "nothing was trained"
     fix = (
-        'fit a new classifier on your data (fit = "head"), fine-tune the whole model (fit = "all"), or say which '
-        "output means which class (map = [281, 207, ...], one number a class)"
+        'fit a new classifier on your data (finetune = "head"), fine-tune the whole model (finetune = "all"), or '
+        "say which output means which class (class_map = [281, 207, ...], one number a class)"
     )
 
 
@@ -78,7 +78,7 @@ class ModelImportFailed(ModelError):
 
 class UnsupportedOutput(ModelError):
     code = "SR-M315"
-    what = "{model} can't answer with {answers}"
+    what = "{model} can't answer with {output_kind}"
     why = "this family of networks has no head for that"
     effect = "nothing was built"
     fix = "take another network; `timm/NAME` is a backbone for every task"
@@ -105,7 +105,7 @@ class NoFeatureMaps(ModelError):
 
 class ModelForOtherTask(ModelError):
     code = "SR-M346"
-    what = "{model} predicts {theirs}, and {answers} are needed"
+    what = "{model} predicts {theirs}, and {output_kind} are needed"
     why = "it is a finished model of torchvision's for another task"
     effect = "nothing was built"
     fix = "take one of: {near}; or `timm/NAME`, a backbone for every task"
@@ -132,7 +132,7 @@ class HuggingFaceModelNotFound(ModelError):
 
 class UnsupportedHuggingFaceModel(ModelError):
     code = "SR-M352"
-    what = "{model} is a {kind}, which can't answer with {answers}"
+    what = "{model} is a {kind}, which can't answer with {output_kind}"
     why = "transformers has no model of that kind for it"
     effect = "nothing was started"
     fix = "take one of these kinds: {kinds}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from stillroom.config.plugins import near
 from stillroom.models._errors import HuggingFaceModelNotFound, WeightsNotCached
-from stillroom.models._probe import offline
+from stillroom.models._probe import is_offline_error
 
 PREFIX = "huggingface/"
 
@@ -18,7 +18,7 @@ DERIVED = {"stage_names", "out_features", "out_indices"}
 
 
 @dataclass(frozen=True)
-class Source:
+class HubSource:
     """What a name stands for: `kind` has settings only, `local` is never looked for on the hub."""
 
     name: str
@@ -27,22 +27,22 @@ class Source:
     local: bool
 
 
-def find(name: str) -> Source:
+def resolve_source(name: str) -> HubSource:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     where = name.removeprefix(PREFIX)
     folder = Path(where).expanduser()
     if (folder / "config.json").is_file():
-        return Source(name, str(folder), False, True)
+        return HubSource(name, str(folder), False, True)
     if where in CONFIG_MAPPING_NAMES:
-        return Source(name, where, True, True)
+        return HubSource(name, where, True, True)
     if folder.is_dir() or where.startswith(("/", ".", "~")) or where.count("/") != 1:
         problem = "the folder holds no config.json" if folder.is_dir() else "there is no such folder and no such kind"
         raise HuggingFaceModelNotFound(model=name, problem=problem, near=near(where, CONFIG_MAPPING_NAMES))
-    return Source(name, where, False, False)
+    return HubSource(name, where, False, False)
 
 
-def changed(config: Any, arguments: Mapping[str, Any]) -> Any:
+def with_settings(config: Any, arguments: Mapping[str, Any]) -> Any:
     """Settings with some replaced; a table replaces what it names of the table there."""
     said = config.to_dict()
     known = {*said, *config.attribute_map, "num_labels"}
@@ -66,7 +66,7 @@ def _merged(said: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return {**said, **changes, **inner}
 
 
-def pixels(source: Source) -> dict[str, Any]:
+def read_preprocessing(source: HubSource) -> dict[str, Any]:
     """What preprocessor_config.json says; nothing where there is none."""
     from transformers import BaseImageProcessor
 
@@ -75,12 +75,12 @@ def pixels(source: Source) -> dict[str, Any]:
     try:
         return BaseImageProcessor.get_image_processor_dict(source.where, local_files_only=source.local)[0]
     except OSError as problem:
-        if offline(problem) and not source.local:
+        if is_offline_error(problem) and not source.local:
             raise WeightsNotCached(file=f"how {source.name} wants pixels", problem=str(problem)) from problem
         return {}
 
 
-def sides(config: Any, pixels: Mapping[str, Any], *, trained: bool) -> list[int]:
+def candidate_sizes(config: Any, pixels: Mapping[str, Any], *, trained: bool) -> list[int]:
     """H = W that the model was made for, likeliest first: by its settings, and by what its folder says of pixels.
 
     Trained weights are asked as their folder asks them: a DINOv2 has settings for 518 px and is shown 224.

@@ -21,8 +21,8 @@ class OnnxNotTrainable(ModelError):
     why = "what is in an ONNX file runs forwards only"
     effect = "nothing was trained"
     fix = (
-        "use it as it is: leave teacher.fit out, with map = [...] where its classes are others; as a student, or to "
-        "be fitted, take a network of a library"
+        "use it as it is: leave teacher.finetune out, with class_map = [...] where its classes are others; as a "
+        "student, or to be fitted, take a network of a library"
     )
 
 
@@ -45,7 +45,7 @@ class InvalidOnnxInput(ModelError):
 
 class NoOnnxOutput(ModelError):
     code = "SR-M364"
-    what = "{path} has no output that can be taken for {answers}{own}"
+    what = "{path} has no output that can be taken for {output_kind}{own}"
     why = "its outputs are {outputs}"
     effect = "nothing was started"
     fix = (

@@ -20,7 +20,7 @@ from stillroom.models._errors import (
     WeightsNotCached,
     WrongOutputShape,
 )
-from stillroom.models.network import Network, logits
+from stillroom.models.network import Network, extract_logits
 
 UNREACHABLE = (ConnectionError, TimeoutError, socket.gaierror)
 UNREACHABLE_NAMES = {
@@ -30,7 +30,7 @@ UNREACHABLE_NAMES = {
     "OfflineModeIsEnabled",
 }
 
-SHAPES: dict[str, tuple[Any, ...]] = {
+OUTPUT_SHAPES: dict[str, tuple[Any, ...]] = {
     "classes": (1, "K"),
     "pixels": (1, "K", "h", "w"),
     "boxes": (1, "A", "K"),
@@ -38,12 +38,12 @@ SHAPES: dict[str, tuple[Any, ...]] = {
 }
 """What one image gives, by what a network says; of boxes the last is 4 + K, of a vector K is its width."""
 
-LADDER = (32, 64, 96, 128, 160, 192)
+CANDIDATE_SIZES = (32, 64, 96, 128, 160, 192)
 """Sides, in pixels, to which images are enlarged when a model can't take them as small as they are."""
 
 
 @contextmanager
-def arguments_of(name: str) -> Iterator[None]:
+def argument_errors(name: str) -> Iterator[None]:
     """Whatever a model's constructor says against its arguments becomes SR-M304."""
     try:
         yield
@@ -54,20 +54,20 @@ def arguments_of(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def fetching(name: str) -> Iterator[None]:
+def download_errors(name: str) -> Iterator[None]:
     """A download that finds no network becomes SR-N801; any other trouble with it SR-M308."""
     try:
         yield
     except (StillroomError, MemoryError):
         raise
     except Exception as problem:
-        if offline(problem):
+        if is_offline_error(problem):
             raise WeightsNotCached(file=f"the trained weights of {name}", problem=_line(problem)) from problem
         raise PretrainedWeightsNotFound(model=name, problem=_line(problem), near="") from problem
 
 
 @contextmanager
-def hub(wanted: bool) -> Iterator[None]:
+def hub_offline_if_unreachable(wanted: bool) -> Iterator[None]:
     """Tell the Hugging Face library that there is no network where its host has no address.
 
     It would find out by itself, in five attempts that take most of a minute; and offline it looks into its cache first.
@@ -90,7 +90,7 @@ def _resolves(host: str | None) -> bool:
         return False
 
 
-def offline(problem: BaseException | None) -> bool:
+def is_offline_error(problem: BaseException | None) -> bool:
     """Whether a network that can't be reached is behind an error, however many times it was wrapped."""
     seen = set[int]()
     while problem is not None and id(problem) not in seen:
@@ -102,7 +102,7 @@ def offline(problem: BaseException | None) -> bool:
     return False
 
 
-def settled(network: Network, name: str, size: int, *, own: int | None, fixed: bool = False) -> Network:
+def resolve_input_size(network: Network, name: str, size: int, *, own: int | None, fixed: bool = False) -> Network:
     """The network with its image size decided, after one black image has gone through it.
 
     A module that takes the data's own size gets it. One that can't gets the smallest of `LADDER` that it takes, or
@@ -118,7 +118,7 @@ def settled(network: Network, name: str, size: int, *, own: int | None, fixed: b
     Raises:
         WrongOutputShape: SR-M305 it runs on neither size, or what comes out is not what `network.answers` promises.
     """
-    larger = [*(step for step in LADDER if size < step < own), own] if own else []
+    larger = [*(step for step in CANDIDATE_SIZES if size < step < own), own] if own else []
     sizes = [own] if fixed and own else [size, *larger]
     problem: Exception | None = None
     for tried in sizes:
@@ -150,14 +150,14 @@ def _outputs(network: Network, name: str, size: int) -> int:
     network.eval()
     try:
         black = torch.zeros(1, network.channels, size, size, device=network.mean.device)
-        said = network.module(network.prepare(black))
+        said = network.module(network.preprocess(black))
     finally:
         for module in training:
             module.training = True
-    found, wanted = _shape(said), SHAPES[network.answers]
-    outputs = found[wanted.index("K")] - 4 * (network.answers == "boxes") if len(found) == len(wanted) else 0
+    found, wanted = _shape(said), OUTPUT_SHAPES[network.output_kind]
+    outputs = found[wanted.index("K")] - 4 * (network.output_kind == "boxes") if len(found) == len(wanted) else 0
     if found[:1] != (1,) or outputs < 1:
-        shape = str(wanted).replace("'", "").replace("K", "4 + K" if network.answers == "boxes" else "K")
+        shape = str(wanted).replace("'", "").replace("K", "4 + K" if network.output_kind == "boxes" else "K")
         raise WrongOutputShape(model=name, problem=f"one image gives an output of shape {found}, not {shape}")
     if network.classes not in (0, outputs):
         raise WrongOutputShape(model=name, problem=f"it has {outputs} outputs, and the data {network.classes} classes")
@@ -165,7 +165,7 @@ def _outputs(network: Network, name: str, size: int) -> int:
 
 
 def _shape(said: Any) -> tuple[int, ...]:
-    return tuple(logits(said).shape)
+    return tuple(extract_logits(said).shape)
 
 
 def _line(problem: Any) -> str:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from stillroom.config.plugins import near
 from stillroom.models._errors import UnknownTap
 
-READS = ":in"
+INPUT_SUFFIX = ":in"
 """Behind a module's name: what it reads, not what it gives. `fc:in` is what the classifier `fc` sees."""
 
 
 @contextmanager
-def listening(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def capture_taps(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """While it is open, the dictionary fills with copies of what the named parts say; each keeps its last value.
 
     Raises:
@@ -24,13 +24,13 @@ def listening(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tens
     """
     modules, heard, hooks = dict(module.named_modules()), dict[str, Tensor](), []
     for tap in taps:
-        name = tap.removesuffix(READS)
+        name = tap.removesuffix(INPUT_SUFFIX)
         if name not in modules or not name:
             raise UnknownTap(tap=tap, near=near(name, [known for known in modules if known]))
     try:
         for tap in taps:
-            part = modules[tap.removesuffix(READS)]
-            if tap.endswith(READS):
+            part = modules[tap.removesuffix(INPUT_SUFFIX)]
+            if tap.endswith(INPUT_SUFFIX):
                 hooks.append(part.register_forward_pre_hook(_ear_before(tap, heard)))
             else:
                 hooks.append(part.register_forward_hook(_ear(tap, heard)))
@@ -40,14 +40,14 @@ def listening(module: nn.Module, taps: Sequence[str]) -> Iterator[dict[str, Tens
             hook.remove()
 
 
-def first(said: Any) -> Tensor | None:
+def first_tensor(said: Any) -> Tensor | None:
     """The tensor in what a module takes or returns, the first one where there are several; None without any."""
     if isinstance(said, Tensor):
         return said
     if isinstance(said, dict):
         said = tuple(said.values())
     if isinstance(said, (tuple, list)):
-        return next((found for part in said if (found := first(part)) is not None), None)
+        return next((found for part in said if (found := first_tensor(part)) is not None), None)
     inner = getattr(said, "logits", None)
     return inner if isinstance(inner, Tensor) else None
 
@@ -67,7 +67,7 @@ def channels_first(feature: Tensor) -> Tensor:
 
 def _ear(name: str, heard: dict[str, Tensor]) -> Any:
     def hook(module: nn.Module, given: Any, said: Any) -> None:
-        if (found := first(said)) is not None:
+        if (found := first_tensor(said)) is not None:
             heard[name] = channels_first(found).clone()
 
     return hook
@@ -75,7 +75,7 @@ def _ear(name: str, heard: dict[str, Tensor]) -> Any:
 
 def _ear_before(name: str, heard: dict[str, Tensor]) -> Any:
     def hook(module: nn.Module, given: Any) -> None:
-        if (found := first(given)) is not None:
+        if (found := first_tensor(given)) is not None:
             heard[name] = channels_first(found).clone()
 
     return hook

@@ -36,7 +36,7 @@ TORCH_FILE = (b"PK\x03\x04", b"\x80")
 """How a file of `torch.save` begins: as a zip archive, or, before torch 1.6, as a pickle."""
 
 
-def load(path: Path | str, *, trust: str | None = None) -> tuple[dict[str, Tensor], Metadata]:
+def read_weights(path: Path | str, *, trust: str | None = None) -> tuple[dict[str, Tensor], Metadata]:
     """The state dict in a file, and what the file says about it.
 
     Half-precision weights come as float32. Wrappers (`{"state_dict": ...}`, `{"model": ...}` and the like) and
@@ -63,7 +63,7 @@ def load(path: Path | str, *, trust: str | None = None) -> tuple[dict[str, Tenso
     return _safetensors(path, start, size)
 
 
-def statistics(said: Metadata) -> tuple[list[float], list[float]] | None:
+def statistics_from_metadata(said: Metadata) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of the pixels, where a file's metadata has both: "0.5,0.5,0.5"."""
     try:
         mean, std = ([float(part) for part in said[key].strip("[]() ").split(",")] for key in ("mean", "std"))
@@ -168,6 +168,6 @@ def _elsewhere(path: Path, trust: str) -> tuple[dict[str, Tensor], Metadata]:
         if done.returncode or not result.is_file():
             lines = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
             raise InvalidWeights(file=path, problem=lines[-1])
-        state, said = load(result)
+        state, said = read_weights(result)
         # The mapping is closed with the folder, so the tensors must be this process's own.
         return {key: value.clone() for key, value in state.items()}, said

@@ -23,12 +23,12 @@ class WeightsMismatch(ModelError):
 
 class BackboneOnlyWeights(ModelError):
     code = "SR-M316"
-    what = "{file} holds a backbone and no head for {answers}"
+    what = "{file} holds a backbone and no head for {output_kind}"
     why = "what turns its features into answers would be noise"
     effect = "nothing was trained"
     fix = (
-        'set fit = "all" to train the rest here (of a classifier fit = "head" will do), or give a file of the whole '
-        "network"
+        'set finetune = "all" to train the rest here (of a classifier finetune = "head" will do), or give a file of '
+        "the whole network"
     )
 
 

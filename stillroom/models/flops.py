@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stillroom.models._onnx import Program
+from stillroom.models._onnx_program import OnnxProgram
 from stillroom.models.network import Network
 from stillroom.models.surgery import grid as grids
 
@@ -22,10 +22,10 @@ def macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
     hooks alone, and attention takes the plain path, which the counter knows, instead of a fused one, which it misses.
     A part that torch can't look into, an ONNX file, was counted when it was opened, for images of the size it gets.
     """
-    return by_part(network, torch.empty(1, *shape))[""] + sum(program.macs for program in _programs(network))
+    return macs_by_module(network, torch.empty(1, *shape))[""] + sum(program.macs for program in _programs(network))
 
 
-def by_part(module: nn.Module, example: Tensor) -> dict[str, int]:
+def macs_by_module(module: nn.Module, example: Tensor) -> dict[str, int]:
     """Multiply-accumulates by the name of the part; those of the whole module under "".
 
     Args:
@@ -51,16 +51,16 @@ def parameters(network: nn.Module) -> int:
     return own + sum(program.numbers for program in _programs(network))
 
 
-def _programs(network: nn.Module) -> list[Program]:
-    return [part for part in network.modules() if isinstance(part, Program)]
+def _programs(network: nn.Module) -> list[OnnxProgram]:
+    return [part for part in network.modules() if isinstance(part, OnnxProgram)]
 
 
-def stored(network: Network) -> int:
+def stored_bytes(network: Network) -> int:
     """Bytes that the network's numbers take where each is kept in as many bits as it needs.
 
     Weights on a grid take the grid's bits, and each scale that they share four bytes; all other numbers four each.
     """
-    numbers, grid = parameters(network), grids.of(network.form)
+    numbers, grid = parameters(network), grids.find_grid(network.edits)
     if grid is None:
         return 4 * numbers
     weights = [network.module.get_submodule(name).get_parameter("weight") for name in grid["layers"]]

@@ -14,12 +14,19 @@ import torch
 
 from stillroom.errors import StillroomError
 from stillroom.models._errors import PretrainedWeightsNotFound, TransformersMissing, UnsupportedHuggingFaceModel
-from stillroom.models._hub import answering, classifying, heads, trunk
-from stillroom.models._hub_source import PREFIX, Source, changed, find, pixels, sides
-from stillroom.models._probe import arguments_of, fetching, hub, settled
+from stillroom.models._hub_output import adapt_output, add_classifier, find_heads, find_trunk
+from stillroom.models._hub_source import (
+    PREFIX,
+    HubSource,
+    candidate_sizes,
+    read_preprocessing,
+    resolve_source,
+    with_settings,
+)
+from stillroom.models._probe import argument_errors, download_errors, hub_offline_if_unreachable, resolve_input_size
 from stillroom.models._weights_errors import BackboneOnlyWeights
-from stillroom.models.network import IMAGENET, Facts, Network
-from stillroom.types import Answers
+from stillroom.models.network import IMAGENET, Network, NetworkSpec
+from stillroom.types import OutputKind
 
 CLASSES = {
     "classes": "AutoModelForImageClassification",
@@ -59,9 +66,9 @@ class Huggingface:
     """
 
     example = "huggingface/textnet"
-    states_pixels = True
+    has_pixel_statistics = True
 
-    def knows(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """As `Family.knows`."""
         return name.startswith(PREFIX)
 
@@ -77,74 +84,80 @@ class Huggingface:
             return []
         return [PREFIX + kind for kind in sorted(found) if like in PREFIX + kind]
 
-    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+    def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """As `Family.build`. Further failures: SR-M350 no transformers, SR-M351 no such model, SR-M352 wrong kind."""
         with ExitStack() as stack:
             stack.enter_context(_quiet(name))
-            source = find(name)
+            source = resolve_source(name)
             if not source.local:
-                stack.enter_context(hub(True))
-            base = _settings(source, facts)
-            if base.model_type not in _kinds(facts.answers) and not _bare(base, facts):
-                kinds = ", ".join(sorted(_kinds(facts.answers))) if facts.answers != "vector" else "vit, dinov2, resnet"
-                raise UnsupportedHuggingFaceModel(model=name, kind=base.model_type, answers=facts.answers, kinds=kinds)
-            side = arguments.pop("image_size", None) if facts.pretrained else None
-            with arguments_of(name):
-                config = changed(base, arguments)
-                if facts.classes and facts.answers != "vector":
-                    config.num_labels = facts.classes
-            said = pixels(source)
-            model = _trained(source, config, facts) if facts.pretrained else _new(source, config, facts)
-            if _bare(config, facts):
-                with arguments_of(name):
-                    model = classifying(model, facts.classes or config.num_labels)
-        return _network(model.train(), source, said, facts, side)
+                stack.enter_context(hub_offline_if_unreachable(True))
+            base = _settings(source, spec)
+            if base.model_type not in _kinds(spec.output_kind) and not _bare(base, spec):
+                kinds = (
+                    ", ".join(sorted(_kinds(spec.output_kind)))
+                    if spec.output_kind != "vector"
+                    else "vit, dinov2, resnet"
+                )
+                raise UnsupportedHuggingFaceModel(
+                    model=name, kind=base.model_type, output_kind=spec.output_kind, kinds=kinds
+                )
+            side = arguments.pop("image_size", None) if spec.pretrained else None
+            with argument_errors(name):
+                config = with_settings(base, arguments)
+                if spec.classes and spec.output_kind != "vector":
+                    config.num_labels = spec.classes
+            said = read_preprocessing(source)
+            model = _trained(source, config, spec) if spec.pretrained else _new(source, config, spec)
+            if _bare(config, spec):
+                with argument_errors(name):
+                    model = add_classifier(model, spec.classes or config.num_labels)
+        return _network(model.train(), source, said, spec, side)
 
 
-def _settings(source: Source, facts: Facts) -> Any:
+def _settings(source: HubSource, spec: NetworkSpec) -> Any:
     """The model's own settings; of one that reads text too, those of its half for images."""
     from transformers import AutoConfig
 
     if source.kind:
-        if facts.pretrained:
+        if spec.pretrained:
             raise PretrainedWeightsNotFound(
                 model=source.name, problem="a kind of model has no weights of its own", near=""
             )
         config = AutoConfig.for_model(source.where)
-        if facts.classes is None and facts.answers == "classes":
+        if spec.classes is None and spec.output_kind == "classes":
             config.num_labels = 1000  # as every family's classifiers have that are not told otherwise
     else:
-        with fetching(source.name):
+        with download_errors(source.name):
             config = AutoConfig.from_pretrained(source.where, local_files_only=source.local, trust_remote_code=False)
-    return getattr(config, "vision_config", config) if facts.answers == "vector" else config
+    return getattr(config, "vision_config", config) if spec.output_kind == "vector" else config
 
 
-def _bare(config: Any, facts: Facts) -> bool:
+def _bare(config: Any, spec: NetworkSpec) -> bool:
     """Whether it is a backbone that transformers has no classifier for, as DINOv3, and one is wanted."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES as BACKBONES
 
     kind = config.model_type
-    return facts.answers == "classes" and kind in set(BACKBONES) - _kinds("classes") - _kinds("boxes") - ELSEWHERE
+    return spec.output_kind == "classes" and kind in set(BACKBONES) - _kinds("classes") - _kinds("boxes") - ELSEWHERE
 
 
-def _class(config: Any, facts: Facts) -> Any:
+def _class(config: Any, spec: NetworkSpec) -> Any:
     import transformers
 
-    return getattr(transformers, CLASSES["vector" if _bare(config, facts) else facts.answers])
+    return getattr(transformers, CLASSES["vector" if _bare(config, spec) else spec.output_kind])
 
 
-def _new(source: Source, config: Any, facts: Facts) -> Any:
-    with arguments_of(source.name):
-        return _class(config, facts).from_config(config, dtype=torch.float32)
+def _new(source: HubSource, config: Any, spec: NetworkSpec) -> Any:
+    with argument_errors(source.name):
+        return _class(config, spec).from_config(config, dtype=torch.float32)
 
 
-def _trained(source: Source, config: Any, facts: Facts) -> Any:
+def _trained(source: HubSource, config: Any, spec: NetworkSpec) -> Any:
     """The model with its weights. What has K rows may be new, and nothing else may be of another shape.
 
     Where no number of classes is asked for, the trained classifier is wanted, and one that is new is refused: SR-M316.
     """
-    with fetching(source.name):
-        model, told = _class(config, facts).from_pretrained(
+    with download_errors(source.name):
+        model, told = _class(config, spec).from_pretrained(
             source.where,
             config=config,
             dtype=torch.float32,
@@ -165,37 +178,37 @@ def _trained(source: Source, config: Any, facts: Facts) -> Any:
     if strange or 2 * len(lacking) > len(names):
         problem = strange[0] if strange else f"the file lacks {len(lacking)} of {len(names)} weights: {lacking[0]}, ..."
         raise PretrainedWeightsNotFound(model=source.name, problem=problem, near="")
-    headless = _bare(config, facts) or any(len(names[key]) in wide for key in lacking)
-    if headless and facts.classes is None and facts.answers != "vector":
-        raise BackboneOnlyWeights(file=source.name, answers=facts.answers)
+    headless = _bare(config, spec) or any(len(names[key]) in wide for key in lacking)
+    if headless and spec.classes is None and spec.output_kind != "vector":
+        raise BackboneOnlyWeights(file=source.name, output_kind=spec.output_kind)
     return model
 
 
-def _network(model: Any, source: Source, said: Mapping[str, Any], facts: Facts, wanted: int | None) -> Network:
+def _network(model: Any, source: HubSource, said: Mapping[str, Any], spec: NetworkSpec, wanted: int | None) -> Network:
     mean, std = (said.get(f"image_{word}") or own for word, own in zip(("mean", "std"), IMAGENET, strict=True))
     if said.get("do_normalize") is False:
         mean, std = (0.0,), (1.0,)
     config = model.config
     inner = getattr(config, "backbone_config", None)
-    classes = 0 if facts.answers == "vector" else facts.classes or 0
+    classes = 0 if spec.output_kind == "vector" else spec.classes or 0
     network = Network(
-        answering(model, facts.answers, mirrored=bool(said.get("do_flip_channel_order"))),
+        adapt_output(model, spec.output_kind, mirrored=bool(said.get("do_flip_channel_order"))),
         classes=classes,
         channels=getattr(config, "num_channels", None) or getattr(inner, "num_channels", None) or 3,
-        **facts.pixels(mean, std),
-        answers=facts.answers,
-        trunk=trunk(model) if facts.answers == "boxes" else (),
+        **spec.pixels(mean, std),
+        output_kind=spec.output_kind,
+        trunk=find_trunk(model) if spec.output_kind == "boxes" else (),
     )
-    own = [wanted] if wanted else sides(config, said, trained=facts.pretrained) or [SIDES[facts.answers]]
-    fixed = bool(wanted) or (facts.pretrained and facts.answers in ("classes", "vector") and _of_tokens(config))
+    own = [wanted] if wanted else candidate_sizes(config, said, trained=spec.pretrained) or [SIDES[spec.output_kind]]
+    fixed = bool(wanted) or (spec.pretrained and spec.output_kind in ("classes", "vector") and _of_tokens(config))
     for place, one in enumerate(own, 1):
         try:
-            settled(network, source.name, facts.size, own=one, fixed=fixed)
+            resolve_input_size(network, source.name, spec.size, own=one, fixed=fixed)
             break
         except StillroomError:
             if place == len(own):
                 raise
-    network.head = heads(model, facts.answers, network.classes)
+    network.head = find_heads(model, spec.output_kind, network.classes)
     return network
 
 
@@ -204,7 +217,7 @@ def _of_tokens(config: Any) -> bool:
     return isinstance(getattr(config, "patch_size", None), int) and hasattr(config, "num_attention_heads")
 
 
-def _kinds(answers: Answers) -> set[str]:
+def _kinds(output_kind: OutputKind) -> set[str]:
     """Values of `model_type` that can say this."""
     from transformers.models.auto import modeling_auto
 
@@ -214,7 +227,7 @@ def _kinds(answers: Answers) -> set[str]:
         "boxes": modeling_auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES,
         "vector": modeling_auto.MODEL_MAPPING_NAMES,
     }
-    return set(tables[answers]) - ELSEWHERE
+    return set(tables[output_kind]) - ELSEWHERE
 
 
 @contextmanager

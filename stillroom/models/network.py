@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from stillroom.models import surgery
 from stillroom.models._errors import TapNeverRan
-from stillroom.models._said import logits
-from stillroom.models._taps import listening
+from stillroom.models._logits import extract_logits
+from stillroom.models._taps import capture_taps
 from stillroom.models.surgery import Edit
-from stillroom.types import Answers, Output
+from stillroom.types import Output, OutputKind
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's red, green and blue, 0..1."""
@@ -31,14 +31,14 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey: ITU-R BT.601, as Pillow's mode "L"."""
 
-Kept = Literal["keep", "any", "replace"]
+HeadPolicy = Literal["keep", "any", "replace"]
 """What of a file's classifier is wanted, see `models.restore`."""
 
 torch.export.register_dataclass(Output, serialized_type_name="stillroom.types.Output")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class NetworkSpec:
     """What the program knows and the recipe does not say: every family is told the same of the data and the weights.
 
     Attributes:
@@ -48,14 +48,14 @@ class Facts:
         pretrained: fetch the library's trained weights.
         mean: of the pixels, one number a channel, 0..1; None: the family's own.
         std: as `mean`.
-        answers: what the network has to say; a classifier's name with `boxes` means that backbone with a detector's
+        output_kind: what the network has to say; a classifier's name with `boxes` means that backbone with a detector's
             head. `vector` has no classes: whatever number of outputs the backbone has.
     """
 
     classes: int | None
     channels: int
     size: int
-    answers: Answers = "classes"
+    output_kind: OutputKind = "classes"
     pretrained: bool = False
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
@@ -77,20 +77,20 @@ class Family(Protocol):
     """
 
     example: str
-    states_pixels: bool
+    has_pixel_statistics: bool
 
-    def knows(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """Whether a name, as a recipe writes it, is meant for this family. Imports no library."""
 
     def names(self, like: str = "") -> list[str]:
         """Full names that contain `like`. Without `like`, a big family answers with one pattern: `timm/NAME`."""
 
-    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+    def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """Make the network that `name` stands for.
 
         Args:
             name: as the recipe writes it, the family's part included.
-            facts: what the network is for.
+            spec: what the network is for.
             **arguments: go to the model as they are.
 
         Raises:
@@ -100,10 +100,10 @@ class Family(Protocol):
 
 
 @runtime_checkable
-class Opener(Family, Protocol):
+class FileFamily(Family, Protocol):
     """A family whose files hold the networks themselves: one is opened where others are built and filled."""
 
-    def open(self, path: Path, facts: Facts, *, head: Kept, trust: str | None, **arguments: Any) -> Network:
+    def open(self, path: Path, spec: NetworkSpec, *, head: HeadPolicy, trust: str | None, **arguments: Any) -> Network:
         """The network in a file; `head` and `trust` as for `models.restore`."""
 
 
@@ -125,7 +125,7 @@ class Network(nn.Module):
         mean: of the pixels, C numbers in 0..1; one number stands for all channels.
         std: as `mean`, above 0.
         head: names of the classifiers inside the module, one for nearly all models, two for a distilled DeiT.
-        answers: what the module says.
+        output_kind: what the module says.
         trunk: names of the parts whose features are compared with another network's, where not all of them are: of a
             detector its backbone and its pyramid, not what turns maps into boxes.
         prefix: what stands before the names of a backbone that a library knows under its own: "backbone."; "" for none.
@@ -149,18 +149,18 @@ class Network(nn.Module):
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
         head: tuple[str, ...] = (),
-        answers: Answers = "classes",
+        output_kind: OutputKind = "classes",
         trunk: tuple[str, ...] = (),
         prefix: str = "",
-        spare: tuple[str, ...] = (),
+        removed_heads: tuple[str, ...] = (),
     ):
         super().__init__()
-        self.answers, self.trunk, self.prefix, self.spare = answers, trunk, prefix, spare
-        self.exact, self.form = False, tuple[Edit, ...]()
+        self.output_kind, self.trunk, self.prefix, self.removed_heads = output_kind, trunk, prefix, removed_heads
+        self.always_resize, self.edits = False, tuple[Edit, ...]()
         self.module, self.classes, self.channels, self.size, self.head = module, classes, channels, size, tuple(head)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
-        self.normalise(mean, std)
+        self.set_pixel_statistics(mean, std)
 
     def forward(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
         """What the module says about images.
@@ -178,20 +178,20 @@ class Network(nn.Module):
         Raises:
             StillroomError: SR-M306 there is no module of that name; SR-M307 it does not run in a forward pass.
         """
-        pixels = self.prepare(images)
+        pixels = self.preprocess(images)
         if not taps:
-            return Output(pred=self._sized(logits(self.module(pixels)), images))
+            return Output(pred=self._sized(extract_logits(self.module(pixels)), images))
         # Who listens to a second head charges it himself; what the labels charge is then the first head alone.
         apart = self.training and any(name in taps for name in self.head[1:])
-        with listening(self.module, (*taps, *self.head[:1]) if apart else taps) as heard:
-            pred = logits(self.module(pixels))
+        with capture_taps(self.module, (*taps, *self.head[:1]) if apart else taps) as heard:
+            pred = extract_logits(self.module(pixels))
             pred = heard[self.head[0]] if apart else pred
         for name in taps:
             if name not in heard:
                 raise TapNeverRan(tap=name)
         return Output(pred=self._sized(pred, images), taps={name: heard[name] for name in taps})
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def preprocess(self, images: Tensor) -> Tensor:
         """[B, 1 or 3, H, W] in 0..1 -> [B, C, size, size] as the module wants it.
 
         The resize is bilinear, with antialiasing; torch and onnxruntime give the same values for it (to 1e-4).
@@ -200,7 +200,7 @@ class Network(nn.Module):
             raise TypeError(f"images are floating point in 0..1, not {images.dtype}")
         if images.shape[1] == 3 and self.channels == 1:
             images = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-        if self.size is not None and (self.exact or tuple(images.shape[-2:]) != (self.size, self.size)):
+        if self.size is not None and (self.always_resize or tuple(images.shape[-2:]) != (self.size, self.size)):
             images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         if images.shape[1] == 1 and self.channels == 3:
             images = images.expand(-1, 3, -1, -1)
@@ -208,26 +208,26 @@ class Network(nn.Module):
 
     def _sized(self, pred: Tensor, images: Tensor) -> Tensor:
         """Logits for pixels brought to the images' own size, bilinearly; anything else as it is."""
-        if self.answers != "pixels" or (not self.exact and pred.shape[-2:] == images.shape[-2:]):
+        if self.output_kind != "pixels" or (not self.always_resize and pred.shape[-2:] == images.shape[-2:]):
             return pred
         return F.interpolate(pred, (images.shape[-2], images.shape[-1]), mode="bilinear", align_corners=False)
 
-    def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the statistics of the pixels. Three numbers for a module that takes grey are averaged."""
         for name, numbers in (("mean", mean), ("std", std)):
             getattr(self, name).copy_(torch.tensor(_for_channels(numbers, self.channels)).view(-1, 1, 1))
         if not (self.std > 0).all():
             raise ValueError(f"std is above 0, not {list(std)}")
 
-    def reform(self, edits: Iterable[Edit]) -> None:
+    def apply_edits(self, edits: Iterable[Edit]) -> None:
         """Give the module another form; what its new parts hold is to be filled in.
 
         Raises:
             ValueError: a change that is not known or does not fit.
         """
-        edits = surgery.plain(edits)
-        surgery.reform(self.module, edits)
-        self.form += edits
+        edits = surgery.as_json(edits)
+        surgery.apply(self.module, edits)
+        self.edits += edits
 
     def tap_names(self) -> list[str]:
         """Names that `taps` may hold: the module's submodules, in the order of the module."""
@@ -246,7 +246,7 @@ class Network(nn.Module):
         said = {"classes": str(self.classes), "channels": str(self.channels)}
         said |= {name: ",".join(map(repr, getattr(self, name).double().flatten().tolist())) for name in ("mean", "std")}
         said |= {"size": str(self.size)} if self.size is not None else {}
-        return said | ({"form": surgery.written(self.form)} if self.form else {})
+        return said | ({"form": surgery.to_text(self.edits)} if self.edits else {})
 
 
 def _for_channels(numbers: Sequence[float], channels: int) -> list[float]:

@@ -8,13 +8,13 @@ from typing import Any
 
 from stillroom.config.plugins import near
 from stillroom.models._errors import ClassCountMismatch, UnsupportedOutput
-from stillroom.models._onnx import Embedder, Program, Sealed, look
-from stillroom.models._onnx import Facts as Found
 from stillroom.models._onnx_errors import NoOnnxOutput, OnnxNotTrainable, OnnxWithoutFile
-from stillroom.models._probe import arguments_of
+from stillroom.models._onnx_program import OnnxEmbedder, OnnxNetwork, OnnxProgram, inspect_file
+from stillroom.models._onnx_program import OnnxInfo as Found
+from stillroom.models._probe import argument_errors
 from stillroom.models._weights_errors import TrustedHashMismatch
-from stillroom.models.network import IMAGENET, Facts, Kept, Network
-from stillroom.types import Answers
+from stillroom.models.network import IMAGENET, HeadPolicy, Network, NetworkSpec
+from stillroom.types import OutputKind
 
 PIXELS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "imagenet": IMAGENET,
@@ -24,10 +24,10 @@ PIXELS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
 }
 """What a file may want instead of pixels in 0..1: mean and standard deviation that make them so."""
 
-RANK: dict[Answers, int] = {"classes": 1, "vector": 1, "pixels": 3}
+RANK: dict[OutputKind, int] = {"classes": 1, "vector": 1, "pixels": 3}
 """What a network says -> axes of one image's answer. Boxes are missing: every exporter has its own form of them."""
 
-NAMED: dict[Answers, tuple[str, ...]] = {
+NAMED: dict[OutputKind, tuple[str, ...]] = {
     "classes": ("logits",),
     "vector": ("vector", "pooler_output", "image_embeds"),
     "pixels": ("logits",),
@@ -49,9 +49,9 @@ class Onnx:
     """
 
     example = "onnx"
-    states_pixels = True
+    has_pixel_statistics = True
 
-    def knows(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """As `Family.knows`."""
         return name == "onnx"
 
@@ -59,30 +59,32 @@ class Onnx:
         """As `Family.names`."""
         return [self.example] if like in self.example else []
 
-    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+    def build(self, name: str, facts: NetworkSpec, **arguments: Any) -> Network:
         """Nothing: SR-M360, there is no such network without its file."""
         raise OnnxWithoutFile()
 
-    def open(self, path: Path, facts: Facts, *, head: Kept, trust: str | None = None, **arguments: Any) -> Network:
+    def open(
+        self, path: Path, facts: NetworkSpec, *, head: HeadPolicy, trust: str | None = None, **arguments: Any
+    ) -> Network:
         """As `network.Opener.open`. Failures: as `_onnx.look`, and SR-M361 it can't be trained, SR-M315 it can't say
         boxes, SR-M364 none of its outputs is an answer of this kind, SR-M301 it knows other classes, SR-S213.
         """
         if head != "keep":
             raise OnnxNotTrainable(path=path)
-        if facts.answers not in RANK:
-            raise UnsupportedOutput(model=path.name, answers=facts.answers)
-        with arguments_of("onnx"):
+        if facts.output_kind not in RANK:
+            raise UnsupportedOutput(model=path.name, output_kind=facts.output_kind)
+        with argument_errors("onnx"):
             wanted, pixels = _arguments(**arguments)
-        data, found = look(path, facts.size)
-        output, shape = _output(path, found, facts.answers, wanted)
+        data, found = inspect_file(path, facts.size)
+        output, shape = _output(path, found, facts.output_kind, wanted)
         if facts.classes not in (None, shape[0]):
             raise ClassCountMismatch(name=path.name, theirs=shape[0], classes=facts.classes)
         mean, std = pixels or PIXELS["plain" if found.own else "imagenet"]
-        vector = facts.answers == "vector"
-        program = (Embedder if vector else Program)(data, found, output)
+        vector = facts.output_kind == "vector"
+        program = (OnnxEmbedder if vector else OnnxProgram)(data, found, output)
         if trust is not None and trust.lower() != (digest := f"sha256:{bytes(program.sha256.tolist()).hex()}"):
             raise TrustedHashMismatch(file=path.name, given=trust, sha256=digest.removeprefix("sha256:"))
-        return Sealed(
+        return OnnxNetwork(
             program,
             classes=shape[0],
             channels=found.channels,
@@ -90,7 +92,7 @@ class Onnx:
             mean=mean,
             std=std,
             head=("vector",) if vector else (),
-            answers=facts.answers,
+            output_kind=facts.output_kind,
         )
 
 
@@ -107,13 +109,15 @@ def _arguments(
     return output, (mean, std)
 
 
-def _output(path: Path, found: Found, answers: Answers, wanted: str | None) -> tuple[str, list[int]]:
+def _output(path: Path, found: Found, output_kind: OutputKind, wanted: str | None) -> tuple[str, list[int]]:
     """Name and shape of the output that says what is asked for."""
-    outputs, own = dict(found.outputs), found.own.get("answers", answers)
-    fitting = [name for name, shape in outputs.items() if len(shape) == RANK[answers] and own == answers]
-    named = [wanted] if wanted else [name for name in NAMED[answers] if name in fitting]
+    outputs, own = dict(found.outputs), found.own.get("answers", output_kind)
+    fitting = [name for name, shape in outputs.items() if len(shape) == RANK[output_kind] and own == output_kind]
+    named = [wanted] if wanted else [name for name in NAMED[output_kind] if name in fitting]
     chosen = (named or fitting)[:1]
     if not chosen or chosen[0] not in fitting:
         there = ", ".join(f"{name} {['B', *shape]}".replace("'", "") for name, shape in outputs.items())
-        raise NoOnnxOutput(path=path, answers=answers, outputs=there, own=f"; it says {own}" * (own != answers))
+        raise NoOnnxOutput(
+            path=path, output_kind=output_kind, outputs=there, own=f"; it says {own}" * (own != output_kind)
+        )
     return chosen[0], outputs[chosen[0]]

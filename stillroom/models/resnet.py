@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from stillroom.config.plugins import near
 from stillroom.models._errors import PretrainedWeightsNotFound, UnknownModel, UnsupportedOutput
-from stillroom.models._probe import arguments_of, settled
-from stillroom.models.network import IMAGENET, Facts, Network
+from stillroom.models._probe import argument_errors, resolve_input_size
+from stillroom.models.network import IMAGENET, Network, NetworkSpec
 
 VARIANTS = {f"resnet{depth}": depth for depth in (8, 14, 20, 32, 44, 56, 110)}
 """Depths in use. 26, 38 and 50 would fit the rule, but `resnet50` means another network to everybody."""
@@ -24,9 +24,9 @@ class Resnet:
     """`resnet20` and its like, from 75,000 parameters (resnet8) to 1.7 million (resnet110)."""
 
     example = "resnet8"
-    states_pixels = False
+    has_pixel_statistics = False
 
-    def knows(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """As `Family.knows`."""
         return name in VARIANTS
 
@@ -34,32 +34,30 @@ class Resnet:
         """As `Family.names`."""
         return [name for name in VARIANTS if like in name]
 
-    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+    def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """As `Family.build`."""
         if name not in VARIANTS:
             raise UnknownModel(model=name, near=near(name, VARIANTS))
-        if facts.pretrained:
+        if spec.pretrained:
             raise PretrainedWeightsNotFound(model=name, problem="this family has none to fetch", near="")
-        if facts.answers not in ("classes", "vector"):
-            raise UnsupportedOutput(model=name, answers=facts.answers)
-        headless = facts.answers == "vector"
-        with arguments_of(name):
-            module = CifarResNet(
-                depth=VARIANTS[name], classes=facts.classes or 10, channels=facts.channels, **arguments
-            )
+        if spec.output_kind not in ("classes", "vector"):
+            raise UnsupportedOutput(model=name, output_kind=spec.output_kind)
+        headless = spec.output_kind == "vector"
+        with argument_errors(name):
+            module = CifarResNet(depth=VARIANTS[name], classes=spec.classes or 10, channels=spec.channels, **arguments)
         if headless:
             module.linear = nn.Identity()  # type: ignore[assignment]
         network = Network(
             module,
-            classes=0 if headless else facts.classes or 10,
-            channels=facts.channels,
-            mean=facts.mean or IMAGENET[0],
-            std=facts.std or IMAGENET[1],
+            classes=0 if headless else spec.classes or 10,
+            channels=spec.channels,
+            mean=spec.mean or IMAGENET[0],
+            std=spec.std or IMAGENET[1],
             head=("linear",),
-            answers=facts.answers,
-            spare=("linear",) if headless else (),
+            output_kind=spec.output_kind,
+            removed_heads=("linear",) if headless else (),
         )
-        return settled(network, name, facts.size, own=None)
+        return resolve_input_size(network, name, spec.size, own=None)
 
 
 class CifarResNet(nn.Module):

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from stillroom.config.plugins import near
-from stillroom.models._backbone import Embedder, cut, pyramid
+from stillroom.models._backbone import Embedder, as_backbone, removed_parts
 from stillroom.models._errors import PretrainedWeightsNotFound, UnknownModel
-from stillroom.models._probe import arguments_of, fetching, hub, settled
-from stillroom.models.network import IMAGENET, Facts, Network
+from stillroom.models._probe import argument_errors, download_errors, hub_offline_if_unreachable, resolve_input_size
+from stillroom.models.network import IMAGENET, Network, NetworkSpec
 
 PREFIX = "timm/"
 
@@ -33,9 +33,9 @@ class Timm:
     """
 
     example = "timm/test_resnet"
-    states_pixels = True
+    has_pixel_statistics = True
 
-    def knows(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """As `Family.knows`."""
         return name.startswith(PREFIX)
 
@@ -47,56 +47,58 @@ class Timm:
 
         return [PREFIX + name for name in timm.list_models() if like in PREFIX + name]
 
-    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+    def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """As `Family.build`."""
-        _known(name, facts.pretrained)
-        module, said, wears = _MADE[facts.answers](name, facts, arguments)
-        pixels = facts.pixels(said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1])
-        network = Network(module, channels=facts.channels, answers=facts.answers, **pixels, **wears)
-        return settled(network, name, facts.size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size")))
+        _known(name, spec.pretrained)
+        module, said, wears = _MADE[spec.output_kind](name, spec, arguments)
+        pixels = spec.pixels(said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1])
+        network = Network(module, channels=spec.channels, output_kind=spec.output_kind, **pixels, **wears)
+        return resolve_input_size(
+            network, name, spec.size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size"))
+        )
 
 
 Made = tuple[nn.Module, dict[str, Any], dict[str, Any]]
 """A module, what timm says of the model in it, and what `Network` must be told."""
 
 
-def _classifier(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+def _classifier(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
     """The model as it is."""
     given = dict(arguments)
     apart = given.pop("distilled", False)
-    module = _create(name, facts, given | ({"num_classes": facts.classes} if facts.classes else {}))
+    module = _create(name, spec, given | ({"num_classes": spec.classes} if spec.classes else {}))
     said = _said(module)
     if apart:
-        from stillroom.models._distilled import HEADS, distilled
+        from stillroom.models._distilled import HEADS, add_distillation_token
 
-        with arguments_of(name):
-            module, said["classifier"] = distilled(module), HEADS
-    return module, said, {"classes": facts.classes or 0, "head": _heads(module, said.get("classifier"))}
+        with argument_errors(name):
+            module, said["classifier"] = add_distillation_token(module), HEADS
+    return module, said, {"classes": spec.classes or 0, "head": _heads(module, said.get("classifier"))}
 
 
-def _embedder(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+def _embedder(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
     """The model without its classifier."""
-    model = _create(name, facts, arguments | {"num_classes": 0})
+    model = _create(name, spec, arguments | {"num_classes": 0})
     said = _said(model)
     wears = {"classes": 0, "head": ("vector",), "prefix": "backbone.", "spare": _spare(said)}
     return Embedder(model), said, wears
 
 
-def _segmenter(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+def _segmenter(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
     """The model's maps, and a head that gives every place its class."""
-    from stillroom.models._pixels import segmenter
+    from stillroom.models._segmenter import segmenter
 
-    return _around(segmenter, _words(segmenter), ("backbone",), name, facts, arguments)
+    return _around(segmenter, _words(segmenter), ("backbone",), name, spec, arguments)
 
 
-def _detector(name: str, facts: Facts, arguments: dict[str, Any]) -> Made:
+def _detector(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
     """The model's maps, a pyramid of them, and what turns that into boxes."""
-    from stillroom.models._boxes import detector
+    from stillroom.models._detector import detector
 
     def make(model: nn.Module, classes: int, *, maps: int = 3, decoder: str = "fcos", **own: Any) -> nn.Module:
-        return detector(pyramid(model, maps=maps), decoder, replace(facts, classes=classes), **own)
+        return detector(as_backbone(model, maps=maps), decoder, replace(spec, classes=classes), **own)
 
-    return _around(make, {"maps"} | _words(detector), ("backbone", "neck"), name, facts, arguments)
+    return _around(make, {"maps"} | _words(detector), ("backbone", "neck"), name, spec, arguments)
 
 
 def _around(
@@ -104,22 +106,22 @@ def _around(
     words: set[str],
     trunk: tuple[str, ...],
     name: str,
-    facts: Facts,
+    spec: NetworkSpec,
     arguments: dict[str, Any],
 ) -> Made:
     """The model inside of what `make` builds on it, for which the arguments called `words` are."""
     ours = {word: value for word, value in arguments.items() if word in words}
     theirs = {word: value for word, value in arguments.items() if word not in words}
-    model = _create(name, facts, theirs | {"num_classes": 0})
-    said, before, classes = _said(model), list(model.state_dict()), facts.classes or 1
-    with arguments_of(name):
+    model = _create(name, spec, theirs | {"num_classes": 0})
+    said, before, classes = _said(model), list(model.state_dict()), spec.classes or 1
+    with argument_errors(name):
         module = make(model, classes, **ours)
     wears = {
         "classes": classes,
         "head": tuple(getattr(module, "classifiers", ())),
         "trunk": trunk,
         "prefix": "backbone.",
-        "spare": (*_spare(said), *cut(before, model)),
+        "spare": (*_spare(said), *removed_parts(before, model)),
     }
     return module, said, wears
 
@@ -129,7 +131,7 @@ def _words(make: Callable[..., nn.Module]) -> set[str]:
     return set(inspect.signature(make).parameters) - {"model", "backbone", "classes", "facts"}
 
 
-_MADE: dict[str, Callable[[str, Facts, dict[str, Any]], Made]] = {
+_MADE: dict[str, Callable[[str, NetworkSpec, dict[str, Any]], Made]] = {
     "classes": _classifier,
     "vector": _embedder,
     "pixels": _segmenter,
@@ -137,12 +139,15 @@ _MADE: dict[str, Callable[[str, Facts, dict[str, Any]], Made]] = {
 }
 
 
-def _create(name: str, facts: Facts, arguments: dict[str, Any]) -> nn.Module:
+def _create(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> nn.Module:
     import timm
 
-    with fetching(name) if facts.pretrained else arguments_of(name), hub(facts.pretrained):
+    with (
+        download_errors(name) if spec.pretrained else argument_errors(name),
+        hub_offline_if_unreachable(spec.pretrained),
+    ):
         return timm.create_model(
-            name.removeprefix(PREFIX), pretrained=facts.pretrained, **arguments | {"in_chans": facts.channels}
+            name.removeprefix(PREFIX), pretrained=spec.pretrained, **arguments | {"in_chans": spec.channels}
         )
 
 

@@ -10,9 +10,9 @@ from torch import nn
 from stillroom.config.plugins import near
 from stillroom.models._backbone import Embedder
 from stillroom.models._errors import ModelForOtherTask, UnknownModel
-from stillroom.models._probe import arguments_of, fetching, last_classifier, settled
-from stillroom.models.network import IMAGENET, Facts, Network
-from stillroom.types import Answers
+from stillroom.models._probe import argument_errors, download_errors, last_classifier, resolve_input_size
+from stillroom.models.network import IMAGENET, Network, NetworkSpec
+from stillroom.types import OutputKind
 
 PREFIX = "torchvision/"
 
@@ -38,9 +38,9 @@ class Torchvision:
     """
 
     example = "torchvision/shufflenet_v2_x0_5"
-    states_pixels = True
+    has_pixel_statistics = True
 
-    def knows(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """As `Family.knows`."""
         return name.startswith(PREFIX)
 
@@ -50,99 +50,99 @@ class Torchvision:
             return [f"{PREFIX}NAME"]
         return [PREFIX + name for name in sorted(_says()) if like in PREFIX + name and not name.startswith(STAGED)]
 
-    def build(self, name: str, facts: Facts, **arguments: Any) -> Network:
+    def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """As `Family.build`."""
         variant = name.removeprefix(PREFIX)
-        _checked(name, facts.answers)
-        make = {"classes": _classifier, "vector": _embedder, "pixels": _segmenter, "boxes": _detector}[facts.answers]
-        return make(name, variant, facts, arguments)
+        _checked(name, spec.output_kind)
+        make = {"classes": _classifier, "vector": _embedder, "pixels": _segmenter, "boxes": _detector}[spec.output_kind]
+        return make(name, variant, spec, arguments)
 
 
-def _classifier(name: str, variant: str, facts: Facts, arguments: dict[str, Any]) -> Network:
+def _classifier(name: str, variant: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Network:
     """The library takes trained weights only with the classes they were trained on."""
     trained, given = _trained(variant), _quiet(variant) | arguments
-    if facts.pretrained:
-        with fetching(name):
+    if spec.pretrained:
+        with download_errors(name):
             module = _get(variant, weights=trained, **given)
-        _replace_head(module, len(trained.meta["categories"]), facts.classes)
+        _replace_head(module, len(trained.meta["categories"]), spec.classes)
     else:
-        with arguments_of(name):
-            module = _get(variant, weights=None, **given | _classes(facts))
-    network = Network(module, classes=facts.classes or 0, **_pixels(trained.transforms(), facts))
-    _sized(network, module, name, facts, trained)
+        with argument_errors(name):
+            module = _get(variant, weights=None, **given | _classes(spec))
+    network = Network(module, classes=spec.classes or 0, **_pixels(trained.transforms(), spec))
+    _sized(network, module, name, spec, trained)
     network.head = last_classifier(module, network.classes)
     return network
 
 
-def _embedder(name: str, variant: str, facts: Facts, arguments: dict[str, Any]) -> Network:
+def _embedder(name: str, variant: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Network:
     """The classifier without its last layer."""
     trained, given = _trained(variant), _quiet(variant) | arguments
-    with fetching(name) if facts.pretrained else arguments_of(name):
-        model = _get(variant, weights=trained if facts.pretrained else None, **given)
+    with download_errors(name) if spec.pretrained else argument_errors(name):
+        model = _get(variant, weights=trained if spec.pretrained else None, **given)
     (last,) = last_classifier(model, len(trained.meta["categories"]))
     model.set_submodule(last, nn.Identity())
     network = Network(
         Embedder(model),
         classes=0,
         head=("vector",),
-        answers="vector",
+        output_kind="vector",
         prefix="backbone.",
-        spare=(last,),
-        **_pixels(trained.transforms(), facts),
+        removed_heads=(last,),
+        **_pixels(trained.transforms(), spec),
     )
-    return _sized(network, model, name, facts, trained)
+    return _sized(network, model, name, spec, trained)
 
 
-def _segmenter(name: str, variant: str, facts: Facts, arguments: dict[str, Any]) -> Network:
+def _segmenter(name: str, variant: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Network:
     """The library's whole model, auxiliary head apart."""
     trained = _trained(variant)
-    if facts.pretrained:
-        with fetching(name):
+    if spec.pretrained:
+        with download_errors(name):
             module = _get(variant, weights=trained, **arguments)
-        _replace_head(module, len(trained.meta["categories"]), facts.classes)
+        _replace_head(module, len(trained.meta["categories"]), spec.classes)
     else:
-        with arguments_of(name):  # said, because the library would fetch the backbone's weights otherwise
-            module = _get(variant, weights=None, **{"weights_backbone": None} | arguments | _classes(facts))
+        with argument_errors(name):  # said, because the library would fetch the backbone's weights otherwise
+            module = _get(variant, weights=None, **{"weights_backbone": None} | arguments | _classes(spec))
     if getattr(module, "aux_classifier", None) is not None:
         module.aux_classifier = None
     network = Network(
         module,
-        classes=facts.classes or 0,
+        classes=spec.classes or 0,
         head=next(heads for begin, heads in CLASSIFIERS.items() if variant.startswith(begin)),
-        answers="pixels",
+        output_kind="pixels",
         trunk=("backbone",),
-        **_pixels(trained.transforms(), facts),
+        **_pixels(trained.transforms(), spec),
     )
-    return settled(network, name, facts.size, own=int(trained.transforms().resize_size[0]))
+    return resolve_input_size(network, name, spec.size, own=int(trained.transforms().resize_size[0]))
 
 
-def _detector(name: str, variant: str, facts: Facts, arguments: dict[str, Any]) -> Network:
+def _detector(name: str, variant: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Network:
     """The library's whole model with what comes before and behind its network left to this program."""
-    from stillroom.models._boxes import wrapped
+    from stillroom.models._detector import adapt_detector
 
     trained, given = _trained(variant), dict(arguments)
     background = int(variant.startswith("ssd"))  # the others' scores are one class against the rest
     theirs = len(trained.meta["categories"])
-    if facts.classes:
-        given["num_classes"] = facts.classes + background
-    with arguments_of(name):
+    if spec.classes:
+        given["num_classes"] = spec.classes + background
+    with argument_errors(name):
         module = _get(variant, weights=None, **{"weights_backbone": None} | given)
-    if facts.pretrained:
-        with fetching(name):
+    if spec.pretrained:
+        with download_errors(name):
             _filled(module, trained.get_state_dict(progress=False, check_hash=True))
-    with arguments_of(name):
-        inside = wrapped(module)
-    classes = facts.classes or theirs - background
+    with argument_errors(name):
+        inside = adapt_detector(module)
+    classes = spec.classes or theirs - background
     network = Network(
         inside,
         classes=classes,
         head=tuple(getattr(inside, "classifiers", ())),
-        answers="boxes",
+        output_kind="boxes",
         trunk=("backbone",),
-        **_pixels(module.transform, facts),
+        **_pixels(module.transform, spec),
     )
     side = module.transform.fixed_size or module.transform.min_size
-    return settled(network, name, facts.size, own=int(side[0]), fixed=module.transform.fixed_size is not None)
+    return resolve_input_size(network, name, spec.size, own=int(side[0]), fixed=module.transform.fixed_size is not None)
 
 
 def _get(variant: str, **arguments: Any) -> Any:
@@ -158,11 +158,11 @@ def _trained(variant: str) -> Any:
     return get_model_weights(variant).DEFAULT
 
 
-def _says() -> dict[str, Answers]:
+def _says() -> dict[str, OutputKind]:
     """What each of the library's models says."""
     from torchvision import models
 
-    parts: list[tuple[Any, Answers]] = [
+    parts: list[tuple[Any, OutputKind]] = [
         (models, "classes"),
         (models.segmentation, "pixels"),
         (models.detection, "boxes"),
@@ -170,32 +170,32 @@ def _says() -> dict[str, Answers]:
     return {name: answers for part, answers in parts for name in models.list_models(module=part)}
 
 
-def _checked(name: str, answers: Answers) -> None:
+def _checked(name: str, output_kind: OutputKind) -> None:
     """Refuse a name that the library has not, and a model for another task."""
     says = _says()
     theirs = says.get(name.removeprefix(PREFIX))
     if theirs is None:
         raise UnknownModel(model=name, near=near(name, [PREFIX + known for known in says]))
-    if theirs != ("classes" if answers == "vector" else answers):
-        able = [PREFIX + known for known in says if says[known] == answers and not known.startswith(STAGED)]
-        raise ModelForOtherTask(model=name, theirs=theirs, answers=answers, near=", ".join(able[:6]))
+    if theirs != ("classes" if output_kind == "vector" else output_kind):
+        able = [PREFIX + known for known in says if says[known] == output_kind and not known.startswith(STAGED)]
+        raise ModelForOtherTask(model=name, theirs=theirs, output_kind=output_kind, near=", ".join(able[:6]))
 
 
-def _classes(facts: Facts) -> dict[str, int]:
-    return {"num_classes": facts.classes} if facts.classes else {}
+def _classes(spec: NetworkSpec) -> dict[str, int]:
+    return {"num_classes": spec.classes} if spec.classes else {}
 
 
-def _pixels(said: Any, facts: Facts) -> dict[str, Any]:
+def _pixels(said: Any, spec: NetworkSpec) -> dict[str, Any]:
     """Mean and standard deviation: the library's, but the data's where training begins with nothing."""
     mean = getattr(said, "mean", None) or getattr(said, "image_mean", None) or IMAGENET[0]
     std = getattr(said, "std", None) or getattr(said, "image_std", None) or IMAGENET[1]
-    return facts.pixels(mean, std)
+    return spec.pixels(mean, std)
 
 
-def _sized(network: Network, module: Any, name: str, facts: Facts, trained: Any) -> Network:
+def _sized(network: Network, module: Any, name: str, spec: NetworkSpec, trained: Any) -> Network:
     """A classifier's network at the size of the data, or at the library's."""
     own = getattr(module, "image_size", None) or int(trained.transforms().crop_size[0])
-    return settled(network, name, facts.size, own=own, fixed=hasattr(module, "image_size"))
+    return resolve_input_size(network, name, spec.size, own=own, fixed=hasattr(module, "image_size"))
 
 
 def _quiet(variant: str) -> dict[str, Any]:

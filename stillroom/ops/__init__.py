@@ -1,1 +1,1 @@
-"""Boxes: geometry, suppression, assignment."""
+"""Operations on boxes: geometry, non-maximum suppression, assignment to predictions."""

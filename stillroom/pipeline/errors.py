@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillroom.errors import ModelError, RecipeError, ResourceError
+from stillroom.errors import DataError, ModelError, RecipeError, ResourceError
 
 
 class ImagesChanged(RecipeError):
@@ -29,6 +29,25 @@ class MultiSeedFolder(RecipeError):
     fix = "name one of them: {first}"
 
 
+class NoLabelsForTeacher(DataError):
+    code = "SR-D140"
+    what = "no image has a label, and {section}.finetune is {finetune!r}"
+    why = "without labels a teacher can't be trained on these classes"
+    effect = "nothing was trained"
+    fix = (
+        "set {section}.finetune = 'none' and give it trained weights with their classes; or lay images out as "
+        "CLASS/*.jpg"
+    )
+
+
+class NoLabelsForStudent(DataError):
+    code = "SR-D142"
+    what = "no image has a label, and {methods}"
+    why = "without labels a student learns from its teacher alone"
+    effect = "nothing would be trained, so nothing was"
+    fix = "name a method that needs no labels: hinton, dist or hard for answers, fitnet or rkd for features"
+
+
 class RunNotFinished(RecipeError):
     code = "SR-C462"
     what = "not finished   {folder}"
@@ -51,6 +70,6 @@ class OutOfMemory(ResourceError):
     why = "{problem}"
     effect = "this step was not made; the last good checkpoint is intact"
     fix = (
-        "train.accumulate=2 (or more) cuts each batch into parts with the same gradients; data.memory_gb and "
+        "train.grad_accum_steps=2 (or more) cuts each batch into parts with the same gradients; data.memory_gb and "
         "train.batch lower what is held at once"
     )

@@ -1,169 +1,209 @@
-"""The straight line: data, teacher, untaught student, taught student, files, figures, report."""
+"""The straight line: data, teacher, baseline, student, files, figures, report."""
 
 from __future__ import annotations
 
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from stillroom import report
-from stillroom.config.schema import Recipe, Teacher
-from stillroom.data.dataset import Dataset
-from stillroom.data.inspect import inspect, inspect_labels, refuse
+from stillroom.config.device_profile import with_profile
+from stillroom.config.schema import Recipe
+from stillroom.data.inspect import inspect, inspect_targets, raise_first_error
 from stillroom.distributed.engine import Engine
-from stillroom.distributed.precision import precision_for
 from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, StillroomError, Stopped
-from stillroom.io import environment
 from stillroom.io.run_dir import RunDir
 from stillroom.pipeline.errors import ImagesChanged, OutOfMemory
-from stillroom.search import compression
-from stillroom.stages import build, compress, export, final_test
-from stillroom.stages.train import Stages
-from stillroom.tasks.task import Task
-from stillroom.training.fit import Progress
+from stillroom.pipeline.prepare import prepare
+from stillroom.pipeline.provenance import record_provenance
+from stillroom.pipeline.resume import ResumeState, RunResult, Shared, earlier_result, trained_teacher
+from stillroom.search.compression import Deployment, resolve_target
+from stillroom.stages.build import teacher_sections
+from stillroom.stages.compress import intermediate_networks, stage_descriptions, train_and_compress
+from stillroom.stages.experiment import Experiment
+from stillroom.stages.export import check_available, export_files
+from stillroom.stages.final_test import FinalNetworks, run_final_test
+from stillroom.stages.train import Trainer
+from stillroom.teachers.source import CacheDecision, TeacherSource
+from stillroom.training.context import Progress, RunContext
+from stillroom.training.errors import TrainingDiverged
 
 log = logging.getLogger("stillroom")
+
+ENDS = {Exit.DIVERGED: "failed", Exit.UNVERIFIED: "unverified", Exit.TARGET_MISSED: "missed"}
+"""Exit code of a failure that does not stop the line -> status of the run."""
 
 
 def run(
     recipe: Recipe,
     folder: Path,
+    shared: Shared | None = None,
     *,
     engine: Engine,
     signals: Signals,
     progress: Progress,
-    students: int = 1,
-    teacher_of: Path | None = None,
-) -> RunDir:
-    """Do what a recipe says, in a folder of its own. A folder that holds the same recipe is taken up where it stands.
+) -> RunResult:
+    """Run a recipe in a folder of its own. A folder that holds the same recipe is resumed.
 
     Args:
         recipe: with one seed.
         folder: where to write.
+        shared: what other seeds of the recipe have done already; None: it is alone.
         engine: the processes that do it.
-        signals: who may ask it to end.
-        progress: told after every training step.
-        students: runs of this recipe that share the teacher's answers, this one among them.
-        teacher_of: the folder of another of them, whose trained teacher is taken; None trains one here.
+        signals: may end it.
+        progress: called after every training step.
+
+    Returns:
+        the outcome; what fell short without stopping the line is among its `failures`, and written to run.json.
 
     Raises:
-        StillroomError: whatever went wrong; SR-X701 when everything is done but a file failed its check, SR-B930 when
-            no file keeps within the target's budget.
-        Stopped: somebody asked for it; the same call resumes.
+        StillroomError: what stopped it.
+        Stopped: by a signal; the same call resumes.
     """
+    shared = shared or Shared()
     with engine.together(folder):
         engine.share(recipe.trainings)
         run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
-        if run.info.get("status") == "done":
-            log.info("%s is done already; another name=... begins anew", folder)
+        sections, seed = teacher_sections(recipe.all_teachers), recipe.seeds[0]
+        state = ResumeState.read(run)
+        engine.barrier()  # all have read the state before the first process changes it
+        if state.status == "done" and (finished := earlier_result(folder, sections, seed=seed)):
+            log.info("%s is done already; another name=... starts anew", folder)
             run.close()
-            return run
+            return finished
         failures: list[StillroomError] = []
-        with recorded(run, failures):
-            run.note(students=students)
-            if teacher_of is not None:
-                run.adopt(teacher_of)
-            engine.barrier()  # nobody looks for a teacher before it is there
-            recipe, data, task = build.build_data_and_task(recipe, report=run.folder if run.writes else None)
-            record_provenance(run, recipe, data, task, engine)
-            check_labels(run, data)
-            stages = Stages(recipe, data, task, run, engine, signals, progress, students)
-            recipe = compression.resolve_target(stages)
-            export.check_available(recipe)
-            stages = replace(stages, recipe=recipe)
-            teacher = stages.teacher()
-            baseline = stages.student("baseline", None) if recipe.baseline else None
-            student = compress.compress(stages, teacher)
-            if engine.first:
-                files = export.export_files(recipe.export, student, data, task, run)
-                failures += final_test.run_final_test(stages, teacher, baseline, student, files)
+        with _recorded(run, state, failures):
+            teacher_seed = _reuse_teacher(run, state, shared)
+            engine.barrier()  # the teacher's files are there before any process looks for them
+            experiment = prepare(recipe, engine, report=run.folder if run.writes else None)
+            _check_images(run, state, experiment)
+            record_provenance(run, recipe, experiment, teacher_seed=teacher_seed, num_students=shared.num_students)
+            check_labels(run, experiment)
+            deployment = _deployment(run, recipe, experiment, state, shared)
+            trainer = Trainer(
+                experiment=experiment,
+                context=RunContext(run, engine, signals, progress),
+                source=TeacherSource(state.cache, _recorder(run), shared.num_students),
+                seconds=dict(state.stage_seconds),
+            )
+            _train_and_test(trainer, deployment, recipe, state, failures)
             engine.barrier()
-        if engine.first:
+        if engine.first and (run.folder / "metrics.json").exists():
             report.write(run.folder)
             report.card(run.folder)
-        for failure in failures:
-            raise failure
-        return run
+        teacher = trained_teacher(run, sections, ResumeState(teacher_seed=teacher_seed), seed=seed)
+        return RunResult(folder=folder, teacher=teacher, choice=deployment.choice, failures=tuple(failures))
 
 
-def record_provenance(run: RunDir, recipe: Recipe, data: Dataset, task: Task, engine: Engine) -> None:
-    """Write down what the figures depend on, and refuse to go on with other images than the run began with."""
-    known = run.info.get("data", {}).get("fingerprint", data.fingerprint)
-    if known != data.fingerprint:
-        raise ImagesChanged(folder=run.folder, old=known[:12], new=data.fingerprint[:12])
-    hardware = environment.hardware(engine.device, engine.world)
-    precision = str(precision_for(engine.device, recipe.train.precision)).removeprefix("torch.")
-    other, home = run.info.get("teacher_of_seed"), run.folder.parent if run.info["students"] > 1 else run.folder
-    images = {name: len(split.listed) for name, split in data.splits.items()}
-    summary = data.summary()
-    run.note(
-        name=recipe.name,
-        seeds=list(recipe.seeds),
-        command=f"stillroom run {home / 'recipe.toml'}",
-        directory=str(Path.cwd()),
-        versions=environment.versions(),
-        hardware=hardware | {"precision": precision},
-        task={"name": recipe.task.name, "answers": task.answers} | asdict(task.about),
-        data={"source": recipe.data.source} | images | {k: summary[k] for k in DATA_FACTS},
-        networks={
-            "teacher": _teacher_facts(recipe.teacher, task, "here" if other is None else f"by the run of seed {other}"),
-            "student": _network_facts(recipe.student, "all", "here"),
-        },
-    )
-
-
-def check_labels(run: RunDir, data: Dataset) -> None:
-    """Refuse labels that make training senseless; tell what else is odd about the images.
+def check_labels(run: RunDir, experiment: Experiment) -> None:
+    """Refuse labels that make training senseless; warn of what else is odd about the images.
 
     A set too large for memory is not read through for this: `stillroom check` does that.
     """
-    small = data.splits["train"].memory
-    findings = inspect(data.source, data) if small else inspect_labels(data.source, data)
-    refuse(findings)
+    data = experiment.data
+    small = data.splits["train"].in_memory
+    findings = inspect(data.source, data) if small else inspect_targets(data.source, data)
+    raise_first_error(findings)
     for finding in findings:
         run.warn(str(finding.failure).partition("\n")[0])
 
 
-DATA_FACTS = ("classes", "channels", "size", "bad", "unlabelled", "fingerprint")
+def _train_and_test(
+    trainer: Trainer, deployment: Deployment, recipe: Recipe, state: ResumeState, failures: list[StillroomError]
+) -> None:
+    """Train teacher, baseline and student, then export and test them. A student that diverges ends the line here."""
+    teacher = trainer.train_teacher()
+    try:
+        baseline = trainer.train_student("baseline", None) if recipe.baseline else None
+        student = train_and_compress(trainer, deployment.compress, teacher, state.rows)
+    except TrainingDiverged as failure:
+        failures.append(failure)
+        return
+    if trainer.context.engine.first:
+        networks = FinalNetworks(
+            teacher=teacher,
+            student=student,
+            baseline=baseline,
+            intermediate=intermediate_networks(trainer, deployment.compress),
+            descriptions=stage_descriptions(deployment.compress),
+        )
+        failures += _export_and_test(trainer, networks, deployment, recipe)
 
 
-def _network_facts(section: Any, fit: str, by: str) -> dict[str, Any]:
-    fitted = {"head": f", its head fitted {by}", "all": f", trained further {by}"}.get(fit, "")
-    weights = f"trained {by}" if section.weights == "none" else f"{section.weights}{fitted}"
-    return {"network": section.network, "arguments": dict(section.arguments), "weights": weights}
+def _export_and_test(
+    trainer: Trainer, networks: FinalNetworks, deployment: Deployment, recipe: Recipe
+) -> list[StillroomError]:
+    experiment, run = trainer.experiment, trainer.context.run
+    files = export_files(deployment.export, networks.student, experiment.data, experiment.task, run)
+    return run_final_test(experiment, run, networks, files, recipe.deploy and with_profile(recipe.deploy))
 
 
-def _teacher_facts(section: Teacher, task: Task, by: str) -> dict[str, Any]:
-    """Of several teachers what they are together, and each by itself."""
-    each = [_network_facts(one, one.fit or "", by) for one in build.teacher_sections(section).values()]
-    if len(each) == 1:
-        return each[0]
-    joined = {
-        "network": " + ".join(one["network"] for one in each),
-        "weights": "; ".join(one["weights"] for one in each),
-    }
-    return joined | {"arguments": {}, "combine": build.combine_mode(section, task), "members": each}
+def _deployment(run: RunDir, recipe: Recipe, experiment: Experiment, state: ResumeState, shared: Shared) -> Deployment:
+    """Compressions and files of the run, all that they need installed."""
+    target = recipe.deploy and with_profile(recipe.deploy)
+    known = state.choice or shared.choice
+    deployment = resolve_target(experiment, target, recipe.compress, recipe.export, known=known)
+    if deployment.choice:
+        run.note(chosen=asdict(deployment.choice))
+    check_available(deployment.export, deployment.compress, target)
+    return deployment
+
+
+def _reuse_teacher(run: RunDir, state: ResumeState, shared: Shared) -> int | None:
+    """Take the teachers that another seed has trained; the seed they were trained with, None where it is this run's.
+
+    The seed is noted first: a run that is killed in between notes the same again. A run that has trained a teacher of
+    its own keeps it.
+    """
+    run.note(students=shared.num_students)
+    donor = shared.teacher
+    if donor is None:
+        return state.teacher_seed
+    own = any(run.weights(stage).exists() for stage in donor.files)
+    if own and state.teacher_seed is None:
+        return None
+    seed = donor.seed if state.teacher_seed is None else state.teacher_seed
+    run.note(teacher_of_seed=seed)
+    for stage, file in donor.files.items():
+        run.copy_weights(stage, file)
+    return seed
+
+
+def _check_images(run: RunDir, state: ResumeState, experiment: Experiment) -> None:
+    """Refuse to resume with other images."""
+    old, new = state.fingerprint, experiment.data.fingerprint
+    if old is not None and old != new:
+        raise ImagesChanged(folder=run.folder, old=old[:12], new=new[:12])
+
+
+def _recorder(run: RunDir) -> Callable[[CacheDecision, str | None], None]:
+    """Writes the decision between a live and a cached teacher to run.json."""
+
+    def record(decision: CacheDecision, folder: str | None) -> None:
+        run.note(output_kind=asdict(decision) | ({"cache": folder} if folder else {}))
+
+    return record
 
 
 @contextmanager
-def recorded(run: RunDir, failures: Sequence[StillroomError]) -> Iterator[None]:
-    """How the block ended, in `run.json`: status, exit code, and whether the same command would go on from there.
+def _recorded(run: RunDir, state: ResumeState, failures: list[StillroomError]) -> Iterator[None]:
+    """How the block ended, in run.json: status, exit code, and whether the same command would continue from there.
 
     `failures` holds what went wrong without stopping the line.
     """
-    started, before = time.monotonic(), run.info.get("seconds", 0.0)
-    run.note(status="running", started=run.info.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")), exit_code=None)
+    clock = time.monotonic()
+    started = state.started or time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    run.note(status="running", started=started, exit_code=None)
 
     def end(status: str, exit: Exit, resumable: bool) -> None:
-        seconds = round(before + time.monotonic() - started, 3)
+        seconds = round(state.seconds + time.monotonic() - clock, 3)
         run.note(status=status, exit_code=int(exit), resumable=resumable, seconds=seconds)
 
     try:
@@ -182,7 +222,7 @@ def recorded(run: RunDir, failures: Sequence[StillroomError]) -> Iterator[None]:
         end("failed", Exit.FAILED, True)
         raise
     else:
-        ends = {Exit.UNVERIFIED: "unverified", Exit.TARGET_MISSED: "missed"}
-        end(ends[failures[0].exit] if failures else "done", failures[0].exit if failures else Exit.DONE, False)
+        exit = failures[0].exit if failures else Exit.DONE
+        end(ENDS[exit] if failures else "done", exit, exit == Exit.DIVERGED)
     finally:
         run.close()

@@ -1,7 +1,7 @@
-"""One teacher, many students: a run for each seed of a recipe, in `seed-N`, and the spread of their figures.
+"""A run for each seed of a recipe, in `seed-N`, with one teacher, and the spread of their figures.
 
-The first run trains the teacher, the others take it as it is. So a recipe's seeds differ in the student's first
-weights, in the order of the images and in how they are augmented, and in nothing else; and the teacher costs once.
+The first run trains the teacher, the others copy its weights. So the seeds of a recipe differ in the student's initial
+weights, in the data order and in augmentation, and in nothing else; and the teacher is trained once.
 """
 
 from __future__ import annotations
@@ -14,59 +14,65 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stillroom.config.renamed import upgrade
 from stillroom.config.schema import Recipe
-from stillroom.errors import Exit, StillroomError
+from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
-from stillroom.io.files import write
+from stillroom.io.files import write_file
 from stillroom.io.run_dir import RunDir, differences
 from stillroom.pipeline.errors import OtherKindOfRun
 from stillroom.pipeline.finished import FinishedRun
-from stillroom.report import seeds, spread
+from stillroom.pipeline.resume import RunResult, Shared, earlier_result
+from stillroom.report import multi_seed, multi_seed_page
+from stillroom.stages.build import teacher_sections
 
 log = logging.getLogger("stillroom")
 
-Do = Callable[..., object]
-"""Does a recipe of one seed in a folder: `pipeline.run` with all but `students` and `teacher_of` given."""
+RunOne = Callable[[Recipe, Path, Shared], RunResult]
+"""Runs a recipe of one seed in a folder: `pipeline.run.run` with the processes given."""
 
 
-def run(recipe: Recipe, folder: Path, do: Do, *, writes: bool = True) -> list[StillroomError]:
-    """Do `recipe` in `folder`; where it has several seeds, each in a folder of its own there, and then their spread.
+def run(recipe: Recipe, folder: Path, run_one: RunOne, *, writes: bool = True) -> list[StillroomError]:
+    """Run `recipe` in `folder`; with several seeds, each in a folder of its own there, and then write their spread.
 
-    A seed whose training diverges, or whose file fails its check, does not keep the others from running.
+    A seed whose student diverges, or whose file fails verification, does not keep the others from running.
 
     Args:
-        recipe: what to do.
+        recipe: with all its seeds.
         folder: of the run, or of the runs.
-        do: does one of them.
+        run_one: runs one of them.
         writes: False in every process but the first.
 
     Returns:
-        What went wrong with seeds while others went on.
+        what fell short in any of them.
 
     Raises:
-        StillroomError: SR-C431 the folder holds runs of several seeds and this is one run, or the other way round;
-            SR-C410 it holds another recipe; whatever stops a run for reasons that are not its seed's.
+        OtherKindOfRun: SR-C431 the folder holds runs of several seeds and this is one run, or the other way round.
+        StillroomError: SR-C410 the folder holds another recipe; whatever stops a run.
     """
     if len(recipe.seeds) == 1:
-        if seeds.there(folder):
+        if multi_seed.is_multi_seed(folder):
             raise OtherKindOfRun(folder=folder, theirs="runs of several seeds", ours="one run")
-        do(recipe, folder)
-        return []
+        return list(run_one(recipe, folder, Shared()).failures)
     if writes:
         _begin(recipe, folder)
-    places = {seed: folder / f"seed-{seed}" for seed in recipe.seeds}
-    failures = []
-    for seed, place in places.items():
-        donor = next((other for other in places.values() if other != place and _taught(other)), None)
-        try:
-            do(replace(recipe, seeds=(seed,)), place, students=len(places), teacher_of=donor)
-        except StillroomError as failure:
-            if not _own(failure, place):
-                raise
-            failures.append(failure)
+    folders = {seed: folder / f"seed-{seed}" for seed in recipe.seeds}
+    sections = teacher_sections(recipe.all_teachers)
+    results = {seed: earlier_result(place, sections, seed=seed) for seed, place in folders.items()}
+    failures: list[StillroomError] = []
+    for seed, place in folders.items():
+        others = [result for other, result in results.items() if result and other != seed]
+        shared = Shared(
+            num_students=len(folders),
+            teacher=next((result.teacher for result in others if result.teacher), None),
+            choice=next((result.choice for result in others if result.choice), None),
+        )
+        results[seed] = result = run_one(replace(recipe, seeds=(seed,)), place, shared)
+        for failure in result.failures:
             log.warning("seed %d: %s; the other seeds go on", seed, str(failure).partition("\n")[0])
-    if writes and seeds.read(folder).measured:
-        spread.write(folder)
+        failures += result.failures
+    if writes and multi_seed.read(folder).measured:
+        multi_seed_page.write(folder)
     return failures
 
 
@@ -82,8 +88,8 @@ class MultiSeedRun:
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        if not seeds.read(self.folder).measured:
-            raise seeds.unmeasured(self.folder)
+        if not multi_seed.read(self.folder).measured:
+            raise multi_seed.no_results(self.folder)
 
     def __repr__(self) -> str:
         return f"Several({str(self.folder)!r})"
@@ -91,48 +97,27 @@ class MultiSeedRun:
     @cached_property
     def runs(self) -> list[FinishedRun]:
         """The runs that have come to their figures, in the order of the seeds."""
-        return [FinishedRun(run.path) for run in seeds.read(self.folder).measured.values()]
+        return [FinishedRun(run.path) for run in multi_seed.read(self.folder).measured.values()]
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Every figure over the seeds: `value` is the mean, beside it `sd`, `least`, `greatest` and all `values`."""
-        return seeds.read(self.folder).metrics()
+        return multi_seed.read(self.folder).metrics()
 
     def report(self) -> Path:
         """Write `metrics.json`, `report.html` and `README.md` of all seeds again; the report's path."""
-        return spread.write(self.folder)
+        return multi_seed_page.write(self.folder)
 
 
 def _begin(recipe: Recipe, folder: Path) -> None:
     """Keep the recipe with all its seeds beside them, unless something else is there. More seeds may come later."""
-    if (folder / "run.json").exists():
+    if RunDir(folder).started:
         raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
-        known = tomllib.loads(path.read_text(encoding="utf-8"))
+        known = upgrade(tomllib.loads(path.read_text(encoding="utf-8")))
         changes = differences(known | {"seeds": list(recipe.seeds)}, recipe.as_dict())
         if changes:
             raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))
     folder.mkdir(parents=True, exist_ok=True)
-    write(path, recipe.toml())
-
-
-def _own(failure: StillroomError, place: Path) -> bool:
-    """Whether it went wrong with this seed: the student's training diverged, or a file fell short when it was measured.
-
-    Whatever else goes wrong would go wrong with every seed. Asked of the exit code and of files, on which all processes
-    of a run agree, whichever of them has failed.
-    """
-    if failure.exit in (Exit.UNVERIFIED, Exit.TARGET_MISSED):
-        return (place / "metrics.json").is_file()
-    return failure.exit == Exit.DIVERGED and not _at_teacher(place)
-
-
-def _taught(place: Path) -> bool:
-    """Whether a run has trained all its teachers, or taken them from another."""
-    return any(place.glob("teacher*.safetensors")) and not _at_teacher(place)
-
-
-def _at_teacher(place: Path) -> bool:
-    """Whether a run has not come past the training of its teachers."""
-    return str(RunDir(place).info.get("stage", "teacher")).startswith("teacher")
+    write_file(path, recipe.toml())

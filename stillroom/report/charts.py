@@ -15,7 +15,7 @@ from stillroom.report.history import Curve
 
 WIDTH = 440.0
 ROW = 27.0  # of a class
-SIGNS = ("teacher", "baseline", "student", "file")
+ROLES_WITH_MARKER = ("teacher", "baseline", "student", "file")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Point:
-    """One speaker in a chart: its headline figure with both ends, and its cost."""
+    """One model in a chart: its headline metric with its interval, and its cost."""
 
     role: str
     label: str
@@ -39,25 +39,25 @@ class Point:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Both ends of the interval; the value itself where there is none."""
+        """Both ends of the interval; the value itself if there is none."""
         return self.ci95 or (self.value, self.value)
 
     @property
-    def said(self) -> str:
-        """The point in words."""
+    def text(self) -> str:
+        """Label, value and interval."""
         return f"{self.label}: {percent(self.value)}" + (f" ({interval(self.ci95)})" if self.ci95 else "")
 
 
 def lines(
     curves: Sequence[Curve], *, title: str, shares: bool = False, log: bool = True, height: float = 210.0
 ) -> Markup:
-    """Curves over steps, the spread inside a bucket as a band behind its mean.
+    """Curves over steps, the range of a bucket as a band behind its mean.
 
     Args:
         curves: at least one, each with at least one bucket.
         title: what the values are, for screen readers.
-        shares: values are shares in 0..1: percent, an axis from `floor` on, and the last values written out.
-        log: the axis may be logarithmic, and is when means are positive and span a factor of 30.
+        shares: values are shares in 0..1: percent, an axis from `floor` on, and the last value as a label.
+        log: the axis may be logarithmic, and is if means are positive and span a factor of 30.
         height: of the drawing, in its own units.
     """
     buckets = [bucket for curve in curves for bucket in curve.buckets]
@@ -67,7 +67,7 @@ def lines(
     y = _vertical(low, max(means), log, height)
     x = svg.Scale(0.0, max(1.0, *(bucket.step for bucket in buckets)), 52, WIDTH - (64 if shares else 14))
     tick = partial(percent, digits=digits(y)) if shares else plain
-    # An inner <svg> clips: early values below the floor leave through the bottom instead of squeezing the rest.
+    # An inner <svg> clips: early values below the floor are cut off at the bottom instead of compressing the rest.
     inner = svg.element(
         "svg",
         *[_band(curve, x, y) for curve in curves],
@@ -79,11 +79,11 @@ def lines(
         viewBox=f"46 4 {x.end - 40:g} {y.start - 2:g}",
     )
     parts = [svg.axis_y(y, 52, x.end, tick, 4), svg.axis_x(x, y.end, y.start), inner]
-    say = percent if shares else plain
+    label = percent if shares else plain
     if shares:
-        parts.append(_last(curves, x, y, say))
+        parts.append(_last_values(curves, x, y, label))
     note = f"{title}, by step" + ("; logarithmic scale" if log else "")
-    return svg.drawing(WIDTH, height, note, *parts, class_="lines", data_hover=_readout(curves, x, y, say))
+    return svg.drawing(WIDTH, height, note, *parts, class_="lines", data_hover=_hover_data(curves, x, y, label))
 
 
 def floor(curves: Sequence[Curve]) -> float:
@@ -118,24 +118,24 @@ def _curve(curve: Curve, x: svg.Scale, y: svg.Scale) -> Markup:
     return svg.element("polyline", points=path, class_=f"curve {role(curve.stage)}")
 
 
-def _last(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, say: Callable[[float], str]) -> Markup:
+def _last_values(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, label: Callable[[float], str]) -> Markup:
     ends = [curve.buckets[-1] for curve in curves]
-    places = svg.spread([y(end.mean) for end in ends], 13, 12, y.start)
+    places = svg.place_apart([y(end.mean) for end in ends], 13, 12, y.start)
     parts = []
     for curve, end, place in zip(curves, ends, places, strict=True):
         parts.append(svg.mark(role(curve.stage), x(end.step), y(end.mean), f"{curve.stage} at the end", 3.6))
-        parts.append(svg.text(x.end + 9, place, say(end.mean), style=f"label strong {role(curve.stage)}"))
+        parts.append(svg.text(x.end + 9, place, label(end.mean), style=f"label strong {role(curve.stage)}"))
     return Markup("").join(parts)
 
 
-def _readout(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, say: Callable[[float], str]) -> str:
-    """What the optional script shows under the pointer: a place, a text and a step for each bucket of each curve."""
+def _hover_data(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, label: Callable[[float], str]) -> str:
+    """The values that the script shows under the pointer: position, step and text of each bucket of each curve."""
     return json.dumps(
         [
             {
                 "role": role(curve.stage),
                 "name": curve.stage,
-                "at": [[x(b.step), min(y(b.mean), y.start), f"{b.step:.0f}", say(b.mean)] for b in curve.buckets],
+                "at": [[x(b.step), min(y(b.mean), y.start), f"{b.step:.0f}", label(b.mean)] for b in curve.buckets],
             }
             for curve in curves
         ],
@@ -145,7 +145,7 @@ def _readout(curves: Sequence[Curve], x: svg.Scale, y: svg.Scale, say: Callable[
 
 
 def intervals(points: Sequence[Point], *, title: str) -> Markup:
-    """Every speaker's headline figure as a dot with its 95 % interval, a row each. The axis need not start at 0."""
+    """The headline metric of each model with its 95 % interval, a row each. The axis need not start at 0."""
     height = 30.0 + 30 * len(points)
     low = min(point.ends[0] for point in points)
     high = max(point.ends[1] for point in points)
@@ -154,52 +154,52 @@ def intervals(points: Sequence[Point], *, title: str) -> Markup:
     parts = [svg.axis_x(x, 6, height - 24, partial(percent, digits=digits(x)), 4)]
     for row, point in enumerate(points):
         y = 21.0 + 30 * row
-        parts.append(svg.text(94, y, short(point.label, 15), anchor="end", style=f"label strong {point.role}"))
+        parts.append(svg.text(94, y, shorten(point.label, 15), anchor="end", style=f"label strong {point.role}"))
         if point.ci95:
             parts.append(svg.line(x(point.ci95[0]), y, x(point.ci95[1]), y, f"whisker {point.role}"))
-        parts.append(svg.mark(point.role, x(point.value), y, point.said))
+        parts.append(svg.mark(point.role, x(point.value), y, point.text))
         parts.append(svg.text(WIDTH, y, percent(point.value), anchor="end", style="label strong number"))
-    said = f"{title} with 95 % intervals. " + "; ".join(point.said for point in points)
-    return svg.drawing(WIDTH, height, said, *parts)
+    description = f"{title} with 95 % intervals. " + "; ".join(point.text for point in points)
+    return svg.drawing(WIDTH, height, description, *parts)
 
 
 def by_class(rows: Sequence[tuple[str, dict[str, float]]], *, title: str, low: float) -> Markup:
-    """A figure by class, one row each with a mark for each of teacher, baseline and student.
+    """A metric by class, a row each with a marker for each of teacher, baseline and student.
 
     Args:
         rows: (class name, role -> value).
         title: what the values are, for screen readers.
-        low: the smallest value, here and in charts beside this one, so that all have the same axis.
+        low: the smallest value of this chart and of those beside it, so that all have the same axis.
     """
     height = 26.0 + ROW * len(rows)
     x = svg.Scale(0.0 if low < 0.3 else max(0.0, low - 0.05), 1.0, 112, WIDTH - 14)
     parts = [svg.axis_x(x, 4, height - 20, partial(percent, digits=digits(x)), 4)]
-    lanes = [key for key in SIGNS if any(key in found for _, found in rows)]
+    lanes = [key for key in ROLES_WITH_MARKER if any(key in found for _, found in rows)]
     for place, (name, found) in enumerate(rows):
         y = 6.0 + ROW * (place + 0.5)
-        parts.append(svg.text(102, y, short(name, 16), anchor="end"))
+        parts.append(svg.text(102, y, shorten(name, 16), anchor="end"))
         if place:
             parts.append(svg.line(112, y - ROW / 2, WIDTH - 14, y - ROW / 2, "grid"))
         for lane, key in enumerate(lanes):  # lanes, because equal values would hide each other
             if key in found:
                 at = y + 6.5 * (lane - (len(lanes) - 1) / 2)
                 parts.append(svg.mark(key, x(found[key]), at, f"{name}, {key}: {percent(found[key])}", 3.4))
-    said = f"{title}. " + "; ".join(
+    description = f"{title}. " + "; ".join(
         f"{name}: " + ", ".join(f"{key} {percent(value)}" for key, value in found.items()) for name, found in rows
     )
-    return svg.drawing(WIDTH, height, said, *parts)
+    return svg.drawing(WIDTH, height, description, *parts)
 
 
 def role(stage: str) -> str:
-    """The colour and mark of a stage; what is none of the three gets a fourth."""
-    return stage if stage in SIGNS else "other"
+    """The role of a stage, which sets colour and marker; "other" if it has none."""
+    return stage if stage in ROLES_WITH_MARKER else "other"
 
 
 def digits(scale: svg.Scale) -> int:
-    """Of percentages on an axis, as many as tell its ticks apart."""
+    """Decimals of percentages on an axis: as many as distinguish its ticks."""
     return 0 if scale.high - scale.low >= 0.035 else 1
 
 
-def short(name: str, most: int) -> str:
-    """A name in at most that many letters."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+def shorten(name: str, length: int) -> str:
+    """A name of at most `length` characters."""
+    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""Numbers as people read them. Pure functions; whatever is missing or not finite becomes `EMPTY`."""
+"""Numbers as text. Pure functions; what is missing or not finite becomes `EMPTY`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EMPTY = "–"
 
 
 def number(value: Any) -> float | None:
-    """`value` as a finite float, or None: for null, NaN, infinities, truth values and anything that is no number."""
+    """`value` as a finite float, or None: for null, NaN, infinities, booleans and anything that is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -56,13 +56,13 @@ def signed(difference: Any) -> str:
 
 
 def change(value: Any, before: Any) -> str:
-    """How far a value moved from the one before: "−49.8 %", "±0 %"; empty where one of them is missing."""
+    """Relative change from the value before: "−49.8 %", "±0 %"; empty if one of them is missing."""
     ratio = divide(value, before)
     return "" if ratio is None else "±0 %" if ratio == 1 else f"{100 * (ratio - 1):+.1f} %".replace("-", "−")
 
 
 def count(value: Any) -> str:
-    """A number of things: "940", "27.2 k", "1.24 M"."""
+    """A count: "940", "27.2 k", "1.24 M"."""
     return _scaled(value, (("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)))
 
 
@@ -83,7 +83,7 @@ def milliseconds(value: Any) -> str:
 
 
 def rate(value: Any) -> str:
-    """Images a second: "2,410 /s"."""
+    """Images per second: "2,410 /s"."""
     speed = number(value)
     return EMPTY if speed is None else f"{significant(speed, 3)} /s"
 
@@ -95,7 +95,7 @@ def times(value: Any) -> str:
 
 
 def exact(value: Any) -> str:
-    """Every digit, for the hover text behind a rounded number: "27,213"."""
+    """All digits, for the tooltip of a rounded number: "27,213"."""
     amount = number(value)
     if amount is None:
         return "not measured, or not finite"
@@ -108,7 +108,7 @@ def whole(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value on an axis or in a readout: four significant digits, no needless zeros."""
+    """A value on an axis or under the pointer: four significant digits, no trailing zeros."""
     amount = number(value)
     if amount is None:
         return EMPTY
@@ -119,7 +119,7 @@ def plain(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Seconds as a time of day would be said: "8.4 s", "1 min 32 s", "2 h 5 min"."""
+    """Seconds in the largest fitting units: "8.4 s", "1 min 32 s", "2 h 5 min"."""
     seconds = number(value)
     if seconds is None:
         return EMPTY
@@ -132,13 +132,13 @@ def duration(value: Any) -> str:
 
 
 def divide(part: Any, whole: Any) -> float | None:
-    """The quotient where both are finite and `whole` is positive, else None."""
+    """The quotient if both are finite and `whole` is positive, else None."""
     top, bottom = number(part), number(whole)
     return None if top is None or bottom is None or bottom <= 0 else top / bottom
 
 
 def significant(value: float, digits: int) -> str:
-    """`value` with that many significant digits, never in powers of ten, thousands apart: "0.041", "1,830"."""
+    """`value` with that many significant digits, never in powers of ten: "0.041", "1,830"."""
     if value == 0:
         return "0"
     exponent = _exponent(value)

@@ -1,4 +1,4 @@
-"""Probe images on which two speakers are apart, ready to show: what each one believed, or drew, beside the truth."""
+"""Sample images on which two models differ most, with the predictions of all models beside the ground truth."""
 
 from __future__ import annotations
 
@@ -7,210 +7,211 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from stillroom.report import pixels
-from stillroom.report.folder import Folder, Speaker
+from stillroom.report.embedded_images import MAX_SIDE, css_colour, embed_image
 from stillroom.report.format import number, percent
-from stillroom.report.panels import LEAST, Album, Panel
-from stillroom.report.probe import Shot, shots, softmax
+from stillroom.report.panels import MIN_SCORE, Panel, PanelRenderer
+from stillroom.report.run_data import ModelResult, RunData
+from stillroom.report.samples import SampleImage, read_samples, softmax
 
-MOST = 6  # images a group
-DRAWN = 4  # images a group, where each is drawn several times
-FEW = 48  # pixels a side: images that are shown unsmoothed, as the networks see them
-APART = 0.005  # less is no difference: half a percent
+MAX_IMAGES = 6  # of a group
+MAX_DRAWN = 4  # of a group in which each image is drawn several times
+SMALL = 48  # pixels per side: images up to that size are shown without smoothing
+MIN_GAP = 0.005  # a smaller difference counts as none: half a percent
 
 
 @dataclass(frozen=True)
-class Belief:
-    """One class and how much a speaker believed in it."""
+class ClassProbability:
+    """The probability that a model gives a class."""
 
     name: str
-    share: float
-    right: bool
+    probability: float
+    correct: bool
 
     @property
     def percent(self) -> str:
-        """The share as text."""
-        return percent(self.share, 0 if self.share >= 0.0995 else 1)
+        """The probability as text."""
+        return percent(self.probability, 0 if self.probability >= 0.0995 else 1)
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What one speaker said about one image: its three strongest beliefs."""
+class Prediction:
+    """A model's prediction for an image: the three most probable classes."""
 
     role: str
     label: str
-    top: tuple[Belief, ...]
+    top: tuple[ClassProbability, ...]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One image of the gallery, with opinions or panels; `small`: has so few pixels that each is shown."""
+class GalleryImage:
+    """One image of the gallery, with predictions or panels; `small`: pixels are shown without smoothing."""
 
     source: str
     name: str
-    true: str
+    truth: str
     small: bool
-    opinions: tuple[Opinion, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
     panels: tuple[Panel, ...] = ()
-    alone: Markup = field(default_factory=Markup)
+    plain: Markup = field(default_factory=Markup)
 
 
 @dataclass(frozen=True)
-class Group:
-    """All images of one kind of difference; `total` counts those not shown too."""
+class GalleryGroup:
+    """The images of one comparison; `total` counts those not shown, too."""
 
     title: str
     total: int
-    pictures: tuple[Picture, ...]
+    images: tuple[GalleryImage, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Everything below one heading.
+    """The content of the section.
 
     Attributes:
-        note: how to read the pictures.
+        groups: one for each comparison.
+        note: how to read the images.
         legend: (class, its colour), of the classes that occur.
-        definitions: the pixels that drawings share.
+        definitions: the images that drawings share.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[GalleryGroup, ...]
     note: str = ""
     legend: tuple[tuple[str, str], ...] = ()
     definitions: Markup = field(default_factory=Markup)
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A kind of difference: who is shown, and how far an image is of it."""
+class _Comparison:
+    """Two models, and how far apart they are on an image."""
 
     title: str
-    speakers: tuple[Speaker, Speaker]
-    gap: Callable[[Shot], float | None]
+    models: tuple[ModelResult, ModelResult]
+    gap: Callable[[SampleImage], float | None]
 
 
-def hang(folder: Folder) -> Gallery:
-    """The kinds of difference, as far as the speakers for them exist; where answers are drawn, the first images too."""
-    seen = shots(folder.probe)
-    album = Album(folder, seen)
-    kinds = [_group(folder, album, wanted) for wanted in _wanted(folder, scored=_scored(seen))]
-    groups = [group for group in kinds if group is not None]
-    if seen and not folder.about.right:
-        ordinary = [_drawn(album, shot, folder.speakers) for shot in seen[:DRAWN]]
-        groups.append(Group("The first test images, whatever was said", len(ordinary), tuple(ordinary)))
-    panels = [panel for group in groups for image in group.pictures for panel in image.panels]
+def build(run: RunData) -> Gallery:
+    """All comparisons of models that the run has; where predictions are drawn, the first images too."""
+    samples = read_samples(run.probe)
+    renderer = PanelRenderer(run, samples)
+    found = [_group(run, renderer, comparison) for comparison in _comparisons(run, scored=_scored(samples))]
+    groups = [group for group in found if group is not None]
+    if samples and not run.task.predicts_classes:
+        first = [_drawn(renderer, sample, run.models) for sample in samples[:MAX_DRAWN]]
+        groups.append(GalleryGroup("The first test images", len(first), tuple(first)))
+    panels = [panel for group in groups for image in group.images for panel in image.panels]
     labels = {label for panel in panels for label in panel.classes}
     return Gallery(
         groups=tuple(groups),
-        note=_note(folder),
-        legend=tuple((album.name(label), pixels.colour(label)) for label in sorted(labels)),
-        definitions=album.definitions() if album.found else Markup(""),
+        note=_note(run),
+        legend=tuple((renderer.class_name(label), css_colour(label)) for label in sorted(labels)),
+        definitions=renderer.definitions() if renderer.images else Markup(""),
     )
 
 
-def _wanted(folder: Folder, *, scored: bool) -> list[_Wanted]:
-    teacher, baseline, student = (folder.speaker(role) for role in ("teacher", "baseline", "student"))
-    title = "{} right, {} wrong" if folder.about.right else "{} better than {}"
-    kinds = [
+def _comparisons(run: RunData, *, scored: bool) -> list[_Comparison]:
+    teacher, baseline, student = (run.model(role) for role in ("teacher", "baseline", "student"))
+    title = "{} correct, {} wrong" if run.task.predicts_classes else "{} better than {}"
+    pairs = [
         (teacher, student, title.format("Teacher", "student")),
         (student, teacher, title.format("Student", "teacher")),
-        (student, baseline, title.format("Student", "untaught baseline")),
+        (student, baseline, title.format("Student", "baseline")),
     ]
-    if folder.about.by_teacher:  # who can't be wrong
-        kinds = [
+    if run.task.teacher_is_reference:  # and therefore never wrong
+        pairs = [
             (teacher, student, "Student differs from its teacher"),
-            (student, baseline, "Student nearer to its teacher than the untaught baseline"),
+            (student, baseline, "Student closer to its teacher than the baseline"),
         ]
     found = []
-    for better, worse, said in kinds:
+    for better, worse, text in pairs:
         if better and worse and scored:
-            found.append(_Wanted(said, (better, worse), _lead(better.key, worse.key)))
-    for file in folder.files:
+            found.append(_Comparison(text, (better, worse), _score_gap(better.key, worse.key)))
+    for file in run.files:
         if student and (file.bits or 32) < 32:
-            found.append(_Wanted(f"{file.label} file differs from the student", (student, file), _apart(file.key)))
+            title = f"{file.label} file differs from the student"
+            found.append(_Comparison(title, (student, file), _distance(file.key)))
     return found
 
 
-def _lead(better: str, worse: str) -> Callable[[Shot], float | None]:
-    def gap(shot: Shot) -> float | None:
-        scores = shot.scores
+def _score_gap(better: str, worse: str) -> Callable[[SampleImage], float | None]:
+    def gap(sample: SampleImage) -> float | None:
+        scores = sample.scores
         return scores[better] - scores[worse] if better in scores and worse in scores else None
 
     return gap
 
 
-def _scored(shots: Sequence[Shot]) -> bool:
-    """Whether one image alone can be right in this run: a task that can't tell gives 0 to everybody."""
-    return any(score > 0 for shot in shots for score in shot.scores.values())
+def _distance(file: str) -> Callable[[SampleImage], float | None]:
+    return lambda sample: sample.distances.get(file)
 
 
-def _apart(file: str) -> Callable[[Shot], float | None]:
-    return lambda shot: shot.apart.get(file)
+def _scored(samples: Sequence[SampleImage]) -> bool:
+    """Whether the task scores single images: one that can't gives 0 to every model."""
+    return any(score > 0 for sample in samples for score in sample.scores.values())
 
 
-def _group(folder: Folder, album: Album, wanted: _Wanted) -> Group | None:
-    gaps = [(gap, shot) for shot in album.shots if (gap := wanted.gap(shot)) is not None]
+def _group(run: RunData, renderer: PanelRenderer, comparison: _Comparison) -> GalleryGroup | None:
+    gaps = [(gap, sample) for sample in renderer.samples if (gap := comparison.gap(sample)) is not None]
     if not gaps:
         return None
-    second = wanted.speakers[1].key
-    # Of equal gaps the surest mistakes first; equal ones of these stay in the probe's order.
-    apart = [(gap, shot) for gap, shot in gaps if gap > APART]
-    found = [shot for _, shot in sorted(apart, key=lambda one: (-one[0], -_surest(one[1], second)))]
-    if folder.about.right:
-        pictures = [_believed(folder, shot, wanted.speakers) for shot in found[:MOST]]
+    second = comparison.models[1].key
+    # Equal gaps are ordered by the confidence of the second model; equal ones of these stay in the order of the file.
+    large = [(gap, sample) for gap, sample in gaps if gap > MIN_GAP]
+    found = [sample for _, sample in sorted(large, key=lambda one: (-one[0], -_confidence(one[1], second)))]
+    if run.task.predicts_classes:
+        images = [_classified(run, sample, comparison.models) for sample in found[:MAX_IMAGES]]
     else:
-        shown = [one for one in folder.speakers if one.role != "file" or one in wanted.speakers]
-        pictures = [_drawn(album, shot, tuple(shown)) for shot in found[:DRAWN]]
-    return Group(wanted.title, len(found), tuple(pictures))
+        shown = [model for model in run.models if model.role != "file" or model in comparison.models]
+        images = [_drawn(renderer, sample, tuple(shown)) for sample in found[:MAX_DRAWN]]
+    return GalleryGroup(comparison.title, len(found), tuple(images))
 
 
-def _surest(shot: Shot, key: str) -> float:
-    shares = softmax(shot.answers.get(key, {}).get("logits"))
-    return max(shares) if shares else 0.0
+def _confidence(sample: SampleImage, key: str) -> float:
+    probabilities = softmax(sample.predictions.get(key, {}).get("logits"))
+    return max(probabilities) if probabilities else 0.0
 
 
-def _believed(folder: Folder, shot: Shot, two: tuple[Speaker, Speaker]) -> Picture:
-    shown = {"teacher", "student", *(speaker.key for speaker in two)}
-    speakers = [speaker for speaker in folder.speakers if speaker.key in shown]
-    opinions = [_opinion(folder, speaker, shot) for speaker in speakers]
-    seen = pixels.picture(folder.path / "samples", shot.file)
-    small = (number(folder.part("data").get("size")) or pixels.SIDE) <= FEW
-    true = _name(folder, shot.label)
-    return Picture(seen.source if seen else "", shot.name, true, small, tuple(one for one in opinions if one))
+def _classified(run: RunData, sample: SampleImage, compared: tuple[ModelResult, ModelResult]) -> GalleryImage:
+    shown = {"teacher", "student", *(model.key for model in compared)}
+    predictions = [_prediction(run, model, sample) for model in run.models if model.key in shown]
+    image = embed_image(run.path / "samples", sample.file)
+    small = (number(run.section("data").get("size")) or MAX_SIDE) <= SMALL
+    truth, source = _class_name(run, sample.label), image.source if image else ""
+    return GalleryImage(source, sample.name, truth, small, tuple(one for one in predictions if one))
 
 
-def _opinion(folder: Folder, speaker: Speaker, shot: Shot) -> Opinion | None:
-    shares = softmax(shot.answers.get(speaker.key, {}).get("logits"))
-    if shares is None:
+def _prediction(run: RunData, model: ModelResult, sample: SampleImage) -> Prediction | None:
+    probabilities = softmax(sample.predictions.get(model.key, {}).get("logits"))
+    if probabilities is None:
         return None
-    best = sorted(range(len(shares)), key=lambda index: -shares[index])[:3]
-    top = tuple(Belief(_name(folder, index), shares[index], index == shot.label) for index in best)
-    return Opinion(speaker.role, speaker.label, top)
+    best = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])[:3]
+    top = [ClassProbability(_class_name(run, index), probabilities[index], index == sample.label) for index in best]
+    return Prediction(model.role, model.label, tuple(top))
 
 
-def _drawn(album: Album, shot: Shot, speakers: tuple[Speaker, ...]) -> Picture:
-    found = [album.panel(shot, None), *(album.panel(shot, speaker) for speaker in speakers)]
-    true = "" if shot.label is None else album.name(shot.label)
-    whole = any(panel and panel.role == "truth" for panel in found)
-    alone = Markup("") if whole else album.image(shot, true or shot.name)
-    return Picture("", shot.name, true, False, panels=tuple(panel for panel in found if panel), alone=alone)
+def _drawn(renderer: PanelRenderer, sample: SampleImage, models: tuple[ModelResult, ...]) -> GalleryImage:
+    found = [renderer.panel(sample, None), *(renderer.panel(sample, model) for model in models)]
+    truth = "" if sample.label is None else renderer.class_name(sample.label)
+    has_truth = any(panel and panel.role == "truth" for panel in found)
+    plain = Markup("") if has_truth else renderer.image(sample, truth or sample.name)
+    return GalleryImage("", sample.name, truth, False, panels=tuple(panel for panel in found if panel), plain=plain)
 
 
-def _note(folder: Folder) -> str:
-    if folder.about.right and folder.about.by_teacher:
-        return "The surest differences come first. Bars: the three strongest beliefs; nobody knows the true class."
-    if folder.about.right:
-        return "The surest mistakes come first. Bars: the three strongest beliefs; a tick marks the true class."
+def _note(run: RunData) -> str:
+    if run.task.predicts_classes and run.task.teacher_is_reference:
+        return "Sorted by confidence. Bars: the three most probable classes; the true class is not known."
+    if run.task.predicts_classes:
+        return "Sorted by confidence of the wrong prediction. Bars: the three most probable classes; ✓: the true class."
     how = {
-        "boxes": f"Boxes of score {LEAST:g} and more are drawn, in their class's colour; scores under the pointer.",
-        "pixels": "Each pixel has the colour of the class that was named; what nobody knows, or is void, is left bare.",
-        "vector": "Shown are the nearest among the images kept here, by cosine; a tick marks the true class.",
-    }.get(folder.about.answers, "")
-    score = "" if folder.about.answers == "vector" else "Percentages: how right this one answer is. "
-    return f"The largest differences come first. {score}{how}"
+        "boxes": f"Boxes with a score of at least {MIN_SCORE:g}, in the colour of their class; scores on hover.",
+        "pixels": "Each pixel has the colour of its class; void pixels have none.",
+        "vector": "The nearest sample images by cosine similarity; ✓: the same class.",
+    }.get(run.task.output_kind, "")
+    score = "" if run.task.output_kind == "vector" else "Percentages: score of the single image. "
+    return f"Sorted by difference. {score}{how}"
 
 
-def _name(folder: Folder, index: int | None) -> str:
+def _class_name(run: RunData, index: int | None) -> str:
     if index is None:
         return "unknown"
-    return folder.classes[index] if 0 <= index < len(folder.classes) else f"class {index}"
+    return run.classes[index] if 0 <= index < len(run.classes) else f"class {index}"

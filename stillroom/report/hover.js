@@ -1,22 +1,22 @@
-// Readouts under the pointer. Reading the page needs none of this: every figure is also in the tables.
+// Shows values under the pointer. The page is complete without it: all values are also in the tables.
 for (const chart of document.querySelectorAll("svg[data-hover]")) {
   const curves = JSON.parse(chart.dataset.hover);
   const view = chart.viewBox.baseVal;
-  const make = (name, parent, style) => {
+  const append = (name, parent, style) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
     node.setAttribute("class", style);
     return parent.appendChild(node);
   };
-  const cursor = make("g", chart, "cursor");
-  const rule = make("line", cursor, "rule");
-  const said = curves.map((curve) => [make("circle", cursor, "mark dot " + curve.role), make("text", cursor, "label halo strong " + curve.role)]);
-  const head = make("text", cursor, "label halo");
+  const cursor = append("g", chart, "cursor");
+  const rule = append("line", cursor, "rule");
+  const labels = curves.map((curve) => [append("circle", cursor, "mark dot " + curve.role), append("text", cursor, "label halo strong " + curve.role)]);
+  const title = append("text", cursor, "label halo");
   const hide = () => cursor.setAttribute("visibility", "hidden");
   const show = (event) => {
     const box = chart.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * view.width;
-    const near = curves.map((curve) => curve.at.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best)));
-    const closest = near.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
+    const nearest = curves.map((curve) => curve.at.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best)));
+    const closest = nearest.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best));
     if (Math.abs(closest[0] - x) > 30) return hide();
     cursor.setAttribute("visibility", "visible");
     rule.setAttribute("x1", closest[0]);
@@ -29,11 +29,11 @@ for (const chart of document.querySelectorAll("svg[data-hover]")) {
       text.setAttribute("y", y);
       text.setAttribute("text-anchor", left ? "end" : "start");
     };
-    place(head, 20);
-    head.textContent = "step " + closest[2];
+    place(title, 20);
+    title.textContent = "step " + closest[2];
     let row = 0;
-    near.forEach((point, index) => {
-      const [dot, text] = said[index];
+    nearest.forEach((point, index) => {
+      const [dot, text] = labels[index];
       const far = Math.abs(point[0] - closest[0]) > 12;
       dot.setAttribute("visibility", far ? "hidden" : "inherit");
       text.setAttribute("visibility", far ? "hidden" : "inherit");

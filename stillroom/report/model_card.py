@@ -1,4 +1,4 @@
-"""Run folder -> `README.md`: a model card whose every sentence comes from the run's files."""
+"""Run folder -> `README.md`: a model card generated from the files of the run alone."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from stillroom.io.files import write
-from stillroom.report import budget, costs, folder, snippets, table, trail, words
-from stillroom.report.folder import Folder
+from stillroom.io.files import write_file
+from stillroom.report import compression_stages, deployment, device_costs, run_data, run_files, snippets, summary, table
 from stillroom.report.format import duration, whole
-from stillroom.report.table import Line
+from stillroom.report.run_data import RunData, precision_name
+from stillroom.report.table import TextRow
 
-NAMED = 20  # classes written out in the text
+MAX_CLASSES = 20  # listed in the text
 OUTPUT = {
     "classes": "logits `[B, K]`, in the order of `classes`.",
     "pixels": "logits `[B, K, H, W]`, in the order of `classes`, as large as the images.",
-    "boxes": "of the torch network `[B, A, 4 + K]`, from each of A places a box in shares of the image and a logit for "
-    "each class; of an exported file `[B, M, 6]`: left, top, right and bottom in pixels of the images that it was "
-    "given, score, class, the surest first and duplicates removed. Rows without a box have score 0 and class -1.",
-    "vector": "vectors `[B, D]`; those of an exported file have length 1, so that a product of two is their cosine.",
+    "boxes": "of the torch network `[B, A, 4 + K]`, for each of A locations a box in shares of the image and a logit "
+    "per class; of an exported file `[B, M, 6]`: left, top, right and bottom in pixels of the input images, "
+    "score, class, the highest score first, after non-maximum suppression. Empty rows have score 0 and class -1.",
+    "vector": "embeddings `[B, D]`; those of an exported file have length 1, so that a dot product is a cosine.",
 }
 
 
@@ -33,80 +33,81 @@ def card(path: Path) -> Path:
     """`README.md` of the run in the folder `path`, from its files alone.
 
     Raises:
-        StillroomError: SR-C460 `path` is no run folder; SR-C461 one of its files is spoilt; SR-R501 the disk is full.
+        NotARunFolder, UnreadableRunFile: SR-C460, SR-C461.
+        StillroomError: SR-R501, the disk is full.
     """
-    return write(Path(path) / "README.md", render(Path(path)))
+    return write_file(Path(path) / "README.md", render(Path(path)))
 
 
 def render(path: Path) -> str:
     """The card as text."""
-    found = folder.read(path)
-    name = str(found.run.get("name") or path.resolve().name)
+    run = run_data.read(path)
+    name = str(run.info.get("name") or path.resolve().name)
     text = (
         environment()
         .get_template("card.md")
         .render(
-            license=_quoted(found.run.get("license") or found.part("networks", "student").get("licence") or "unknown"),
-            library=_quoted(_library(found)),
-            tag=_quoted(found.about.tag),
-            metric=_quoted(found.about.headline),
-            title=found.about.title,
-            agreement=table.agreement(found),
-            further=table.further(found),
-            tags=[_quoted(tag) for tag in _tags(found)],
-            index=_index(found, name),
+            license=_quoted(run.info.get("license") or run.section("networks", "student").get("licence") or "unknown"),
+            library=_quoted(_library(run)),
+            tag=_quoted(run.task.tag),
+            metric=_quoted(run.task.headline),
+            title=run.task.title,
+            agreement=table.agreement(run),
+            further=table.further(run),
+            tags=[_quoted(tag) for tag in _tags(run)],
+            index=_model_index(run, name),
             name=name,
-            headline=words.headline(found),
-            verdict=words.verdict(found)[1],
-            state=words.state(found),
-            what=_what(found),
-            classes=found.classes,
-            some=", ".join(found.classes[:NAMED]) + (", …" if len(found.classes) > NAMED else ""),
-            use=_use(found),
-            teacher=_teacher(found),
-            rows=table.rows(found),
-            costs=costs.rows(found),
-            costs_notes=costs.notes(found),
-            budget=budget.read(found),
-            limit_names=budget.LIMITS,
-            candidate_names=budget.CANDIDATES,
-            trail=trail.lines(found),
-            trail_names=trail.names(found),
-            machine=str(found.part("hardware").get("cpu") or ""),
-            input=_input(found),
-            snippets=_snippets(found),
-            training=_training(found),
-            recipe=fenced(found.recipe, "toml") if found.recipe else "",
-            environment=_environment_lines(found),
-            limits=words.limits(found),
-            warnings=[str(warning) for warning in found.run.get("warnings") or []],
-            digests=folder.digests(found),
+            headline=summary.headline(run),
+            verdict=summary.verdict(run)[1],
+            state=summary.state(run),
+            description=_description(run),
+            classes=run.classes,
+            class_names=", ".join(run.classes[:MAX_CLASSES]) + (", …" if len(run.classes) > MAX_CLASSES else ""),
+            use=_intended_use(run),
+            teacher=_teacher(run),
+            rows=table.rows(run),
+            costs=device_costs.rows(run),
+            costs_notes=device_costs.notes(run),
+            deployment=deployment.read(run),
+            limit_columns=deployment.LIMIT_COLUMNS,
+            candidate_columns=deployment.CANDIDATE_COLUMNS,
+            compression=compression_stages.rows(run),
+            compression_columns=compression_stages.columns(run),
+            machine=str(run.section("hardware").get("cpu") or ""),
+            input=_input(run),
+            snippets=_snippets(run),
+            training=_training(run),
+            recipe=fenced(run.recipe, "toml") if run.recipe else "",
+            environment=_environment_lines(run),
+            limitations=summary.limitations(run),
+            warnings=[str(warning) for warning in run.info.get("warnings") or []],
+            digests=run_files.digests(run),
         )
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
-def escaped(said: Any) -> str:
-    """Text that Markdown shows as it is: no tag, no link, no table cell, no emphasis, on one line."""
-    if isinstance(said, Markup):
-        return str(said)
-    text = " ".join(str(said).split())
+def escaped(value: Any) -> str:
+    """Text that Markdown shows literally: no tag, no link, no table cell, no emphasis, on one line."""
+    if isinstance(value, Markup):
+        return str(value)
+    text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
 
 
 def fenced(code: str, language: str) -> Markup:
-    """A block of code, its fence longer than any row of backticks inside."""
+    """A block of code; its fence is longer than any row of backticks inside."""
     longest = max((len(row) for row in re.findall(r"`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Markup(f"{fence}{language}\n{code.rstrip()}\n{fence}")  # not HTML: inside the fence nothing is read
+    return Markup(f"{fence}{language}\n{code.rstrip()}\n{fence}")  # not HTML: a fence is not parsed
 
 
 @cache
 def environment() -> Environment:
-    """Of the templates beside this file; what they print is escaped for Markdown."""
-    # Jinja's own escaping is for HTML; here whatever a template prints goes through Markdown's.
-    made = Environment(
+    """The templates beside this file; their output is escaped for Markdown."""
+    # Jinja's own escaping is for HTML; here `finalize` escapes all values for Markdown.
+    templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,
         finalize=escaped,
@@ -114,145 +115,141 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["whole"] = whole
-    made.globals["grid"] = _grid
-    return made
+    templates.filters["whole"] = whole
+    templates.globals["grid"] = _grid
+    return templates
 
 
-def _grid(names: Sequence[str], lines: Sequence[Line]) -> Markup:
-    """A plain table, what is in it escaped."""
-    rows = [names, ["---", *("---:" for _ in names[1:])], *((line.title, *line.cells) for line in lines)]
-    shown = [[cell if place == 1 else escaped(cell) for cell in row] for place, row in enumerate(rows)]
-    return Markup("\n".join("| " + " | ".join(row) + " |" for row in shown))
+def _grid(names: Sequence[str], rows: Sequence[TextRow]) -> Markup:
+    """A Markdown table with escaped cells."""
+    lines = [names, ["---", *("---:" for _ in names[1:])], *((row.title, *row.cells) for row in rows)]
+    shown = [[cell if index == 1 else escaped(cell) for cell in line] for index, line in enumerate(lines)]
+    return Markup("\n".join("| " + " | ".join(line) + " |" for line in shown))
 
 
 def _quoted(value: Any) -> Markup:
-    """A YAML scalar. A plain word stays bare; everything else is a JSON string, which YAML reads too."""
+    """A YAML scalar: a plain word as it is, everything else as a JSON string, which is YAML, too."""
     text = str(value)
     return Markup(text if re.fullmatch(r"[a-z][a-z0-9.-]*", text) else json.dumps(text))
 
 
-def _library(found: Folder) -> str:
-    kind, _, rest = str(found.part("networks", "student").get("network") or "").partition("/")
-    sorts = found.about.answers == "classes"  # else only the trunk is theirs
-    theirs = rest and sorts and kind in ("timm", "torchvision") and not snippets.reformed(found)
-    return kind if theirs else "stillroom"
+def _library(run: RunData) -> str:
+    kind, _, rest = str(run.section("networks", "student").get("network") or "").partition("/")
+    # With another task, or after compression, only the backbone is the library's.
+    from_library = (
+        rest and run.task.predicts_classes and kind in ("timm", "torchvision") and not snippets.is_modified(run)
+    )
+    return kind if from_library else "stillroom"
 
 
-def _tags(found: Folder) -> list[str]:
-    tags = [found.about.tag, "knowledge-distillation", "stillroom"]
-    tags += ["model-compression"] if found.table("compress") else []
-    return list(dict.fromkeys(tags + [file.target for file in found.files] + [_bits(found)])) if found.files else tags
+def _tags(run: RunData) -> list[str]:
+    tags = [run.task.tag, "knowledge-distillation", "stillroom"]
+    tags += ["model-compression"] if run.records("compress") else []
+    if not run.files:
+        return tags
+    smallest = precision_name(min(file.bits or 32 for file in run.files))
+    return list(dict.fromkeys([*tags, *(file.target for file in run.files), smallest]))
 
 
-def _bits(found: Folder) -> str:
-    return folder.kind(min(file.bits or 32 for file in found.files))
-
-
-def _index(found: Folder, name: str) -> Markup | None:
+def _model_index(run: RunData, name: str) -> Markup | None:
     """The `model-index` of the front matter, as JSON, which is YAML."""
-    value = found.leads(found.speaker("student"))
+    value = run.headline(run.model("student"))
     if value is None:
         return None
-    source = str(found.part("data").get("source") or "images")
-    metric = {"type": found.about.headline, "value": round(value, 6), "name": found.about.title}
+    source = str(run.section("data").get("source") or "images")
+    metric = {"type": run.task.headline, "value": round(value, 6), "name": run.task.title}
     result = {
-        "task": {"type": found.about.tag},
+        "task": {"type": run.task.tag},
         "dataset": {"type": source, "name": source, "split": "test"},
         "metrics": [metric],
     }
     return Markup("- " + json.dumps({"name": name, "results": [result]}))
 
 
-def _what(found: Folder) -> str:
-    student, data = table.network(found, "student") or "a network", found.part("data")
-    teacher = table.network(found, "teacher")
-    taught = f"a {student} that learned from a {teacher}" if teacher else f"a {student}"
-    taught += _compressed(found)
+def _description(run: RunData) -> str:
+    student, data = table.network(run, "student") or "a network", run.section("data")
+    teacher = table.network(run, "teacher")
+    network = f"a {student} distilled from a {teacher}" if teacher else f"a {student}"
+    compressions = [str(one.get("what")) for one in run.records("compress")[1:] if one.get("what")]
+    network += f" and then compressed ({'; '.join(compressions)})" if compressions else ""
     size = f" of {data['size']} × {data['size']} pixels" if data.get("size") else ""
     colour = {1: "grey ", 3: "colour "}.get(data.get("channels", 0), "")
-    noun = found.about.noun or "network"
+    noun = run.task.noun or "network"
     article = "An" if noun[:1].lower() in "aeiou" else "A"
-    return f"{article} {noun}: {taught}, made by Stillroom. It takes {colour}images{size}."
+    return f"{article} {noun}: {network}, made with Stillroom. Input: {colour}images{size}."
 
 
-def _compressed(found: Folder) -> str:
-    """What made it smaller, one after the other; the first of the chain is the student as it was taught."""
-    done = [str(one.get("what")) for one in found.table("compress")[1:] if one.get("what")]
-    return f" and was then compressed ({'; '.join(done)})" if done else ""
-
-
-def _use(found: Folder) -> str:
-    data = found.part("data")
+def _intended_use(run: RunData) -> str:
+    data = run.section("data")
     source, test = data.get("source") or "its data set", data.get("test")
-    seen = f"The figures below come from {test:,} test images of {source}. " if isinstance(test, int) else ""
-    use = found.about.use.replace("{classes}", str(len(found.classes)) if found.classes else "its").rstrip(".")
-    caution = f"{found.about.caution} " if found.about.caution else ""
+    measured = f"The metrics below were measured on {test:,} test images of {source}. " if isinstance(test, int) else ""
+    use = run.task.use.replace("{classes}", str(len(run.classes)) if run.classes else "its").rstrip(".")
+    caution = f"{run.task.caution} " if run.task.caution else ""
     return (
-        f"{use or 'What it was trained for'}, for images like those of {source} that it was trained on. {seen}{caution}"
-        "Decisions about people, and any use where a wrong answer does harm, need an evaluation of their own."
+        f"{use or 'The task it was trained for'}, for images like those of {source}. {measured}{caution}"
+        "Decisions about people, and any use where a wrong prediction does harm, need an evaluation of their own."
     )
 
 
-def _teacher(found: Folder) -> list[str]:
-    about = found.part("networks", "teacher")
-    if not about:
+def _teacher(run: RunData) -> list[str]:
+    record = run.section("networks", "teacher")
+    if not record:
         return []
-    lines = [f"Network: {table.network(found, 'teacher')}"]
+    lines = [f"Network: {table.network(run, 'teacher')}"]
     for key, title in (
-        ("combine", "Averaged over the teachers"),
+        ("combine", "Ensemble mean of"),
         ("weights", "Weights"),
         ("sha256", "sha256 of the weights"),
         ("licence", "Licence of the weights"),
     ):
-        if about.get(key):
-            lines.append(f"{title}: {about[key]}")
-    if not about.get("licence"):
+        if record.get(key):
+            lines.append(f"{title}: {record[key]}")
+    if not record.get("licence"):
         lines.append("Licence of the weights: not recorded")
     return lines
 
 
-def _input(found: Folder) -> Markup:
-    alone = " Exported files normalise and resize for themselves." if found.files else ""
-    said = OUTPUT.get(found.about.answers, "one tensor.")
-    return Markup(f"Input: float32, 0..1, `[B, C, H, W]`, red-green-blue order where C is 3. Output: {said}{alone}")
+def _input(run: RunData) -> Markup:
+    files = " Exported files include normalisation and resizing." if run.files else ""
+    output = OUTPUT.get(run.task.output_kind, "one tensor.")
+    return Markup(f"Input: float32, 0..1, `[B, C, H, W]`, red-green-blue order if C is 3. Output: {output}{files}")
 
 
-def _snippets(found: Folder) -> list[tuple[str, Markup]]:
+def _snippets(run: RunData) -> list[tuple[str, Markup]]:
     parts = []
-    if snippets.there(found) and (code := snippets.student(found)):
+    if snippets.has_student(run) and (code := snippets.student(run)):
         parts.append(("The student with torch:", fenced(code, "python")))
-    for file in found.files:
-        if code := snippets.file(found, file):
+    for file in run.files:
+        if code := snippets.file(run, file):
             title = f"The {file.label} file" + (":" if file.verified else ", which is UNVERIFIED:")
             parts.append((title, fenced(code, "python")))
     return parts
 
 
-def _training(found: Folder) -> list[str]:
-    data = found.part("data")
+def _training(run: RunData) -> list[str]:
+    data = run.section("data")
     lines = []
-    counts = [f"{data[part]:,} {said}" for part, said in _SPLITS if isinstance(data.get(part), int)]
+    counts = [f"{data[split]:,} {use}" for split, use in _SPLITS if isinstance(data.get(split), int)]
     if counts:
-        blind = data.get("unlabelled")
-        counts += [f"{whole(blind)} of them without a label"] if blind else []
+        unlabelled = data.get("unlabelled")
+        counts += [f"{whole(unlabelled)} of them without a label"] if unlabelled else []
         lines.append(f"Images: {', '.join(counts)}; fingerprint {data.get('fingerprint') or 'not recorded'}")
-    for stage, spent in found.part("stages").items():
-        if isinstance(spent, dict):
-            steps = f"{whole(spent['steps'])} steps in " if spent.get("steps") else ""
-            lines.append(f"Stage {stage}: {steps}{duration(spent.get('seconds'))}")
-    if found.run.get("seeds"):
-        lines.append(f"Seeds: {', '.join(map(str, found.run['seeds']))}")
-    if found.run.get("command"):
-        lines.append(f"Command: {found.run['command']}")
+    for stage, record in run.section("stages").items():
+        if isinstance(record, dict):
+            steps = f"{whole(record['steps'])} steps in " if record.get("steps") else ""
+            lines.append(f"Stage {stage}: {steps}{duration(record.get('seconds'))}")
+    if run.info.get("seeds"):
+        lines.append(f"Seeds: {', '.join(map(str, run.info['seeds']))}")
+    if run.info.get("command"):
+        lines.append(f"Command: {run.info['command']}")
     return lines or ["Nothing was recorded."]
 
 
-_SPLITS = (("train", "for training"), ("val", "for validation"), ("test", "for the test"))
+_SPLITS = (("train", "for training"), ("val", "for validation"), ("test", "for testing"))
 
 
-def _environment_lines(found: Folder) -> list[str]:
+def _environment_lines(run: RunData) -> list[str]:
     titles = {"cpu": "processor", "memory_gb": "memory in GB"}
-    lines = [f"{titles.get(name, name)}: {value}" for name, value in found.part("hardware").items()]
-    versions = ", ".join(f"{name} {value}" for name, value in found.part("versions").items())
+    lines = [f"{titles.get(name, name)}: {value}" for name, value in run.section("hardware").items()]
+    versions = ", ".join(f"{name} {value}" for name, value in run.section("versions").items())
     return lines + ([f"versions: {versions}"] if versions else []) or ["Nothing was recorded."]

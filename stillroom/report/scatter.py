@@ -1,4 +1,4 @@
-"""How good each network and file is over what it costs, with those that no other beats and the limits of the target."""
+"""Quality over cost of each network and file, with the Pareto front and the deployment limits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from stillroom.benchmark import tradeoff
-from stillroom.report import budget, svg
-from stillroom.report.charts import WIDTH, Chart, Point, digits, short
-from stillroom.report.folder import Folder, Speaker
+from stillroom.report import deployment, svg
+from stillroom.report.charts import WIDTH, Chart, Point, digits, shorten
 from stillroom.report.format import count, milliseconds, percent, plain, size
+from stillroom.report.run_data import ModelResult, RunData
 
 HEIGHT = 262.0
 LINE = 15.0  # height of a name
-ASIDE = 142.0  # width of names beside the drawing
+LABEL_COLUMN = 142.0  # width of names beside the drawing
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Axis:
     """A cost to draw.
 
     Attributes:
-        figure: its name in `metrics.json`.
+        metric: its name in `metrics.json`.
         name: in a sentence.
-        words: below the axis.
-        say: a value in words, without its unit where that has one.
+        title: below the axis.
+        format: a value as text, without its unit if `unit` holds it.
         tick: a value on the axis.
-        unit: what stands behind a value.
+        unit: follows a value.
     """
 
-    figure: str
+    metric: str
     name: str
-    words: str
-    say: Callable[[float], str]
+    title: str
+    format: Callable[[float], str]
     tick: Callable[[float], str]
     unit: str
 
@@ -46,47 +46,42 @@ MACS = Axis("macs", "MACs", "MACs for one image", count, count, " MACs for one i
 SIZE = Axis("bytes", "size", "size of the file", size, size, "")
 
 
-def pareto(folder: Folder) -> list[Chart]:
-    """Quality over latency and over size; nothing for a run that was not asked who is on the front."""
-    title = folder.about.title
+def pareto_charts(run: RunData) -> list[Chart]:
+    """Quality over latency and over size; none for a run without a Pareto front."""
+    title = run.task.title
     drawn = []
     for axis in (LATENCY, SIZE):
-        shown = [one for one in folder.speakers if folder.leads(one) is not None and one.value(axis.figure) is not None]
-        if len(shown) < 2 or all(one.front is None for one in shown):
+        shown = [m for m in run.models if run.headline(m) is not None and m.value(axis.metric) is not None]
+        if len(shown) < 2 or all(model.front is None for model in shown):
             return []
-        points = [point(folder, one, axis.figure, _flagged(one)) for one in shown]
-        best = _best(shown, points)
-        limit = budget.limit(folder, axis.figure)
-        note = f"The line joins those that none beats in both {folder.about.spoken} and {axis.name}"
-        note += "; dashed: the target's limit" if limit else ""
-        note += "; logarithmic in cost." if far_apart(points, limit) else "."
-        drawing = scatter(points, axis, title=title, front=best, limit=limit, aside=True)
+        points = [point(run, model, axis.metric, "" if is_reliable(model) else "~ ") for model in shown]
+        limit = deployment.chart_limit(run, axis.metric)
+        note = f"The line joins the models that no other beats in both {run.task.metric_name} and {axis.name}"
+        note += "; dashed: the deployment limit" if limit else ""
+        note += "; logarithmic in cost." if needs_log_axis(points, limit) else "."
+        drawing = scatter(points, axis, title=title, front=_front(shown, points), limit=limit, label_column=True)
         drawn.append(Chart(f"{title} against {axis.name}", drawing, note))
     return drawn
 
 
-def point(folder: Folder, speaker: Speaker, cost: str = "", flag: str = "") -> Point:
-    """A speaker in a chart, at its headline figure and the cost of that name."""
-    value, spent = folder.leads(speaker), speaker.value(cost) if cost else 0.0
-    ends = speaker.interval(folder.about.headline)
-    return Point(speaker.role, flag + speaker.label, value or 0.0, ends, spent or 0.0)
+def point(run: RunData, model: ModelResult, cost: str = "", flag: str = "") -> Point:
+    """A model in a chart, at its headline metric and the cost of that name."""
+    value, cost_value = run.headline(model), model.value(cost) if cost else 0.0
+    return Point(model.role, flag + model.label, value or 0.0, model.interval(run.task.headline), cost_value or 0.0)
 
 
-def sound(speaker: Speaker) -> bool:
-    """Whether a claim may rest on its figures: its times are stable and, as a file, it was verified."""
-    latency = speaker.figures.get("latency_ms")
-    return speaker.verified is not False and (latency is None or latency.stable)
+def is_reliable(model: ModelResult) -> bool:
+    """Whether its times are stable and, if it is a file, it was verified."""
+    latency = model.metrics.get("latency_ms")
+    return model.verified is not False and (latency is None or latency.stable)
 
 
-def _flagged(speaker: Speaker) -> str:
-    return "" if sound(speaker) else "~ "
-
-
-def _best(speakers: Sequence[Speaker], points: Sequence[Point]) -> list[Point]:
-    """The front of these two values alone, the cheapest first; who is left out of the whole front is left out here."""
-    asked = [one for one, speaker in zip(points, speakers, strict=True) if speaker.front is not None and sound(speaker)]
-    kept = tradeoff.front([(one.value, one.cost) for one in asked], ("more", "less"))
-    return sorted((asked[place] for place in kept), key=lambda one: one.cost)
+def _front(models: Sequence[ModelResult], points: Sequence[Point]) -> list[Point]:
+    """The front of these two values alone, cheapest first; models excluded from the whole front are excluded here."""
+    pairs = zip(points, models, strict=True)
+    eligible = [point for point, model in pairs if model.front is not None and is_reliable(model)]
+    best = tradeoff.front([(one.value, one.cost) for one in eligible], ("more", "less"))
+    return sorted((eligible[index] for index in best), key=lambda one: one.cost)
 
 
 def scatter(
@@ -96,78 +91,82 @@ def scatter(
     title: str,
     front: Sequence[Point] = (),
     limit: float | None = None,
-    aside: bool = False,
+    label_column: bool = False,
 ) -> Markup:
-    """The headline figure over its cost; the upper left is best. Costs a factor of 5 apart are logarithmic.
+    """The headline metric over its cost; upper left is best. The axis is logarithmic if costs differ by a factor of 5.
 
     Args:
         points: at least one.
-        axis: which cost it is.
-        title: what the values are, for screen readers.
-        front: of the points those that a line of steps joins, the cheapest first.
+        axis: the cost.
+        title: of the values, for screen readers.
+        front: points joined by a step line, cheapest first.
         limit: of the cost, drawn as a dashed line.
-        aside: names stand in a column on the right, with a line to each mark, because there are many.
+        label_column: names are in a column on the right with a line to each marker, for many points.
     """
-    height, right = max(HEIGHT, 80 + LINE * len(points)), WIDTH - (ASIDE if aside else 14)
-    costs, low = [*(point.cost for point in points), *([limit] if limit else [])], min(p.ends[0] for p in points)
-    high = max(point.ends[1] for point in points)
-    log = far_apart(points, limit)
-    near, far = (min(costs) / 1.5, max(costs) * 1.5) if log else (0.0, max(costs) * 1.15 or 1.0)
-    x = svg.Scale(near, far, 52, right, log)
-    pad = 0.08 * (high - low) or 0.02
-    y = svg.Scale(max(0.0, low - pad), min(1.0, high + pad), height - 40, 10)
-    parts = [svg.axis_y(y, 52, right, partial(percent, digits=digits(y)), 4)]
-    parts += [
+    height, right = max(HEIGHT, 80 + LINE * len(points)), WIDTH - (LABEL_COLUMN if label_column else 14)
+    x, y = _scales(points, limit, right, height)
+    parts = [
+        svg.axis_y(y, 52, right, partial(percent, digits=digits(y)), 4),
         svg.axis_x(x, 10, height - 40, axis.tick, 4),
-        svg.text(int(40 + right) // 2, height - 8, axis.words, anchor="middle"),
+        svg.text(int(40 + right) // 2, height - 8, axis.title, anchor="middle"),
     ]
-    parts += [_steps(front, x, y)] if front else []
-    parts += [_limit(limit, axis, x, height)] if limit else []
-    parts += _aside(points, x, y, height) if aside else []
-    names = [Markup("")] * len(points) if aside else _beside(points, x, y, height)
+    parts += [_step_line(front, x, y)] if front else []
+    parts += [_limit_line(limit, axis, x, height)] if limit else []
+    parts += _labels_in_column(points, x, y, height) if label_column else []
+    names = [Markup("")] * len(points) if label_column else _labels_beside(points, x, y, height)
     for point, name in zip(points, names, strict=True):
-        at = x(point.cost)
+        at, cost = x(point.cost), f"{axis.format(point.cost)}{axis.unit}"
         parts.append(svg.line(at, y(point.ends[0]), at, y(point.ends[1]), f"whisker {point.role}"))
-        parts.append(svg.mark(point.role, at, y(point.value), f"{point.said}, {axis.say(point.cost)}{axis.unit}"))
+        parts.append(svg.mark(point.role, at, y(point.value), f"{point.text}, {cost}"))
         parts.append(name)
-    said = f"{title} against {axis.words}. " + "; ".join(f"{p.said} at {axis.say(p.cost)}" for p in points)
-    said += f". None beats: {', '.join(point.label for point in front)}" if front else ""
-    said += f". Limit of the target: {axis.say(limit)}{axis.unit}" if limit else ""
-    return svg.drawing(WIDTH, height, said, *parts)
+    description = f"{title} against {axis.title}. "
+    description += "; ".join(f"{point.text} at {axis.format(point.cost)}" for point in points)
+    description += f". Pareto front: {', '.join(point.label for point in front)}" if front else ""
+    description += f". Deployment limit: {axis.format(limit)}{axis.unit}" if limit else ""
+    return svg.drawing(WIDTH, height, description, *parts)
 
 
-def _beside(points: Sequence[Point], x: svg.Scale, y: svg.Scale, height: float) -> list[Markup]:
-    """Names next to their marks, moved up or down where they would cover each other."""
-    places = svg.spread([y(point.value) - 11 for point in points], 13, 14, height - 48)
+def needs_log_axis(points: Sequence[Point], limit: float | None = None) -> bool:
+    """Whether costs differ by more than a factor of 5."""
+    costs = [*(point.cost for point in points), *([limit] if limit else [])]
+    return min(costs) > 0 and max(costs) > 5 * min(costs)
+
+
+def _scales(points: Sequence[Point], limit: float | None, right: float, height: float) -> tuple[svg.Scale, svg.Scale]:
+    costs = [*(point.cost for point in points), *([limit] if limit else [])]
+    low, high = min(point.ends[0] for point in points), max(point.ends[1] for point in points)
+    log, pad = needs_log_axis(points, limit), 0.08 * (high - low) or 0.02
+    first, last = (min(costs) / 1.5, max(costs) * 1.5) if log else (0.0, max(costs) * 1.15 or 1.0)
+    x = svg.Scale(first, last, 52, right, log)
+    return x, svg.Scale(max(0.0, low - pad), min(1.0, high + pad), height - 40, 10)
+
+
+def _labels_beside(points: Sequence[Point], x: svg.Scale, y: svg.Scale, height: float) -> list[Markup]:
+    """Names next to their markers, moved up or down where they would overlap."""
+    places = svg.place_apart([y(point.value) - 11 for point in points], 13, 14, height - 48)
     drawn = []
     for point, place in zip(points, places, strict=True):
         at = x(point.cost)
         side, anchor = (at - 8, "end") if at > WIDTH * 0.62 else (at + 8, "start")
         style = f"label strong halo {point.role}"
-        drawn.append(svg.text(side, place, short(point.label, 18), anchor=anchor, style=style))
+        drawn.append(svg.text(side, place, shorten(point.label, 18), anchor=anchor, style=style))
     return drawn
 
 
-def _aside(points: Sequence[Point], x: svg.Scale, y: svg.Scale, height: float) -> list[Markup]:
-    """Names in a column, in the order of their values, each with a thin line to its mark."""
+def _labels_in_column(points: Sequence[Point], x: svg.Scale, y: svg.Scale, height: float) -> list[Markup]:
+    """Names in a column, in the order of their values, each with a thin line to its marker."""
     ordered = sorted(points, key=lambda point: (-point.value, -point.cost))
-    # Equal values are drawn a hair apart, so that their names keep this order.
-    places = svg.spread([y(one.value) + 1e-3 * row for row, one in enumerate(ordered)], LINE, 14, height - 48)
+    # Equal values are placed slightly apart, so that their names keep this order.
+    places = svg.place_apart([y(one.value) + 1e-3 * row for row, one in enumerate(ordered)], LINE, 14, height - 48)
     drawn = []
     for point, place in zip(ordered, places, strict=True):
         drawn.append(svg.line(x(point.cost), y(point.value), x.end + 8, place, "lead"))
-        drawn.append(svg.text(x.end + 12, place, short(point.label, 18), style=f"label strong {point.role}"))
+        drawn.append(svg.text(x.end + 12, place, shorten(point.label, 18), style=f"label strong {point.role}"))
     return drawn
 
 
-def far_apart(points: Sequence[Point], limit: float | None = None) -> bool:
-    """Whether costs need a logarithmic axis."""
-    costs = [*(point.cost for point in points), *([limit] if limit else [])]
-    return min(costs) > 0 and max(costs) > 5 * min(costs)
-
-
-def _steps(front: Sequence[Point], x: svg.Scale, y: svg.Scale) -> Markup:
-    """The best that can be had for each cost: level until the next better one, then up."""
+def _step_line(front: Sequence[Point], x: svg.Scale, y: svg.Scale) -> Markup:
+    """The best value at each cost: horizontal until the next better point, then up."""
     places = [f"{x(front[0].cost)},{y(front[0].value)}"]
     for before, after in pairwise(front):
         places += [f"{x(after.cost)},{y(before.value)}", f"{x(after.cost)},{y(after.value)}"]
@@ -175,10 +174,9 @@ def _steps(front: Sequence[Point], x: svg.Scale, y: svg.Scale) -> Markup:
     return svg.element("polyline", points=" ".join(places), class_="front")
 
 
-def _limit(limit: float, axis: Axis, x: svg.Scale, height: float) -> Markup:
+def _limit_line(limit: float, axis: Axis, x: svg.Scale, height: float) -> Markup:
     at = x(limit)
     side, anchor = (at - 5, "end") if at > WIDTH * 0.5 else (at + 5, "start")
-    said = svg.text(
-        side, height - 50, f"limit {axis.say(limit)}{axis.unit.partition(' for')[0]}", anchor=anchor, style="label halo"
-    )
-    return svg.line(at, 10, at, height - 40, "limit") + said
+    name = f"limit {axis.format(limit)}{axis.unit.partition(' for')[0]}"
+    label = svg.text(side, height - 50, name, anchor=anchor, style="label halo")
+    return svg.line(at, 10, at, height - 40, "limit") + label

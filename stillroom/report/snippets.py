@@ -1,55 +1,58 @@
-"""Code for the model card that loads what a run made: plain torch for the student, its runtime for each exported file.
+"""Code of the model card that loads the networks of a run: torch for the student, its runtime for each exported file.
 
-Names from the folder enter the code as Python literals only, so that none of them can become code.
+Names from the folder enter the code as Python literals only, so that none of them can become code. A runtime provides
+its own snippet; that of a user's runtime was stored beside the metrics when the file was written.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
-from stillroom.report.folder import Folder, Speaker, inside
+from stillroom.report.run_data import ModelResult, RunData
+from stillroom.report.run_files import file_inside
 
 INLINE = 50  # classes written out; more are read from run.json
 
 
-def student(folder: Folder) -> str:
+def student(run: RunData) -> str:
     """Code that loads `student.safetensors`: plain timm or torchvision classifiers, or `restore` for other networks."""
-    about, arguments = folder.part("networks", "student"), folder.part("networks", "student", "arguments")
-    name, answers = about.get("network"), folder.about.answers
-    if not isinstance(name, str) or not name or (not folder.classes and answers != "vector"):
+    about, arguments = run.section("networks", "student"), run.section("networks", "student", "arguments")
+    name, answers = about.get("network"), run.task.output_kind
+    if not isinstance(name, str) or not name or (not run.classes and answers != "vector"):
         return ""
-    header = metadata(folder.path / "student.safetensors")
-    shape = _shape(folder)
+    header = metadata(run.path / "student.safetensors")
+    shape = _shape(run)
     extra = "".join(f", {key}={value!r}" for key, value in arguments.items() if key.isidentifier())
     kind, _, rest = name.partition("/")
     channels = int(header.get("channels") or shape[1])
-    plain = rest and answers == "classes" and not reformed(folder)  # another form than the library builds
+    plain = (
+        rest and answers == "classes" and not is_modified(run)
+    )  # after surgery the library would build another network
     if plain and kind == "timm" and not arguments.get("distilled"):  # timm has no such argument
-        made = f"timm.create_model({rest!r}, num_classes={len(folder.classes)}, in_chans={channels}{extra})"
-        lines = ["import timm", *_plain(folder, made, shape, header)]
+        made = f"timm.create_model({rest!r}, num_classes={len(run.classes)}, in_chans={channels}{extra})"
+        lines = ["import timm", *_with_library(run, made, shape, header)]
     elif plain and kind == "torchvision":
-        made = f"torchvision.models.get_model({rest!r}, num_classes={len(folder.classes)}{extra})"
-        lines = ["import torchvision", *_plain(folder, made, shape, header)]
+        made = f"torchvision.models.get_model({rest!r}, num_classes={len(run.classes)}{extra})"
+        lines = ["import torchvision", *_with_library(run, made, shape, header)]
     else:
-        lines = _restored(folder, name, shape, extra)
-    return "\n".join([*_json(folder), *lines])
+        lines = _with_stillroom(run, name, shape, extra)
+    return "\n".join([*_import_json(run), *lines])
 
 
-def _restored(folder: Folder, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
-    answers = folder.about.answers
-    classes = None if answers == "vector" else len(folder.classes)  # a vector is as wide as its network makes it
-    said = f", answers={answers!r}" if answers != "classes" else ""
-    facts = f"classes={classes}, channels={shape[1]}, size={shape[2]}{said}{extra}"
-    form = ["# The file says how it was pruned or factorised; the library alone would build another network."]
+def _with_stillroom(run: RunData, name: str, shape: tuple[int, ...], extra: str) -> list[str]:
+    answers = run.task.output_kind
+    classes = None if answers == "vector" else len(run.classes)  # a vector is as wide as its network makes it
+    output_kind = f", output_kind={answers!r}" if answers != "classes" else ""
+    arguments = f"classes={classes}, channels={shape[1]}, size={shape[2]}{output_kind}{extra}"
+    note = ["# The file records how it was pruned or factorised; the library alone would build another network."]
     return [
         "import torch",
         "from stillroom.models import restore",
         "",
-        *(form if reformed(folder) else []),
-        *_named(folder),
-        f'network = restore({name!r}, "student.safetensors", {facts}).eval()',
+        *(note if is_modified(run) else []),
+        *_class_names(run),
+        f'network = restore({name!r}, "student.safetensors", {arguments}).eval()',
         f"images = torch.zeros{shape}  # yours, 0..1",
         "with torch.inference_mode():",
         "    pred = network(images).pred",
@@ -67,17 +70,17 @@ TORCH = {
     ],
     "vector": ["print(torch.nn.functional.normalize(pred).shape)"],
 }
-"""Kind of answers -> what is done with `pred`."""
+"""Kind of output -> code that uses `pred`."""
 
 
-def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, str]) -> list[str]:
+def _with_library(run: RunData, made: str, shape: tuple[int, ...], header: dict[str, str]) -> list[str]:
     side = header.get("size", "")
     call = f'torch.nn.functional.interpolate(images, ({side}, {side}), mode="bilinear", antialias=True)'
     return [
         "import torch",
         "from safetensors import safe_open",
         "",
-        f"classes = {_classes(folder)}",
+        f"classes = {_classes(run)}",
         'with safe_open("student.safetensors", framework="pt") as file:',
         "    about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}",
         f"module = {made}",
@@ -93,94 +96,30 @@ def _plain(folder: Folder, made: str, shape: tuple[int, ...], header: dict[str, 
     ]
 
 
-@dataclass(frozen=True)
-class Runtime:
-    """How a kind of file is opened and asked.
-
-    Attributes:
-        imports: whole lines.
-        opens: lines in which `{path}` is the file.
-        asks: lines that give it `images`.
-        answer: what is then the answer, [B, ...] as numpy holds it.
-        named: lines in which the file's own words become `classes`; none: the card writes the names out.
-        single: it takes one image, of the size that the data have.
-    """
-
-    imports: tuple[str, ...]
-    opens: tuple[str, ...]
-    asks: tuple[str, ...]
-    answer: str
-    named: tuple[str, ...] = ()
-    single: bool = False
-
-
-RUNTIMES = {
-    "onnx": Runtime(
-        ("import numpy as np", "import onnxruntime"),
-        ("session = onnxruntime.InferenceSession({path})",),
-        (),
-        "session.run(None, {session.get_inputs()[0].name: images})[0]",
-    ),
-    "openvino": Runtime(
-        ("import numpy as np", "import openvino"),
-        (
-            "graph = openvino.Core().read_model({path})",
-            "# Without the hint it computes floats in bfloat16 wherever the processor can.",
-            'model = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
-        ),
-        (),
-        "model(images)[0]",
-        named=('classes = json.loads(graph.get_rt_info(["stillroom", "classes"]).value)',),
-    ),
-    "executorch": Runtime(
-        ("import numpy as np", "import torch", "from executorch.runtime import Runtime"),
-        ("program = Runtime.get().load_program({path})", 'method = program.load_method("forward")'),
-        (),
-        "method.execute([torch.from_numpy(images)])[0].numpy()",
-        named=(
-            'facts = json.loads(program.load_method("facts").execute([])[0])',
-            'classes = json.loads(facts["classes"])',
-        ),
-        single=True,
-    ),
-    "litert": Runtime(
-        ("import numpy as np", "from ai_edge_litert.interpreter import Interpreter"),
-        ("model = Interpreter({path})", "model.allocate_tensors()"),
-        ('model.set_tensor(model.get_input_details()[0]["index"], images)', "model.invoke()"),
-        'model.get_tensor(model.get_output_details()[0]["index"])',
-        named=(
-            'facts = json.loads(zipfile.ZipFile({path}).read("facts.json"))',
-            'classes = json.loads(facts["classes"])',
-        ),
-        single=True,
-    ),
-}
-"""Kind of file -> how it is run."""
-
-
-def file(folder: Folder, export: Speaker) -> str:
-    """Code that runs one exported file; "" for a kind of file that is not known here."""
-    runtime = RUNTIMES.get(export.target)
-    if runtime is None or not export.path:
+def file(run: RunData, export: ModelResult) -> str:
+    """Code that runs one exported file; "" if its runtime has no snippet."""
+    parts = export.runtime.snippet if export.runtime else None
+    if parts is None or not export.path:
         return ""
-    answers = folder.about.answers
-    asked, *lines = ANSWERS.get(f"one {answers}" if runtime.single else answers) or ANSWERS.get(answers, ANSWERS[""])
-    batch, channels, *size = _shape(folder)
-    free = answers == "boxes" and not runtime.single  # boxes are in pixels of the image as it is
-    pair = answers == "vector" and not runtime.single
-    shape = (2 if pair else batch, channels, *((480, 640) if free else size))
-    own = [] if answers == "vector" else [line.replace("{path}", repr(export.path)) for line in runtime.named]
+    answers = run.task.output_kind
+    output, *lines = ANSWERS.get(f"one {answers}" if parts.one_image else answers) or ANSWERS.get(answers, ANSWERS[""])
+    batch, channels, *size = _shape(run)
+    free = answers == "boxes" and not parts.one_image  # boxes are in pixels of the image as it is
+    two = answers == "vector" and not parts.one_image
+    shape = (2 if two else batch, channels, *((480, 640) if free else size))
+    path = repr(export.path)
+    own = [] if answers == "vector" else [line.replace("{path}", path) for line in parts.classes]
     return "\n".join(
         [
-            *(_standard(own) if own else _json(folder)),
-            *runtime.imports,
+            *(_standard_imports(own) if own else _import_json(run)),
+            *parts.imports,
             "",
-            *([] if own else _named(folder)),
-            *(line.replace("{path}", repr(export.path)) for line in runtime.opens),
+            *([] if own else _class_names(run)),
+            *(line.replace("{path}", path) for line in parts.opens),
             *own,
             f"images = np.zeros({shape!r}, dtype=np.float32)  # yours{', of any size' if free else ''}, 0..1",
-            *runtime.asks,
-            asked.format(runtime.answer),
+            *parts.runs,
+            output.format(parts.output),
             *lines,
         ]
     )
@@ -200,11 +139,11 @@ ANSWERS = {
     "one vector": ["vector = {}[0]", "print(vector.shape, float(vector @ vector))  # its length is 1"],
     "": ["print({}.shape)"],
 }
-"""Kind of answers -> what is done with them; "one vector" is that of a file that takes one image."""
+"""Kind of output -> code that uses it; "one vector" is for a file that takes one image per call."""
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says about itself: eight bytes of length, then JSON. Empty where that can't be read."""
+    """The metadata of a safetensors file: eight bytes of length, then JSON. Empty if it can't be read."""
     try:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -215,35 +154,35 @@ def metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def reformed(folder: Folder) -> bool:
-    """Whether the student has another form than its family builds, as a pruned one has: its file tells which."""
-    return metadata(folder.path / "student.safetensors").get("form", "[]") != "[]"
+def is_modified(run: RunData) -> bool:
+    """Whether the student was pruned or factorised, and its library can't build it alone."""
+    return metadata(run.path / "student.safetensors").get("form", "[]") != "[]"
 
 
-def there(folder: Folder) -> bool:
-    """Whether the student's weights lie in the folder."""
-    return inside(folder.path, "student.safetensors") is not None
+def has_student(run: RunData) -> bool:
+    """Whether the folder holds the student's weights."""
+    return file_inside(run.path, "student.safetensors") is not None
 
 
-def _json(folder: Folder) -> list[str]:
-    return ["import json", ""] if len(folder.classes) > INLINE and folder.about.answers != "vector" else []
+def _import_json(run: RunData) -> list[str]:
+    return ["import json", ""] if len(run.classes) > INLINE and run.task.output_kind != "vector" else []
 
 
-def _standard(lines: list[str]) -> list[str]:
-    """Imports of what lines need of Python's own library."""
+def _standard_imports(lines: list[str]) -> list[str]:
+    """Imports from the standard library that the lines need."""
     return [*(f"import {name}" for name in ("json", "zipfile") if any(f"{name}." in line for line in lines)), ""]
 
 
-def _named(folder: Folder) -> list[str]:
-    return [] if folder.about.answers == "vector" else [f"classes = {_classes(folder)}"]
+def _class_names(run: RunData) -> list[str]:
+    return [] if run.task.output_kind == "vector" else [f"classes = {_classes(run)}"]
 
 
-def _shape(folder: Folder) -> tuple[int, int, int, int]:
-    data = folder.part("data")
+def _shape(run: RunData) -> tuple[int, int, int, int]:
+    data = run.section("data")
     return (1, data.get("channels") or 3, data.get("size") or 224, data.get("size") or 224)
 
 
-def _classes(folder: Folder) -> str:
-    if len(folder.classes) > INLINE:
+def _classes(run: RunData) -> str:
+    if len(run.classes) > INLINE:
         return 'json.load(open("run.json", encoding="utf-8"))["data"]["classes"]'
-    return repr(folder.classes)
+    return repr(run.classes)

@@ -11,6 +11,6 @@ class NoCompressionWithinLimits(DeviceLimitError):
     why = "measured on untrained files: {rows}"
     effect = "nothing was trained"
     fix = (
-        "choose a smaller student or another runtime, or allow more in [target]; a compression that you name "
+        "choose a smaller student or another runtime, or allow more in [deploy]; a compression that you name "
         "yourself in [[compress]] is trained whatever it comes to"
     )

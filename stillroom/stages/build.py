@@ -1,4 +1,4 @@
-"""From a recipe's sections to the things they stand for: data, task, networks."""
+"""From sections of a recipe to what they stand for: data, task, networks, the frozen teacher."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from torch import nn
 from stillroom import models
 from stillroom.config import schema
 from stillroom.config.plugins import pick
-from stillroom.config.recipe import AUTO
 from stillroom.data import dataset
 from stillroom.data.dataset import Dataset
-from stillroom.data.sampling import UNSEEN, PixelStatistics
+from stillroom.data.sampling import PLACEHOLDER_STATISTICS, PixelStatistics
 from stillroom.distributed.precision import precision_for
+from stillroom.metrics._errors import MetricWithoutTargets, UnknownMetric
+from stillroom.metrics.metric import Metric
 from stillroom.models._errors import ClassCountMismatch
 from stillroom.models.network import Network
-from stillroom.stages.errors import NoLabelsForStudent, NoLabelsForTeacher, TaskDataMismatch
+from stillroom.stages.errors import TaskDataMismatch
 from stillroom.tasks._agreeing import agreeing
+from stillroom.tasks._with_metrics import with_metrics
 from stillroom.tasks.task import Task
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
 
 HEADS: dict[str, Literal["keep", "any", "replace"]] = {"none": "keep", "head": "replace", "all": "any"}
-"""How far a network is fitted -> what of a file's classifier is asked for."""
+"""How much of a network is fine-tuned -> what is required of the classifier in its weights file."""
 
-APART = 1_000_003  # between the seeds of two teachers of one run; no two runs are so far apart
+SEED_STRIDE = 1_000_003
+"""Between the seeds of two teachers of one run: larger than any distance between the seeds of two runs."""
 
 
 def build_data(section: schema.Data, *, report: Path | None = None, channels: int | None = None) -> Dataset:
-    """The images that a recipe's `[data]` names.
+    """The data set that `[data]` names.
 
     Args:
-        section: source, size and shares.
+        section: source, size and shares of the splits.
         report: folder for the list of unreadable images.
-        channels: 1 or 3, whatever the images themselves have; None: as the source says.
+        channels: 1 or 3, whatever the images have; None: as the source decides.
     """
     source = pick("data/sources", section.source)(**section.arguments)
     if channels is not None:
         source.channels = channels
-    return dataset.load(
+    return dataset.load_dataset(
         source,
         size=section.size,
         val=section.val,
@@ -55,65 +58,50 @@ def build_data(section: schema.Data, *, report: Path | None = None, channels: in
     )
 
 
-def build_task(section: schema.Task) -> Task:
-    """The task of `[task]`."""
-    task: Task = pick("tasks", section.name)(**section.arguments)
-    return task
+def build_task(section: schema.Task, data: Dataset, metrics: Sequence[str] = ()) -> Task:
+    """The task that `[task]` names; where no image has a label, its metrics compare with the teacher's outputs.
 
-
-def task_for(section: schema.Task, data: Dataset) -> Task:
-    """The task of `[task]`, see `matched`; where no image has a label, it asks for agreement with the teacher."""
-    task = check_task(build_task(section), data)
-    return task if data.labelled else agreeing(task)
-
-
-def check_task(task: Task, data: Dataset) -> Task:
-    """The task, if the data knows what it needs, and its metrics can be had.
+    Args:
+        section: the task and its arguments.
+        data: the images.
+        metrics: names of further metrics.
 
     Raises:
-        StillroomError: SR-D118 it does not; SR-X710 a metric's package is missing, said before anything is trained.
+        TaskDataMismatch: SR-D118 the data has other targets than the task needs.
+        UnknownMetric, MetricWithoutTargets: SR-C442, SR-D143 one of `metrics` can't be computed.
+        MetricPackageMissing: SR-X710, before anything is trained.
     """
+    task: Task = pick("tasks", section.name)(**section.arguments)
     if task.needs != data.kind:
         raise TaskDataMismatch(task=type(task).__name__.lower(), needs=task.needs, kind=data.kind)
+    task = with_metrics(task if data.labelled else agreeing(task), further_metrics(metrics, data))
     task.metrics(data.classes)
     return task
 
 
-def build_data_and_task(recipe: schema.Recipe, *, report: Path | None = None) -> tuple[schema.Recipe, Dataset, Task]:
-    """The images of a recipe, what is asked of them, and the recipe as it can be done with them.
-
-    Where no image has a label, the classes are the teacher's, called by their numbers unless somebody names them, the
-    task asks for agreement with it, and labels weigh nothing.
-
-    Args:
-        recipe: the whole experiment.
-        report: as for `load_data`.
+def further_metrics(names: Sequence[str], data: Dataset) -> dict[str, type[Metric]]:
+    """Name -> class, each able to measure predictions on the data.
 
     Raises:
-        StillroomError: as `load_data` and `matched`; SR-D140 a teacher would have to learn, SR-D142 nothing would
-            teach.
+        UnknownMetric: SR-C442 it is no metric.
+        MetricWithoutTargets: SR-D143 it needs labels, and there are none.
     """
-    data = build_data(recipe.data, report=report)
-    task = task_for(recipe.task, data)
-    if data.labelled:
-        return recipe, data, task
-    teachers = {"teacher": recipe.teacher} | {f"teacher.others[{i}]": t for i, t in enumerate(recipe.teacher.others)}
-    for section, teacher in teachers.items():
-        if teacher.fit != "none":
-            raise NoLabelsForTeacher(section=section, fit=teacher.fit)
-    blind = [m.name for m in recipe.methods if m.name != AUTO and pick("methods", m.name).needs_labels]
-    if blind or not recipe.methods:
-        why = f"{', '.join(blind)} set the true class apart" if blind else "there are no methods"
-        raise NoLabelsForStudent(methods=why)
-    unweighted = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, weight=0.0))
-    return unweighted, with_teacher_classes(data, task, recipe.teacher), task
+    found: dict[str, type[Metric]] = {}
+    for name in names:
+        kind = pick("metrics", name)
+        if not (isinstance(kind, type) and issubclass(kind, Metric)):
+            raise UnknownMetric(name=name, problem=f"{kind!r} is no subclass of Metric")
+        if kind.target_kind and not data.labelled:
+            raise MetricWithoutTargets(metric=name, kind=kind.target_kind)
+        found[name] = kind
+    return found
 
 
 def with_teacher_classes(data: Dataset, task: Task, teacher: schema.Teacher) -> Dataset:
-    """Data that has no classes with those of the teacher, if the task has any."""
+    """Data without class names with as many as the teacher has, called by their numbers, if the task has classes."""
     if data.classes or task.outputs(1) is None:
         return data
-    count = len(teacher.map or ()) or build_network(teacher, data, task, UNSEEN, seed=0).classes
+    count = len(teacher.class_map or ()) or build_network(teacher, data, task, PLACEHOLDER_STATISTICS, seed=0).classes
     return dataclasses.replace(data, classes=tuple(map(str, range(count))))
 
 
@@ -122,9 +110,12 @@ def build_network(
 ) -> Network:
     """The network of `[teacher]` or `[student]`, before anything is trained.
 
-    The same seed gives the same first weights, so that a student and its baseline begin alike. A classifier that has
-    to be fitted starts new; one that is kept must have the data's classes, unless a map says which of its outputs
-    they are. What a task may ask of images of any size is asked of them at the data's.
+    The same seed gives the same initial weights, so a student and its baseline start alike. A classifier that will be
+    fine-tuned starts anew; one that is kept must have the data's classes, unless a class map selects them. For tasks
+    that take images of any size, the network resizes to the data's size.
+
+    Raises:
+        ClassCountMismatch: SR-M301 the network has other outputs than the task needs.
     """
     torch.manual_seed(seed)
     common: dict[str, Any] = {
@@ -132,11 +123,11 @@ def build_network(
         "size": data.size,
         "mean": pixels.mean,
         "std": pixels.std,
-        "answers": task.answers,
+        "output_kind": task.output_kind,
     }
-    fit, map = getattr(section, "fit", "all"), getattr(section, "map", None)
+    finetune, map = getattr(section, "finetune", "all"), getattr(section, "class_map", None)
     outputs = task.outputs(len(data.classes)) if data.classes else None
-    classes = None if fit == "none" and (map or section.weights == "pretrained") else outputs
+    classes = None if finetune == "none" and (map or section.weights == "pretrained") else outputs
     if section.weights in ("none", "pretrained"):
         pretrained = section.weights == "pretrained"
         network = models.create_model(
@@ -147,7 +138,7 @@ def build_network(
             section.network,
             str(section.weights),
             classes=classes,
-            head=HEADS["head" if isinstance(section, schema.Student) else fit],
+            head=HEADS["head" if isinstance(section, schema.Student) else finetune],
             trust=section.trust,
             **common,
             **section.arguments,
@@ -160,55 +151,56 @@ def build_network(
     return network
 
 
-def teacher_sections(section: schema.Teacher) -> dict[str, schema.Teacher]:
-    """Every teacher under the name of its stage, and so of its file: "teacher", "teacher-2", "teacher-3" ..."""
-    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate((section, *section.others), 1)}
+def teacher_sections(teachers: Sequence[schema.Teacher]) -> dict[str, schema.Teacher]:
+    """Stage -> section of every teacher: "teacher", "teacher-2", "teacher-3" ... A stage names its weights file too."""
+    return {f"teacher-{i}" if i > 1 else "teacher": one for i, one in enumerate(teachers, 1)}
 
 
 def build_teachers(
-    stages: Mapping[str, schema.Teacher], data: Dataset, task: Task, pixels: PixelStatistics, *, seed: int
+    sections: Mapping[str, schema.Teacher], data: Dataset, task: Task, pixels: PixelStatistics, *, seed: int
 ) -> dict[str, Network]:
-    """The networks of all teachers, before anything is trained: stage -> network.
-
-    Each begins from a seed of its own: two of one kind that began alike would know the same.
+    """Stage -> network of every teacher, before anything is trained, each from a seed of its own.
 
     Raises:
-        StillroomError: as `make_network`; SR-M370, SR-M371 several of them can't be one.
+        DetectorEnsemble, TeacherOutputsDiffer: SR-M370, SR-M371 they can't be averaged; found before hours of training.
+        Others as `build_network`.
     """
     made = {
-        stage: build_network(one, data, task, pixels, seed=seed + number * APART)
-        for number, (stage, one) in enumerate(stages.items())
+        stage: build_network(one, data, task, pixels, seed=seed + number * SEED_STRIDE)
+        for number, (stage, one) in enumerate(sections.items())
     }
-    combine_teachers(stages["teacher"], list(made.values()))  # asked here, before hours are spent on each of them
+    combine_teachers(sections, list(made.values()))
     return made
 
 
-def combine_teachers(section: schema.Teacher, networks: Sequence[Network]) -> nn.Module:
-    """The network that the student hears: the only teacher, or all of them as one.
+def combine_teachers(sections: Mapping[str, schema.Teacher], networks: Sequence[Network]) -> nn.Module:
+    """The only teacher's network, or an `Ensemble` of several.
 
     Raises:
-        StillroomError: SR-M370, SR-M371 they can't be one.
+        DetectorEnsemble, TeacherOutputsDiffer: SR-M370, SR-M371 they can't be averaged.
     """
-    if not section.others:
+    if len(networks) == 1:
         return networks[0]
-    maps = [one.map for one in teacher_sections(section).values()]
-    return Ensemble(networks, maps=maps, combine=section.combine)
+    return Ensemble(networks, maps=[one.class_map for one in sections.values()], combine=sections["teacher"].combine)
 
 
-def combine_mode(section: schema.Teacher, task: Task) -> str:
-    """What of several teachers the mean is taken of, as a word."""
-    return "vectors" if task.answers == "vector" else section.combine
+def combine_mode(sections: Mapping[str, schema.Teacher], task: Task) -> str:
+    """What is averaged over several teachers: "logits", "probabilities" or "vectors"."""
+    return "vectors" if task.output_kind == "vector" else sections["teacher"].combine
 
 
 def freeze(
-    recipe: schema.Recipe, network: nn.Module, device: torch.device, sample_images: nn.Module | None = None
+    sections: Mapping[str, schema.Teacher],
+    network: nn.Module,
+    *,
+    precision: torch.dtype,
+    spread: nn.Module | None = None,
 ) -> FrozenTeacher:
-    """What `together` gave, as it teaches: in the data's classes, in the recipe's precision. `spread`: see `FrozenTeacher`."""
-    map = None if recipe.teacher.others else recipe.teacher.map
-    return FrozenTeacher(network, map=map, precision=teacher_precision(recipe, device), spread=sample_images)
+    """The output of `combine_teachers`, frozen, with its class map. An ensemble maps each member's classes itself."""
+    class_map = sections["teacher"].class_map if len(sections) == 1 else None
+    return FrozenTeacher(network, map=class_map, precision=precision, spread=spread)
 
 
-def teacher_precision(recipe: schema.Recipe, device: torch.device) -> torch.dtype:
-    """Of the teacher's arithmetic: what the training computes in, unless the recipe says another."""
-    asked = recipe.teacher.precision
-    return precision_for(device, recipe.train.precision if asked == "auto" else asked)
+def teacher_precision(teacher: schema.Teacher, training: schema.Training, device: torch.device) -> torch.dtype:
+    """The dtype of the teacher's arithmetic: its own, or that of the training."""
+    return precision_for(device, training.precision if teacher.precision == "auto" else teacher.precision)

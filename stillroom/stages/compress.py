@@ -1,15 +1,16 @@
-"""The student made smaller, one compression after the other; each is taught by the same teacher as the student was.
+"""The student made smaller, one compression after the other, and distilled again from the same teacher after each.
 
-A compression begins with what the one before left, so any order works. Each round of one is a stage like any other: it
-leaves a file, it is interrupted and resumed as the others are. What it begins with is a file too, so that a resumed
-training trains the very same network, wherever it goes on.
+A compression starts from the output of the one before, so any order works. Each round is a training stage like any
+other: it leaves a file, and is interrupted and resumed as the others are. Its initial network is a file too, so that a
+resumed training trains the same network, on whichever machine it goes on.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,166 +21,222 @@ from stillroom.benchmark import latency
 from stillroom.compress.compression import Compression, View
 from stillroom.config.plugins import pick
 from stillroom.config.recipe import AUTO
-from stillroom.config.schema import Compress, Method, Recipe
-from stillroom.data import sampling
+from stillroom.config.schema import Compress, Method
 from stillroom.data.hash_rng import evenly_spaced
 from stillroom.data.loader import in_order
+from stillroom.data.sampling import sample_images
 from stillroom.evaluation.validate import validate
 from stillroom.io.checkpoint import save_tensors
-from stillroom.io.files import temporary
-from stillroom.models import flops, load_into
+from stillroom.io.files import atomic_write
+from stillroom.models import flops, load_weights
 from stillroom.models.network import Network
-from stillroom.stages.train import Stages
+from stillroom.stages.experiment import Experiment
+from stillroom.stages.train import Trainer
 from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.types import Batch, Output
 
 log = logging.getLogger("stillroom")
 
-LOOKED_AT = 256  # training images that a compression may look at
-BATCHES, BATCH = 8, 32  # training batches that it may ask gradients of
-SECONDS = 0.5  # of timing each network of the chain, for the log; the report's times are taken together
+NUM_IMAGES = 256  # training images that a compression may read
+NUM_BATCHES, BATCH = 8, 32  # training batches that it may compute gradients of
+SECONDS = 0.5  # of timing each network, for the log; the report's times are measured together
 
 STUDENT, DISTILLED = "student", "distilled"
 
 
-def stage_names(recipe: Recipe) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """One stage of the student, as run.json lists it for the report.
+
+    Attributes:
+        stage: its name.
+        what: the compression in the recipe's words.
+        score: the headline metric on val.
+        macs: of a forward pass of one image.
+        bytes: of its weights.
+        latency_ms: median of one image in torch.
+        seconds: of its training.
+    """
+
+    stage: str
+    what: str
+    score: float
+    macs: int
+    bytes: int
+    latency_ms: float
+    seconds: float | None
+
+
+def stage_names(sections: Sequence[Compress]) -> list[str]:
     """The stages of the student, in order; the last one is always "student"."""
     found: list[str] = []
-    for section in recipe.compress[:-1]:
+    for section in sections[:-1]:
         name = section.name.rpartition(":")[2].lower()
         count = sum(known.partition("-")[0] == name for known in found)
         found.append(name if not count else f"{name}-{count + 1}")
-    return [DISTILLED, *found, STUDENT] if recipe.compress else [STUDENT]
+    return [DISTILLED, *found, STUDENT] if sections else [STUDENT]
 
 
-def stage_descriptions(recipe: Recipe) -> dict[str, str]:
-    """What made each stage, in the recipe's words: "prune, macs=0.5"."""
-    found = {stage_names(recipe)[0]: "distilled"}
-    for stage, section in zip(stage_names(recipe)[1:], recipe.compress, strict=True):
+def stage_descriptions(sections: Sequence[Compress]) -> dict[str, str]:
+    """Stage -> its compression in the recipe's words: "prune, macs=0.5"."""
+    stages = stage_names(sections)
+    found = {stages[0]: "distilled"}
+    for stage, section in zip(stages[1:], sections, strict=True):
         words = [section.name, *(f"{key}={value}" for key, value in section.arguments.items())]
-        found[stage] = ", ".join(words if section.taught else [*words, "without the teacher"])
+        found[stage] = ", ".join(words if section.distill else [*words, "without the teacher"])
     return found
 
 
-def compress(stages: Stages, teacher: FrozenTeacher) -> Network:
-    """The student, taught and then made smaller as `[[compress]]` says; where it says nothing, only taught."""
-    stage, *others = stage_names(stages.recipe)
-    network = stages.student(stage, teacher)
+def train_and_compress(
+    trainer: Trainer, sections: Sequence[Compress], teacher: FrozenTeacher, rows: Sequence[StageRow] = ()
+) -> Network:
+    """The student: distilled, then made smaller by each of `sections` in turn.
+
+    Args:
+        trainer: trains each stage.
+        sections: of the compressions; none leaves the student as distilled.
+        teacher: of every stage.
+        rows: the stages that were measured before the run was interrupted.
+    """
+    trail, descriptions = list(rows), stage_descriptions(sections)
+    (stage, what), *others = descriptions.items()
+    network = trainer.train_student(stage, teacher)
     if others:
-        _tell(stages, stage, network, teacher)
-    for stage, section in zip(others, stages.recipe.compress, strict=True):
-        network = _smaller(stages, stage, section, network, teacher)
-        _tell(stages, stage, network, teacher)
+        _measure(trainer, trail, stage, what, network, teacher)
+    for (stage, what), section in zip(others, sections, strict=True):
+        network = _compress(trainer, stage, section, network, teacher)
+        _measure(trainer, trail, stage, what, network, teacher)
     return network
 
 
-def intermediate_networks(stages: Stages) -> dict[str, Network]:
-    """The networks that the student was on its way, in order: stage -> network."""
-    # Asked by the first process alone, so nobody is waited for.
+def intermediate_networks(trainer: Trainer, sections: Sequence[Compress]) -> dict[str, Network]:
+    """Stage -> network before each compression, in order. No barrier: only the first process needs them."""
+    run = trainer.context.run
     return {
-        stage: load_into(stages.untrained(), stages.run.weights(stage)) for stage in stage_names(stages.recipe)[:-1]
+        stage: load_weights(trainer.experiment.initial_student(), run.weights(stage))
+        for stage in stage_names(sections)[:-1]
     }
 
 
-def _smaller(stages: Stages, stage: str, section: Compress, network: Network, teacher: FrozenTeacher) -> Network:
-    """One compression: all its rounds, each of which leaves a file."""
-    compression: Compression = pick("compress", section.name)(**section.arguments)
-    before = FrozenTeacher(copy.deepcopy(network).to(stages.engine.device), precision=teacher.precision)
-    for round in range(1, compression.rounds + 1):
-        last = round == compression.rounds
-        part = stage if last else f"{stage}.round-{round}"
-        speaker = teacher if last or compression.between == "teacher" else before
-        if not stages.run.weights(part).exists():
-            begun = _begun(stages, part, compression, network, teacher, round)
-            who, own = (stages, True) if speaker is teacher else (_among_themselves(stages), False)
-            taught_by = speaker if section.taught else None
-            who.train(part, begun, taught_by, section.train, settle=compression.settle, kept=own)
-        network = stages.filled(part, stages.untrained())
-    return network
+def compression_view(experiment: Experiment, teacher: FrozenTeacher | None) -> View:
+    """What a compression may read: training images without augmentation, and the loss on them.
 
+    The loss is the task's, or, where no image has a label, the mean squared distance to the teacher's output.
+    """
+    split, task = experiment.data.splits["train"], experiment.task
+    rows = evenly_spaced(len(split), NUM_BATCHES * BATCH)
 
-def _among_themselves(stages: Stages) -> Stages:
-    """For a student that is taught by what it was before: the recipe's methods may name places of another network."""
-    return replace(stages, recipe=replace(stages.recipe, methods=(Method(name=AUTO),)))
-
-
-def _begun(
-    stages: Stages, part: str, compression: Compression, network: Network, teacher: FrozenTeacher, round: int
-) -> Network:
-    """The smaller network before its training: made once, and read from its file by every process and every resume."""
-    path = stages.run.checkpoints(part) / "begun.safetensors"
-    if stages.run.writes and not path.exists():
-        shrunk = compression.shrink(network, view(stages, teacher), round)
-        log.info("%s: %s", part, _size(network, shrunk, stages))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(path) as temp:
-            save_tensors(shrunk.weights(), temp, shrunk.metadata())
-    stages.engine.barrier()
-    return load_into(stages.untrained(), path)
-
-
-def view(stages: Stages, teacher: FrozenTeacher | None) -> View:
-    """What a compression may look at: training images as they are, what labels or else the teacher charge for them."""
-    split, task = stages.data.splits["train"], stages.task
-    rows = evenly_spaced(len(split), BATCHES * BATCH)
-
-    def speak(images: Tensor) -> Output:
+    def predict(images: Tensor) -> Output:
         assert teacher is not None
-        return teacher.alone.speak(images)
+        return teacher.alone.predict(images)
 
     def loss(network: Network, batch: Batch) -> Tensor:
-        stage_descriptions = network(batch.images)
-        terms = task.loss(stage_descriptions, batch) if stages.data.labelled else {}
+        output = network(batch.images)
+        terms = task.loss(output, batch) if experiment.data.labelled else {}
         if terms:
             return torch.stack(list(terms.values())).sum()
-        return F.mse_loss(stage_descriptions.pred, speak(batch.images).pred)
+        return F.mse_loss(output.pred, predict(batch.images).pred)
 
     return View(
-        images=sampling.sample_images(split, LOOKED_AT),
+        images=sample_images(split, NUM_IMAGES),
         batches=list(in_order(split, BATCH, rows=rows)),
         loss=loss,
-        teacher=speak,
-        seed=stages.seed,
+        teacher=predict,
+        seed=experiment.seed,
     )
 
 
-def _size(before: Network, after: Network, stages: Stages) -> str:
-    macs = [stages.macs(network) / 1e6 for network in (before, after)]
-    numbers = [flops.parameters(network) for network in (before, after)]
+def _compress(trainer: Trainer, stage: str, section: Compress, network: Network, teacher: FrozenTeacher) -> Network:
+    """One compression: all its rounds, each of which leaves a file."""
+    compression: Compression = pick("compress", section.name)(**section.arguments)
+    device = trainer.context.engine.device
+    uncompressed = FrozenTeacher(copy.deepcopy(network).to(device), precision=teacher.precision)
+    for number in range(1, compression.rounds + 1):
+        last = number == compression.rounds
+        part = stage if last else f"{stage}.round-{number}"
+        if not trainer.context.run.weights(part).exists():
+            initial = _initial_network(trainer, part, compression, network, teacher, number)
+            own = not last and compression.between != "teacher"  # the network itself, before it was compressed, teaches
+            (_self_distilling(trainer) if own else trainer).train(
+                part,
+                initial,
+                (uncompressed if own else teacher) if section.distill else None,
+                section.train,
+                finalize=compression.settle,
+                cached=not own,
+            )
+        network = trainer.load_stage(part, trainer.experiment.initial_student())
+    return network
+
+
+def _self_distilling(trainer: Trainer) -> Trainer:
+    """For a student whose teacher is its own earlier form: the recipe's methods may name layers of another network."""
+    return replace(trainer, experiment=replace(trainer.experiment, methods=(Method(name=AUTO),)))
+
+
+def _initial_network(
+    trainer: Trainer, part: str, compression: Compression, network: Network, teacher: FrozenTeacher, number: int
+) -> Network:
+    """The smaller network before its training: made once, and read from its file by every process and every resume."""
+    experiment, run = trainer.experiment, trainer.context.run
+    path = run.checkpoints(part) / "begun.safetensors"
+    if run.writes and not path.exists():
+        smaller = compression.shrink(network, compression_view(experiment, teacher), number)
+        log.info("%s: %s", part, _size_change(experiment, network, smaller))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temp:
+            save_tensors(smaller.weights(), temp, smaller.metadata())
+    trainer.context.engine.barrier()
+    return load_weights(experiment.initial_student(), path)
+
+
+def _size_change(experiment: Experiment, before: Network, after: Network) -> str:
+    macs = [experiment.macs(network) / 1e6 for network in (before, after)]
+    parameters = [flops.parameters(network) for network in (before, after)]
     return (
-        f"{macs[0]:.2f} M MACs become {macs[1]:.2f} M, {numbers[0]:,} parameters become {numbers[1]:,}; "
-        "training goes on from there"
+        f"{macs[0]:.2f} M MACs become {macs[1]:.2f} M, {parameters[0]:,} parameters become {parameters[1]:,}; "
+        "training continues from there"
     )
 
 
-def _tell(stages: Stages, stage: str, network: Network, teacher: FrozenTeacher) -> None:
-    """A line of the chain's trail, in the log and in `run.json`: how right it is on val, its work, size and time."""
-    trail = stages.run.info.get("compress", [])
-    if not stages.run.writes or any(row["stage"] == stage for row in trail):
+def _measure(
+    trainer: Trainer, trail: list[StageRow], stage: str, what: str, network: Network, teacher: FrozenTeacher
+) -> None:
+    """Measure a stage, unless it was measured before an interruption; a line of the log and of run.json."""
+    run, experiment = trainer.context.run, trainer.experiment
+    if not run.writes or any(row.stage == stage for row in trail):
         return
-    engine, data = stages.engine, stages.data
-    judge = None if data.labelled else teacher.alone.speak
-    asked = copy.deepcopy(network).to(engine.device).eval()
-    found = validate(asked, stages.task, data.splits["val"], data.classes, 32, engine, judge)
-    example = sampling.sample_images(data.splits["train"], 1)
-    time = latency.interleaved({stage: copy.deepcopy(network).eval()}, example, seconds=SECONDS)[stage]
-    row: dict[str, Any] = {
-        "stage": stage,
-        "what": stage_descriptions(stages.recipe)[stage],
-        "score": found,
-        "macs": stages.macs(network),
-        "bytes": flops.stored(network),
-        "latency_ms": time.p50,
-        "seconds": stages.run.info.get("stages", {}).get(stage, {}).get("seconds"),
-    }
-    stages.run.note(compress=[*trail, row])
+    row = _row(trainer, stage, what, network, teacher)
+    trail.append(row)
+    run.note(compress=[asdict(one) for one in trail])
     log.info(
         "%s (%s): %s %.1f %% on val, %.2f M MACs, %.0f kB of weights, %.2f ms",
         stage,
-        row["what"],
-        stages.task.about.title,
-        100 * found,
-        row["macs"] / 1e6,
-        row["bytes"] / 1e3,
-        time.p50,
+        what,
+        experiment.task.about.title,
+        100 * row.score,
+        row.macs / 1e6,
+        row.bytes / 1e3,
+        row.latency_ms,
     )
+
+
+def _row(trainer: Trainer, stage: str, what: str, network: Network, teacher: FrozenTeacher) -> StageRow:
+    data, device = trainer.experiment.data, trainer.context.engine.device
+    score = validate(
+        copy.deepcopy(network).to(device),
+        trainer.experiment.task,
+        data.splits["val"],
+        data.classes,
+        device=device,
+        reference=None if data.labelled else teacher.alone.predict,
+    )
+    example = sample_images(data.splits["train"], 1)
+    time = latency.interleaved({stage: copy.deepcopy(network).eval()}, example, seconds=SECONDS)[stage]
+    row: dict[str, Any] = {
+        "macs": trainer.experiment.macs(network),
+        "bytes": flops.stored_bytes(network),
+        "latency_ms": time.p50,
+        "seconds": trainer.seconds.get(stage),
+    }
+    return StageRow(stage=stage, what=what, score=score, **row)

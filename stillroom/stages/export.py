@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from stillroom.benchmark.target import check_device
 from stillroom.compress._errors import CompressionPackageMissing
-from stillroom.config.plugins import module, pick
-from stillroom.config.schema import Export, Recipe
-from stillroom.data import sampling
+from stillroom.config.plugins import pick
+from stillroom.config.schema import Compress, Deploy, Export
 from stillroom.data.dataset import Dataset
-from stillroom.export import artifact
+from stillroom.data.sampling import sample_images
+from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import find
 from stillroom.io.run_dir import RunDir
 from stillroom.models.network import Network
 from stillroom.tasks.predictor import Predictor
@@ -20,20 +22,21 @@ from stillroom.tasks.task import Task
 
 log = logging.getLogger("stillroom")
 
+NUM_CALIBRATION = 256  # training images that set the ranges of an int8 file
 
-CALIBRATION = 256  # training images that set the ranges of an int8 file
 
-
-def check_available(recipe: Recipe) -> None:
-    """Say before anything is trained what would be missing in the end: a runtime, a converter, a library that prunes.
+def check_available(files: Iterable[Export], compressions: Iterable[Compress], target: Deploy | None = None) -> None:
+    """Report before anything is trained what would be missing in the end: a runtime, a converter, a pruning library.
 
     Raises:
-        StillroomError: SR-X702, SR-X732, SR-M380.
+        ExportError: SR-X702, SR-X731, SR-X732, SR-X733.
+        CompressionPackageMissing, UnsupportedRuntime: SR-M380, SR-B915.
     """
-    asked = {section.target for section in recipe.export} | ({recipe.target.runtime} if recipe.target else set())
-    for target in sorted(asked):
-        module("export", target).ready()
-    for section in recipe.compress:
+    for file in files:
+        find(file.runtime).ready(file.bits)
+    if target:
+        check_device(target)
+    for section in compressions:
         for name in pick("compress", section.name).needs:
             if find_spec(name) is None:
                 raise CompressionPackageMissing(name=section.name, package=name, extra=section.name)
@@ -41,27 +44,28 @@ def check_available(recipe: Recipe) -> None:
 
 def export_files(
     sections: Sequence[Export], student: Network, data: Dataset, task: Task, run: RunDir
-) -> list[artifact.ExportedFile]:
+) -> list[ExportedFile]:
     """The files of `[[export]]`, not yet verified."""
-    images = sampling.sample_images(data.splits["train"], CALIBRATION)
+    images = sample_images(data.splits["train"], NUM_CALIBRATION)
     made, floats = [], dict[str, Path]()
     for section in sections:
-        path = run.export_path(module("export", section.target).SUFFIXES, section.bits)
+        runtime = find(section.runtime)
+        runtime.ready(section.bits)
+        path = run.export_path(runtime.suffixes, section.bits, own=section.runtime.partition(":")[2])
         log.info("export: %s", path.name)
-        write = pick("export", section.target)
-        write(
+        runtime.write(
             Predictor(student, task),
             path,
             example=images[:1],
             classes=data.classes,
             bits=section.bits,
             calibration=images.split(32) if section.bits == 8 else (),
-            base=floats.get(getattr(module("export", section.target), "BASE", section.target)),
+            base=floats.get(runtime.base or section.runtime),
             task=task,
         )
         if section.bits == 32:
-            floats[section.target] = path
+            floats[section.runtime] = path
         usual = task.gates[32 if section.bits == 32 else 8]
         gate = usual if section.agreement is None else section.agreement
-        made.append(artifact.ExportedFile(target=section.target, bits=section.bits, path=path, gate=gate))
+        made.append(ExportedFile(runtime=section.runtime, bits=section.bits, path=path, gate=gate))
     return made

@@ -1,55 +1,56 @@
-"""`stillroom label`: the teacher is asked before anybody trains, by as many processes and machines as there are."""
+"""`stillroom label`: the teacher cache, filled before any training, by as many processes and machines as there are."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
-from stillroom.config.schema import Recipe
-from stillroom.distributed.engine import Engine
 from stillroom.distributed.signals import Signals
 from stillroom.io.run_dir import RunDir
-from stillroom.stages import build
 from stillroom.stages.errors import TeacherNotTrained, UnlimitedViews
-from stillroom.stages.train import Stages
+from stillroom.stages.experiment import Experiment
+from stillroom.stages.train import load_teacher
 from stillroom.teachers import fill
 
 
-def fill_cache(recipe: Recipe, folder: Path, *, engine: Engine, signals: Signals, share: float) -> dict[str, Any]:
-    """Fill the cache of a recipe's teacher, together with all who do the same, and ask again about a share of it.
+def fill_cache(experiment: Experiment, run: RunDir, *, signals: Signals, share: float) -> dict[str, Any]:
+    """Fill the cache of the experiment's teacher, and compare a share of it with fresh outputs.
 
-    Writes nothing but the cache, so any number of processes may do it at once, and beside a run.
+    Writes nothing but the cache, so any number of processes may run it at once, and beside a training.
+
+    Args:
+        experiment: whose teacher, data and augmentation.
+        run: where trained teachers are; nothing is written to it.
+        signals: may end it.
+        share: of the entries to compare, 0..1; 0 compares none.
 
     Raises:
-        TeacherNotTrained: SR-T606 the teacher has yet to be trained; others as `filling.opened` and `filling.audit`.
-        Stopped: somebody asked for it; what is there stays.
+        TeacherNotTrained, UnlimitedViews: SR-T606, SR-T607. Others as `fill.open_cache` and `fill.audit`.
+        Stopped: by a signal; what is filled stays.
     """
-    recipe, data, task = build.build_data_and_task(recipe)
-    run = RunDir(folder, writes=False)
-    for stage, section in build.teacher_sections(recipe.teacher).items():
-        if section.fit != "none" and not run.weights(stage).exists():
+    for stage, section in experiment.teachers.items():
+        if section.finetune != "none" and not run.weights(stage).exists():
             raise TeacherNotTrained(path=run.weights(stage))
-    if not recipe.augment.looks:
-        raise UnlimitedViews(epochs=max(1, round(recipe.train.epochs)))
-    stages = Stages(recipe, data, task, run, engine, signals, lambda *_: None)
-    teacher, student = stages.teacher(), stages.untrained()
-    asking = stages.asking(teacher, stages.learner(student, teacher))
-    cache = fill.open_cache(asking)
-    with stages.threads(student, teacher), signals.held():
+    if not experiment.augment.distinct_views:
+        raise UnlimitedViews(epochs=max(1, round(experiment.training.epochs)))
+    teacher, student = load_teacher(experiment, run.weights), experiment.initial_student()
+    distiller = experiment.distiller(student, experiment.method_setup(student, teacher))
+    queries = experiment.queries(teacher, distiller)
+    cache = fill.open_cache(queries)
+    with experiment.threads(student, teacher), signals.held():
         started = time.monotonic()
-        made = fill.fill(cache, asking, signals)
+        added = fill.fill(cache, queries, signals)
         seconds = time.monotonic() - started
-        worst = fill.audit(cache, asking, share) if share else None
+        difference = fill.audit(cache, queries, share) if share else None
     return {
         "folder": str(cache.folder),
-        "answers": len(cache),
+        "entries": len(cache),
         "images": cache.images,
-        "looks": cache.views,
+        "num_views": cache.views,
         "bytes": cache.bytes,
-        "made": made,
+        "added": added,
         "seconds": round(seconds, 3),
         "form": cache.form.as_dict(),
         "audited": share,
-        "worst": worst,
+        "max_difference": difference,
     }

@@ -1,89 +1,146 @@
-"""What a run ends with: files, each proved on its own runtime, and every figure of everybody, taken in one sitting."""
+"""The end of a run: all networks and files on the test images, timed in turns, and written to metrics.json."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from stillroom.benchmark import device, remote, target, tradeoff
-from stillroom.benchmark.networks import cost as cost_of
-from stillroom.benchmark.networks import time_all
-from stillroom.config.schema import Target
-from stillroom.data import sampling
+from stillroom.benchmark import remote, tradeoff
+from stillroom.benchmark.networks import cost, time_all
+from stillroom.benchmark.target import check_files
+from stillroom.config.schema import Deploy
+from stillroom.data.sampling import sample_images
 from stillroom.errors import StillroomError
-from stillroom.export import artifact
+from stillroom.export._verify import Verification
+from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import find
+from stillroom.io.run_dir import RunDir
 from stillroom.metrics.measurement import Measurement
 from stillroom.models.network import Network
-from stillroom.stages import build, compress, verify
-from stillroom.stages.train import Stages
+from stillroom.stages.experiment import Experiment
+from stillroom.stages.verify import as_dicts, evaluate_all, export_row, per_image_tensors, rename_unverified
 from stillroom.tasks.predictor import Predictor
 from stillroom.teachers.frozen import FrozenTeacher
 
 log = logging.getLogger("stillroom")
 
-ALONE = 1.0  # seconds that a file is run for in a process of its own, for its memory and energy
+SECONDS = 1.0  # that a file runs in a process of its own, for its memory and energy
+
+Figures = Mapping[str, Measurement]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalNetworks:
+    """What a run has trained.
+
+    Attributes:
+        teacher: frozen.
+        student: as exported.
+        baseline: the student trained without the teacher; None where the recipe wants none.
+        intermediate: stage -> the student before each compression.
+        descriptions: stage -> its compression in words.
+    """
+
+    teacher: FrozenTeacher
+    student: Network
+    baseline: Network | None
+    intermediate: Mapping[str, Network]
+    descriptions: Mapping[str, str]
+
+    def named(self) -> dict[str, nn.Module]:
+        """Name -> network, in the order of the tables."""
+        found: dict[str, nn.Module] = {"teacher": self.teacher.network, "student": self.student}
+        return found | ({"baseline": self.baseline} if self.baseline else {}) | dict(self.intermediate)
 
 
 def run_final_test(
-    stages: Stages,
-    teacher: FrozenTeacher,
-    baseline: Network | None,
-    student: Network,
-    files: list[artifact.ExportedFile],
+    experiment: Experiment, run: RunDir, trained: FinalNetworks, files: list[ExportedFile], target: Deploy | None
 ) -> list[StillroomError]:
-    """Look at the test images, once; hold files against the student; take times; write all of it down.
+    """Read the test images once; verify files against the student; measure times; write metrics.json.
 
-    Returns what files failed their check, and the target if it was missed.
+    Returns:
+        the files that failed verification, and the target if it was missed.
     """
-    recipe, data, task, run, engine = stages.recipe, stages.data, stages.task, stages.run, stages.engine
-    between = compress.intermediate_networks(stages)
-    networks: dict[str, nn.Module] = {"teacher": teacher.network, "student": student}
-    networks |= ({"baseline": baseline} if baseline else {}) | between
-    log.info("proof: %d networks and %d files on the test images", len(networks), len(files))
-    speakers = {"teacher": Predictor(teacher.alone.speak, task)} | {
-        name: Predictor(network.to(engine.device), task) for name, network in networks.items() if name != "teacher"
+    data, task, device = experiment.data, experiment.task, experiment.engine.device
+    networks = trained.named()
+    log.info("final test: %d networks and %d files on the test images", len(networks), len(files))
+    predictors = {
+        name: Predictor(trained.teacher.alone.predict if name == "teacher" else network.to(device), task)
+        for name, network in networks.items()
     }
-    result, verdicts = verify.evaluate_all(
-        speakers, files, data, task, device=engine.device, samples=run.folder / "samples"
-    )
-    files = verify.rename_unverified(files, verdicts)
+    result, verdicts = evaluate_all(predictors, files, data, task, device=device, samples=run.folder / "samples")
+    files = rename_unverified(files, verdicts)
+    example = sample_images(data.splits["train"], 1)
     timed = {name: Predictor(network.cpu(), task) for name, network in networks.items() if name != "baseline"}
-    example = sampling.sample_images(data.splits["train"], 1)
     times = time_all(timed, files, example)
-    shape, teachers = (data.channels, data.size, data.size), {"teacher": build.teacher_sections(recipe.teacher)}
-    found: dict[str, Any] = {}
-    for name, network in networks.items():
-        cost = cost_of(network, shape, [run.weights(stage) for stage in teachers.get(name, (name,))])
-        found[name] = verify.as_dicts(result.figures[name] | cost | times.get(name, {}))
-    rows = [
-        verify.export_row(
-            made,
-            run.folder,
-            verdicts[made.name],
-            result.figures[made.name],
-            times[made.name] | measure_alone(made, example, recipe.target),
-        )
-        for made in files
-    ]
-    run.save_tensors("samples/predictions", verify.per_image_tensors(result))
-    what = compress.stage_descriptions(recipe)
-    metrics: dict[str, Any] = {name: found[name] for name in ("teacher", "student", "baseline") if name in found}
-    metrics |= {"stages": [{"stage": name, "what": what[name]} | found[name] for name in between]} if between else {}
+    figures = _network_figures(experiment, run, networks, result.figures, times)
+    rows = _export_rows(run, files, verdicts, result.figures, times, example, target)
+    run.save_tensors("samples/predictions", per_image_tensors(result))
+    metrics: dict[str, Any] = {name: figures[name] for name in ("teacher", "student", "baseline") if name in figures}
+    if trained.intermediate:
+        metrics["stages"] = [
+            {"stage": name, "what": trained.descriptions[name]} | figures[name] for name in trained.intermediate
+        ]
     metrics = tradeoff.attach(metrics | {"exports": rows}, task.about.headline)
-    failures = [verdicts[made.name].failure(made.path) for made in files if not verdicts[made.name].passed]
-    if recipe.target:
-        metrics["target"], missed = target.check_files(recipe.target, files, rows, example, task.about.headline)
+    failures = [verdicts[file.name].failure(file.path) for file in files if not verdicts[file.name].passed]
+    if target:
+        metrics["target"], missed = check_files(target, files, rows, example, task.about.headline)
         failures += [missed] if missed else []
     run.write_metrics(metrics)
     return failures
 
 
-def measure_alone(made: artifact.ExportedFile, example: Tensor, target: Target | None) -> dict[str, Measurement]:
-    """What only a process of its own can tell of a file: the memory it takes, how long it loads, its energy."""
-    if made.target not in device.RUNTIMES:  # a target of one's own
+def measure_alone(file: ExportedFile, example: Tensor, target: Deploy | None) -> dict[str, Measurement]:
+    """What only a process of its own can measure of a file: peak memory, loading time, energy."""
+    if not find(file.runtime).measurable:
         return {}
     watts = target.watts if target else None
-    measured = remote.measure(made.path, runtime=made.target, images=example, threads=1, seconds=ALONE, watts=watts)
+    measured = remote.measure(file.path, runtime=file.runtime, images=example, threads=1, seconds=SECONDS, watts=watts)
     return {name: figure for name, figure in measured.figures().items() if name in ("peak_mb", "load_ms", "energy_j")}
+
+
+def _network_figures(
+    experiment: Experiment,
+    run: RunDir,
+    networks: Mapping[str, nn.Module],
+    found: Mapping[str, Figures],
+    times: Mapping[str, Figures],
+) -> dict[str, dict[str, Any]]:
+    """Metrics, cost and times of every network, ready for JSON."""
+    files = {"teacher": tuple(experiment.teachers)}
+    return {
+        name: as_dicts(
+            {
+                **found[name],
+                **cost(network, experiment.image_shape, [run.weights(stage) for stage in files.get(name, (name,))]),
+                **times.get(name, {}),
+            }
+        )
+        for name, network in networks.items()
+    }
+
+
+def _export_rows(
+    run: RunDir,
+    files: list[ExportedFile],
+    verdicts: Mapping[str, Verification],
+    found: Mapping[str, Figures],
+    times: Mapping[str, Figures],
+    example: Tensor,
+    target: Deploy | None,
+) -> list[dict[str, Any]]:
+    """`exports` of metrics.json."""
+    return [
+        export_row(
+            file,
+            run.folder,
+            verdicts[file.name],
+            found[file.name],
+            {**times[file.name], **measure_alone(file, example, target)},
+        )
+        for file in files
+    ]

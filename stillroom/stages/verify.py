@@ -1,4 +1,4 @@
-"""What a run may claim: every network and file on the test images, in one pass, and on the clock, in one sitting."""
+"""Networks and exported files on the test images, in one pass; each file is verified against its student."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from stillroom.data.loader import in_order
 from stillroom.evaluation.evaluate import Evaluation, evaluate
 from stillroom.evaluation.gallery import SampleGallery
 from stillroom.export._diagnosis import diagnose
-from stillroom.export._verify import Verification, settle
+from stillroom.export._verify import Verification, mark_unverified
 from stillroom.export.artifact import ExportedFile
+from stillroom.export.runtime import kept_info
 from stillroom.metrics.measurement import Measurement
 from stillroom.tasks.task import Task
 from stillroom.types import Output, PredictFn
 
-SHOWN = 32  # images at a time when test images are shown
-TELLING = 64  # images on which it is found out why a file failed
-GALLERY = 10_000  # images of a split, at most, that others are compared with
+BATCH = 32
+NUM_DIAGNOSED = 64  # images on which the cause of a failed verification is looked for
+MAX_GALLERY = 10_000  # images of a split, at most, that others are compared with
 
 
 def evaluate_all(
@@ -38,32 +39,35 @@ def evaluate_all(
     samples: Path | None,
     splits: Sequence[str] = ("test",),
 ) -> tuple[Evaluation, dict[str, Verification]]:
-    """Show the test images to everybody, once; hold each file against the student it was made from.
+    """Run all networks and files once on the test images; verify each file against the student it was exported from.
 
     Args:
-        networks: "student", and where there are such "teacher" and "baseline"; each gives the task's answers.
-        files: what was exported of the student.
+        networks: "student", and where they exist "teacher", "baseline" and others, with the task's last step.
+        files: exported from the student.
         data: whose images are read.
         task: whose metrics count.
         device: where the networks are.
-        samples: folder for thumbnails of telling images; None keeps none.
-        splits: which are read, one after the other.
+        samples: folder for thumbnails of selected images; None keeps none.
+        splits: read one after the other.
+
+    Returns:
+        the evaluation, and the verification of each file by its name.
     """
-    speakers = dict(networks) | {made.name: made.load() for made in files}
-    collected = SampleGallery(speakers, task)
+    predictors = dict(networks) | {made.name: made.load() for made in files}
+    collected = SampleGallery(predictors, task)
     compared = [name for name in task.gallery if name not in splits]
-    rows = {name: evenly_spaced(len(data.splits[name]), GALLERY) for name in compared}
+    rows = {name: evenly_spaced(len(data.splits[name]), MAX_GALLERY) for name in compared}
     result = evaluate(
-        speakers,
+        predictors,
         chain(
-            chain.from_iterable(in_order(data.splits[name], SHOWN, rows=rows[name]) for name in compared),
-            chain.from_iterable(in_order(data.splits[name], SHOWN) for name in splits),
+            chain.from_iterable(in_order(data.splits[name], BATCH, rows=rows[name]) for name in compared),
+            chain.from_iterable(in_order(data.splits[name], BATCH) for name in splits),
         ),
         task,
         data.classes,
         against={name: "teacher" for name in networks if name != "teacher" and "teacher" in networks}
         | {made.name: "student" for made in files},
-        judge=None if data.labelled or "teacher" not in networks else "teacher",
+        reference=None if data.labelled or "teacher" not in networks else "teacher",
         gallery={int(item) for name in compared for item in data.splits[name].items[rows[name]]},
         keep=collected.keep,
         device=device,
@@ -79,22 +83,19 @@ def evaluate_all(
 
 
 def verify(made: ExportedFile, figures: Mapping[str, Measurement], task: Task) -> Verification:
-    """The file's answers against the student's.
-
-    Where there was nothing to agree on, as with detectors that see no object at all, they agree.
-    """
+    """The file's outputs against the student's. Where both are empty, as detectors without any box, they agree."""
     nothing = Measurement(value=1.0, how="neither file nor network found anything", n=0)
     tolerance = task.tolerance if made.bits == 32 else 1.0
     return Verification(figure=figures.get("agreement", nothing), gate=made.gate, tolerance=tolerance)
 
 
 def explain_failure(made: ExportedFile, network: PredictFn, data: Dataset, task: Task, device: torch.device) -> str:
-    """What is wrong with the preprocessing of a file that failed; empty where that is not what is wrong.
+    """The fault in the preprocessing of a file that failed; empty where the fault is elsewhere.
 
-    The training images tell, for the test images have been shown once already.
+    Found on training images: test images are read once.
     """
     split = data.splits.get("train") or next(iter(data.splits.values()))
-    images = next(in_order(split, TELLING, rows=evenly_spaced(len(split), TELLING))).images.to(device)
+    images = next(in_order(split, NUM_DIAGNOSED, rows=evenly_spaced(len(split), NUM_DIAGNOSED))).images.to(device)
 
     def agree(answer: Output, other: Output) -> float:
         return float(task.same(answer, Output(pred=other.pred.to(answer.pred.device))).mean())
@@ -103,15 +104,15 @@ def explain_failure(made: ExportedFile, network: PredictFn, data: Dataset, task:
 
 
 def per_image_tensors(result: Evaluation) -> dict[str, Tensor]:
-    """What of an evaluation is worth a file: predictions, how right each is, and whose images they are."""
+    """The arrays of an evaluation that are saved: predictions, scores, targets and keys, image by image."""
     scores = {f"{name}.score": score for name, score in result.scores.items()}
     target = {} if result.targets is None else {"target": result.targets}
     return result.predictions | scores | target | {"key": result.keys}
 
 
 def rename_unverified(files: Sequence[ExportedFile], verdicts: Mapping[str, Verification]) -> list[ExportedFile]:
-    """The files under the names they have earned."""
-    return [replace(made, path=settle(made.path, verdicts[made.name], made.companions)) for made in files]
+    """The files, renamed to `*.unverified.*` where they failed."""
+    return [replace(made, path=mark_unverified(made.path, verdicts[made.name], made.companions)) for made in files]
 
 
 def as_dicts(figures: Mapping[str, Measurement]) -> dict[str, Any]:
@@ -130,10 +131,14 @@ def export_row(
     whole = ", ".join((made.path.suffix, *made.companions))
     size = Measurement(value=made.bytes, how=f"size of the files {whole}" if made.companions else "size of the file")
     figures = dict(found) | verdict.figures() | {"bytes": size} | dict(times)
-    return {
-        "target": made.target,
-        "bits": made.bits,
-        "path": str(made.path.relative_to(folder)),
-        "verified": verdict.passed,
-        "gate": verdict.gate,
-    } | as_dicts(figures)
+    return (
+        {
+            "target": made.runtime,
+            "bits": made.bits,
+            "path": str(made.path.relative_to(folder)),
+            "verified": verdict.passed,
+            "gate": verdict.gate,
+        }
+        | as_dicts(figures)
+        | kept_info(made.runtime)
+    )

@@ -59,7 +59,7 @@ class Agreeing:
         task: what the networks are to answer.
     """
 
-    fit: ClassVar[str] = "none"
+    finetune: ClassVar[str] = "none"
     taught: ClassVar[bool] = False
 
     def __init__(self, task: Task):

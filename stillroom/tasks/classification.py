@@ -13,7 +13,7 @@ from stillroom.metrics.agreement import Agreement
 from stillroom.metrics.metric import Metric, decide
 from stillroom.metrics.recall import Recall
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 class Classification:
@@ -34,9 +34,9 @@ class Classification:
         smoothing: 0 to below 1. Smoothed teachers teach worse (Müller et al. 2019, https://arxiv.org/abs/1906.02629).
     """
 
-    answers: ClassVar[Answers] = "classes"
-    needs: ClassVar[Kind] = "labels"
-    fit: ClassVar[Literal["none", "head", "all"]] = "head"
+    output_kind: ClassVar[OutputKind] = "classes"
+    needs: ClassVar[TargetKind] = "labels"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "head"
     gates: ClassVar[Mapping[int, float]] = {32: 0.995, 8: 0.98}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True

@@ -11,11 +11,12 @@ from torch import Tensor
 from stillroom.metrics.average_precision import AveragePrecision
 from stillroom.metrics.box_agreement import BoxAgreement, compared
 from stillroom.metrics.metric import Metric
-from stillroom.ops.assignment import Assign, detection_loss
+from stillroom.ops.assignment import Assign
 from stillroom.ops.boxes import clip, in_pixels
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 SEEN = 0.1
 """Least score that counts when single images are compared; what a detector says below it is hardly an answer."""
@@ -26,33 +27,42 @@ GATES = {32: 0.99, 8: 0.93}
 
 
 def best_boxes(
-    pred: Tensor, height: int, width: int, *, iou: float, most: int, least: float, candidates: int
+    pred: Tensor,
+    height: int,
+    width: int,
+    *,
+    nms_iou: float,
+    max_detections: int,
+    score_threshold: float,
+    pre_nms_topk: int,
 ) -> Tensor:
     """The places worth hearing, each with its surest classes, and of what overlaps only the surest.
 
-    The `candidates` largest scores of all places and classes go through `suppress`, class by class; of what is left the
-    first `most` are given. Only operations of fixed shape, so that it exports with height and width left open.
+    The `pre_nms_topk` largest scores of all places and classes go through `nms`, class by class; of what is left the
+    first `max_detections` are given. Only operations of fixed shape, so that it exports with height and width left
+    open.
 
     Args:
-        pred: [B, A, 4 + K], see `types.Answers`.
+        pred: [B, A, 4 + K], see `types.OutputKind`.
         height: of the images, in pixels.
         width: likewise.
-        iou: greatest overlap of two boxes of one class.
-        most: boxes to give.
-        least: scores below it are none.
-        candidates: scores to look at.
+        nms_iou: greatest overlap of two boxes of one class.
+        max_detections: boxes to give.
+        score_threshold: scores below it are none.
+        pre_nms_topk: scores to look at.
 
     Returns:
-        [B, min(most, A), 6] float32: left, top, right, bottom in pixels, score in 0..1, class; by falling score. Rows
-        that are not needed have score 0, class -1 and a box of zeros. A score that is not finite is none.
+        [B, min(max_detections, A), 6] float32: left, top, right, bottom in pixels, score in 0..1, class; by falling
+        score. Rows that are not needed have score 0, class -1 and a box of zeros. A score that is not finite is none.
     """
     places, classes = pred.shape[1], pred.shape[2] - 4
     sides, logits = pred.float().split((4, classes), -1)
-    scores, at = logits.sigmoid().nan_to_num(0.0).flatten(1).topk(min(max(candidates, most), places * classes))
+    looked_at = min(max(pre_nms_topk, max_detections), places * classes)
+    scores, at = logits.sigmoid().nan_to_num(0.0).flatten(1).topk(looked_at)
     named = at % classes
     boxes = clip(sides.gather(1, (at // classes)[..., None].expand(-1, -1, 4)))
-    scores = torch.where(nms(boxes, named, iou) & (scores >= least), scores, torch.zeros_like(scores))
-    scores, first = scores.topk(min(most, places))
+    scores = torch.where(nms(boxes, named, nms_iou) & (scores >= score_threshold), scores, torch.zeros_like(scores))
+    scores, first = scores.topk(min(max_detections, places))
     there = scores > 0
     boxes = in_pixels(boxes.gather(1, first[..., None].expand(-1, -1, 4)), height, width)
     named = torch.where(there, named.gather(1, first), torch.full_like(first, -1)).to(scores.dtype)
@@ -66,16 +76,16 @@ class Detection:
     Args:
         assign: "many": several places learn each box, and the answer keeps the surest of those that overlap: for
             convolutional detectors. "one": one place each, for queries of a transformer.
-        iou: 0 to 1; greatest overlap of two boxes of one class in an answer. 1 suppresses none.
-        most: at least 1; boxes in an answer.
-        least: 0 to 1; smallest score in an answer.
-        candidates: at least 1; scores that are looked at before boxes are suppressed. Time grows with its
+        nms_iou: 0 to 1; greatest overlap of two boxes of one class in an answer. 1 suppresses none.
+        max_detections: at least 1; boxes in an answer.
+        score_threshold: 0 to 1; smallest score in an answer.
+        pre_nms_topk: at least 1; scores that are looked at before boxes are suppressed. Time grows with its
             square.
     """
 
-    answers: ClassVar[Answers] = "boxes"
-    needs: ClassVar[Kind] = "boxes"
-    fit: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave neck and head new
+    output_kind: ClassVar[OutputKind] = "boxes"
+    needs: ClassVar[TargetKind] = "boxes"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave neck and head new
     gates: ClassVar[Mapping[int, float]] = GATES
     tolerance: ClassVar[float] = 0.02
     taught: ClassVar[bool] = True
@@ -98,20 +108,21 @@ class Detection:
         self,
         *,
         assign: Assign = "many",
-        iou: float = 0.6,
-        most: int = 100,
-        least: float = 0.01,
-        candidates: int = 300,
+        nms_iou: float = 0.6,
+        max_detections: int = 100,
+        score_threshold: float = 0.01,
+        pre_nms_topk: int = 300,
     ):
         if assign not in get_args(Assign):
             raise ValueError(f"assign must be one of {', '.join(get_args(Assign))}, got {assign}")
-        for name, share in (("iou", iou), ("least", least)):
+        for name, share in (("nms_iou", nms_iou), ("score_threshold", score_threshold)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be 0 to 1, got {share}")
-        for name, count in (("most", most), ("candidates", candidates)):
+        for name, count in (("max_detections", max_detections), ("pre_nms_topk", pre_nms_topk)):
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
-        self.assign, self.iou, self.most, self.least, self.candidates = assign, iou, most, least, candidates
+        self.assign, self.nms_iou, self.max_detections = assign, nms_iou, max_detections
+        self.score_threshold, self.pre_nms_topk = score_threshold, pre_nms_topk
 
     def outputs(self, classes: int) -> int:
         """One score a class."""
@@ -123,7 +134,12 @@ class Detection:
 
     def answer(self, output: Output, images: Tensor) -> Output:
         """[B, M, 6] in pixels of the images, see `best_boxes`."""
-        bounds = {"iou": self.iou, "most": self.most, "least": self.least, "candidates": self.candidates}
+        bounds = {
+            "nms_iou": self.nms_iou,
+            "max_detections": self.max_detections,
+            "score_threshold": self.score_threshold,
+            "pre_nms_topk": self.pre_nms_topk,
+        }
         return Output(pred=best_boxes(output.pred, images.shape[-2], images.shape[-1], **bounds))  # type: ignore[arg-type]
 
     def decode(self, answer: Output) -> Tensor:

@@ -13,7 +13,7 @@ from stillroom.metrics.neighbours import Neighbours
 from stillroom.metrics.probe import Probe
 from stillroom.metrics.retrieval import Retrieval
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 class Embedding:
@@ -32,9 +32,9 @@ class Embedding:
         k: neighbours that vote in `knn`, at least 1.
     """
 
-    answers: ClassVar[Answers] = "vector"
-    needs: ClassVar[Kind] = "labels"
-    fit: ClassVar[Literal["none", "head", "all"]] = "none"
+    output_kind: ClassVar[OutputKind] = "vector"
+    needs: ClassVar[TargetKind] = "labels"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "none"
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.75}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = False

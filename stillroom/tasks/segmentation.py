@@ -16,7 +16,7 @@ from stillroom.metrics.metric import Metric, decide
 from stillroom.metrics.overlap import Overlap, image_overlap
 from stillroom.metrics.pixel_agreement import PixelAgreement, same_share
 from stillroom.tasks.task import TaskInfo
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 VOID = 255
 """What a mask that is drawn or kept has where there is no class."""
@@ -69,9 +69,9 @@ class Segmentation:
         dice: at least 0; weight of the overlap's own loss, which charges a small class as much as a large one.
     """
 
-    answers: ClassVar[Answers] = "pixels"
-    needs: ClassVar[Kind] = "masks"
-    fit: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave the whole decoder new
+    output_kind: ClassVar[OutputKind] = "pixels"
+    needs: ClassVar[TargetKind] = "masks"
+    finetune: ClassVar[Literal["none", "head", "all"]] = "all"  # weights of a classifier leave the whole decoder new
     gates: ClassVar[Mapping[int, float]] = {32: 0.99, 8: 0.9}
     tolerance: ClassVar[float] = 0.01
     taught: ClassVar[bool] = True

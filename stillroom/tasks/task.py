@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor
 
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Kind, Output, Terms
+from stillroom.types import Batch, Output, OutputKind, TargetKind, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ class Task(Protocol):
     the export gate see answers only.
 
     Attributes:
-        answers: what a network must say.
+        output_kind: what a network must say.
         needs: what must be known of the images.
         about: how to speak of it.
-        fit: how far a teacher with pretrained weights is fitted to the data, where the recipe does not say.
+        finetune: how far a teacher with pretrained weights is fitted to the data, where the recipe does not say.
         gates: bits of an exported file -> least agreement with its network, where the recipe does not say.
         tolerance: greatest `max_difference` of a float file.
         taught: whether labels teach: without, the untaught baseline is the student as it was before training.
@@ -64,10 +64,10 @@ class Task(Protocol):
         any_size: whether an exported file takes images of any height and width.
     """
 
-    answers: ClassVar[Answers]
-    needs: ClassVar[Kind]
+    output_kind: ClassVar[OutputKind]
+    needs: ClassVar[TargetKind]
     about: ClassVar[TaskInfo]
-    fit: ClassVar[Literal["none", "head", "all"]]
+    finetune: ClassVar[Literal["none", "head", "all"]]
     gates: ClassVar[Mapping[int, float]]
     tolerance: ClassVar[float]
     taught: ClassVar[bool]

@@ -64,7 +64,8 @@ class CacheTooLarge(TeacherError):
     why = "that is more than cache.max_gb allows, {limit}"
     effect = "nothing was trained, nothing was written"
     fix = (
-        "set cache.max_gb={need} to accept it, take fewer augment.views or methods with fewer taps, or cache.use=never"
+        "set cache.max_gb={need} to accept it, take fewer augment.num_views or methods with fewer taps, or "
+        "cache.use=never"
     )
 
 

@@ -1,4 +1,4 @@
-"""A teacher's answers as rows of numbers, and back."""
+"""A teacher's outputs as rows of numbers, and back."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from stillroom.types import Answers, Output
+from stillroom.types import Output, OutputKind
 
 Rows = dict[str, NDArray[Any]]
-"""Column -> [n, ...], the i-th row everywhere is of the same answer."""
+"""Column -> [n, ...], the i-th row everywhere belongs to the same output."""
 
 WHOLE = 1000
-"""Classes up to which all logits are kept."""
+"""Classes up to which all logits are stored."""
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
-"""Those at which the classes that are not kept have exactly their probability, together."""
+"""At these the classes that are not stored have exactly their total probability."""
 
 LARGEST = 65504.0  # of float16
 TAP, SOUND = "tap.", "sound"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """What is kept of an answer, and in how many bits.
+class OutputLayout:
+    """What is stored of an output, and in how many bits.
 
-    Logits of up to 1,000 classes, and all other predictions and taps, are kept whole. Of more classes, with 16 bits,
-    the `leading` largest are kept, and log sum exp(z / T) over the others for several temperatures T. Read for one T,
+    Logits of up to 1,000 classes, and all other predictions and taps, are stored whole. Of more classes, with 16 bits,
+    the `leading` largest are stored, and log sum exp(z / T) over the others for several temperatures T. Read for one T,
     each of the others gets the logit c with (K - leading) exp(c / T) = sum exp(z / T): the softmax at T then gives the
-    leading classes what the teacher gives them, and the others together what they have together.
+    leading classes their probability, and the others together their total.
 
     Attributes:
-        shapes: of one answer: "pred" and `tap.NAME` -> shape.
+        shapes: of one output: "pred" and `tap.NAME` -> shape.
         bits: 16 or 32.
-        leading: how many classes are kept; 0: all.
+        leading: how many classes are stored; 0: all.
         temperatures: see above.
-        covered: at each of them, the mean probability of the classes that are kept, as measured; 1 where all are.
+        covered: at each of them, the measured mean probability of the stored classes; 1 where all are.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -52,7 +52,7 @@ class Form:
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The inner features that are kept too."""
+        """The inner features that are stored too."""
         return tuple(name.removeprefix(TAP) for name in self.shapes if name.startswith(TAP))
 
     @property
@@ -77,10 +77,10 @@ class Form:
         return asdict(self)
 
     @classmethod
-    def read(cls, said: Mapping[str, Any]) -> Form:
+    def read(cls, stored: Mapping[str, Any]) -> OutputLayout:
         """What `as_dict` gave."""
-        lists = {name: tuple(said[name]) for name in ("temperatures", "covered")}
-        return cls(**{**said, **lists, "shapes": {name: tuple(shape) for name, shape in said["shapes"].items()}})
+        lists = {name: tuple(stored[name]) for name in ("temperatures", "covered")}
+        return cls(**{**stored, **lists, "shapes": {name: tuple(shape) for name, shape in stored["shapes"].items()}})
 
     def rows(self, output: Output) -> Rows:
         """Answers as rows. One that is not finite is kept as zeros, and known as unsound."""
@@ -126,29 +126,29 @@ class Form:
         return level[:, None].repeat(1, classes).scatter(1, chosen, values)
 
 
-def form_of(
-    sample: Output, answers: Answers, *, bits: int, mass: float = 0.99, temperatures: tuple[float, ...] = ()
-) -> Form:
+def choose_layout(
+    sample: Output, output_kind: OutputKind, *, bits: int, mass: float = 0.99, temperatures: tuple[float, ...] = ()
+) -> OutputLayout:
     """The form that suits a network's answers.
 
     Args:
         sample: of as many images as there are at hand; their shapes count, and where classes are left out, how much
             probability the first ones hold.
-        answers: what `pred` is.
+        output_kind: what `pred` is.
         bits: 16 or 32. With 32 every logit is kept.
         mass: mean probability, at T = 1, that the kept classes cover at least.
         temperatures: of the methods that will read them, besides `TEMPERATURES`.
     """
     parts = {"pred": sample.pred} | {TAP + name: value for name, value in sample.taps.items()}
     shapes = {name: tuple(value.shape[1:]) for name, value in parts.items()}
-    if answers != "classes" or bits == 32 or shapes["pred"][0] <= WHOLE:
-        return Form(shapes=shapes, bits=bits)
-    asked = tuple(sorted({*TEMPERATURES, *temperatures}))
+    if output_kind != "classes" or bits == 32 or shapes["pred"][0] <= WHOLE:
+        return OutputLayout(shapes=shapes, bits=bits)
+    levels = tuple(sorted({*TEMPERATURES, *temperatures}))
     logits = sample.pred.float()
-    covered = [log_softmax(logits / t, 1).exp().sort(1, descending=True).values.cumsum(1).mean(0) for t in asked]
-    leading = min(int((covered[asked.index(1.0)] < mass).sum()) + 1, shapes["pred"][0] - 1)
+    covered = [log_softmax(logits / t, 1).exp().sort(1, descending=True).values.cumsum(1).mean(0) for t in levels]
+    leading = min(int((covered[levels.index(1.0)] < mass).sum()) + 1, shapes["pred"][0] - 1)
     found = tuple(round(float(one[leading - 1]), 4) for one in covered)
-    return Form(shapes=shapes, bits=bits, leading=leading, temperatures=asked, covered=found)
+    return OutputLayout(shapes=shapes, bits=bits, leading=leading, temperatures=levels, covered=found)
 
 
 def _along(rows: Tensor, value: Tensor) -> Tensor:

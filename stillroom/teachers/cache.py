@@ -1,13 +1,13 @@
-"""A teacher's answers in a folder: written once, by any number of processes, and read at random.
+"""A teacher's outputs in a folder: written once, by any number of processes, and read in any order.
 
     caches/1f3a90c2b4d5/
-      cache.json                  whose answers these are, to which images, and in what form
-      shard-000000.safetensors    the answers 0 to S-1; there whole or not at all
+      cache.json                  the teacher, the images and the layout of the outputs
+      shard-000000.safetensors    outputs 0 to S-1; whole or absent
 
 A shard holds one tensor, `records`, uint8 [S, bytes]: the CRC-32 of the rest, and the columns of `form` in their order.
 
-Answer n is the one to look n // N at image n % N, of the N training images in the order of their numbers. The rows that
-a batch wants are read and nothing is held open, so reading takes no more memory however large the cache is.
+Output n belongs to view n // N of image n % N, of the N training images in the order of their numbers. Only the rows of
+a batch are read and no file is held open, so reading takes no more memory however large the cache is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from stillroom.errors import StillroomError
-from stillroom.io.files import temporary, write_json
+from stillroom.io.files import atomic_write, write_json
 from stillroom.teachers._errors import CacheMismatch, DamagedCache
-from stillroom.teachers._form import Form, Rows
+from stillroom.teachers._form import OutputLayout, Rows
 
 Numbers = NDArray[np.int64]
 
@@ -50,10 +50,10 @@ class Cache:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        said = json.loads((self.folder / "cache.json").read_text(encoding="utf-8"))
-        self.facts: dict[str, Any] = said["facts"]
-        self.images, self.views, self.shard = said["images"], said["views"], said["shard"]
-        self.form = Form.read(said["form"])
+        stored = json.loads((self.folder / "cache.json").read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = stored["facts"]
+        self.images, self.views, self.shard = stored["images"], stored["views"], stored["shard"]
+        self.form = OutputLayout.read(stored["form"])
 
     def __repr__(self) -> str:
         return f"Cache({str(self.folder)!r})"
@@ -73,7 +73,7 @@ class Cache:
 
     @property
     def bytes(self) -> int:
-        """Of the whole, as the form tells."""
+        """Of all rows, as the layout says."""
         return len(self) * (self.form.bytes + CHECKSUM)
 
     def path(self, number: int) -> Path:
@@ -89,7 +89,7 @@ class Cache:
         parts = [np.ascontiguousarray(rows[name], kind) for name, (kind, _) in self.form.columns.items()]
         flat = np.concatenate([part.reshape(len(part), -1).view(np.uint8) for part in parts], 1)
         records = np.concatenate([_checksums(flat).view(np.uint8).reshape(-1, CHECKSUM), flat], 1)
-        with temporary(self.path(number)) as temp:
+        with atomic_write(self.path(number)) as temp:
             save_file({"records": records}, temp)
 
     def read(self, numbers: Numbers) -> Rows:
@@ -156,7 +156,7 @@ class Cache:
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """sha256 of what answers depend on, and of how the files are laid out."""
+    """sha256 of what the outputs depend on, and of the layout of the files."""
     return hashlib.sha256(json.dumps({"format": FORMAT, **facts}, sort_keys=True).encode()).hexdigest()
 
 
@@ -166,7 +166,7 @@ def find(path: Path, facts: Mapping[str, Any], *, taps: Iterable[str], temperatu
     Args:
         path: a folder of caches; or a cache's own, which then must be the one.
         facts: what the answers depend on.
-        taps: inner features that are wanted.
+        taps: inner features that must be in it.
         temperatures: at which leading classes alone must do.
 
     Raises:
@@ -190,7 +190,7 @@ def find(path: Path, facts: Mapping[str, Any], *, taps: Iterable[str], temperatu
     return next((cache for cache in (Cache(one.parent) for one in named) if serves(cache)), None)
 
 
-def make(path: Path, facts: Mapping[str, Any], *, images: int, views: int, form: Form) -> Cache:
+def make(path: Path, facts: Mapping[str, Any], *, images: int, views: int, form: OutputLayout) -> Cache:
     """A new, empty cache in a folder of caches; or the one that another process has made in the meantime."""
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".making").open("a") as lock:
@@ -200,16 +200,16 @@ def make(path: Path, facts: Mapping[str, Any], *, images: int, views: int, form:
         apart = fingerprint({"taps": form.taps, "temperatures": form.temperatures})[:4]
         folder = path / f"{fingerprint(facts)[:NAMED]}-{apart}"
         rows = min(max(SHARD_BYTES // form.bytes, LEAST), MOST)
-        said = {"facts": dict(facts), "images": images, "views": views, "shard": rows, "form": form.as_dict()}
-        write_json(folder / "cache.json", said)
+        stored = {"facts": dict(facts), "images": images, "views": views, "shard": rows, "form": form.as_dict()}
+        write_json(folder / "cache.json", stored)
         return Cache(folder)
 
 
 def _start(file: int, shape: list[int]) -> int:
     """Where in a shard the records begin: behind the header, which must say what is expected."""
     length = int.from_bytes(os.pread(file, 8, 0), "little")
-    said = json.loads(os.pread(file, min(length, HEADER), 8))
-    if said != {"records": {"dtype": "U8", "shape": shape, "data_offsets": [0, math.prod(shape)]}}:
+    stored = json.loads(os.pread(file, min(length, HEADER), 8))
+    if stored != {"records": {"dtype": "U8", "shape": shape, "data_offsets": [0, math.prod(shape)]}}:
         raise ValueError("its header is not this cache's")
     return 8 + length
 

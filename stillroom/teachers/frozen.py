@@ -9,21 +9,21 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from stillroom.types import Output, wide
+from stillroom.types import Output, at_least_float32
 
 
 class FrozenTeacher:
-    """Dropout and batch norm stay in inference mode for good, and no gradient is kept.
+    """Dropout and batch norm stay in evaluation mode, and no gradient is kept.
 
-    It computes in its own precision, whatever the caller computes in, and what it says is float32: an answer is the
-    same wherever it is asked for. The images may be on another device than the network, and the answers then are too.
+    It computes in its own precision, whatever autocast the caller is in, and its outputs are float32, so that they are
+    the same wherever they are computed. Images on another device are moved there, and the outputs back.
 
     Args:
         network: pixels -> Output.
-        map: for every class of the data, which of the network's outputs means it; None when they are the same.
+        map: for every class of the data, the index of the network's output for it; None where they are in one order.
         precision: of its arithmetic; torch's autocast says which operations are done in half of it.
-        spread: a copy of the network, its weights spread over processes, that answers in its place; all processes must
-            then ask equally often. None: the network answers, to each process by itself.
+        spread: a copy of the network with its weights sharded over processes, which is run in its place; all processes
+            must then call it equally often. None: each process runs the network by itself.
     """
 
     def __init__(
@@ -40,39 +40,39 @@ class FrozenTeacher:
 
     @property
     def alone(self) -> FrozenTeacher:
-        """The same, with the whole network answering: what a process may ask while the others do something else."""
+        """The same with the unsharded network: may be called by one process alone."""
         one = copy.copy(self)
         one.spread = None
         return one
 
     @torch.no_grad()
     def __call__(self, views: tuple[Tensor, ...], keys: Tensor, taps: tuple[str, ...]) -> Output:
-        """What the network says of each view, joined along the batch."""
-        network, there = self.network if self.spread is None else self.spread, views[0].device
-        here = next(chain(network.buffers(), network.parameters()), views[0]).device
-        # In float32 the block is there all the same: it ends the autocast of whoever asks.
-        with torch.autocast(here.type, self.precision, enabled=self.precision != torch.float32):
-            said = join([network(images.to(here), taps) for images in views])
-        answers = getattr(self.network, "answers", "classes")
+        """The outputs for each view, joined along the batch."""
+        network, device = self.network if self.spread is None else self.spread, views[0].device
+        own = next(chain(network.buffers(), network.parameters()), views[0]).device
+        # In float32 too: the block ends the autocast of the caller.
+        with torch.autocast(own.type, self.precision, enabled=self.precision != torch.float32):
+            output = join([network(images.to(own), taps) for images in views])
+        answers = getattr(self.network, "output_kind", "classes")
         return Output(
-            pred=mapped(wide(said.pred), self.map, answers).to(there),
-            taps={name: wide(value).to(there) for name, value in said.taps.items()},
+            pred=mapped(at_least_float32(output.pred), self.map, answers).to(device),
+            taps={name: at_least_float32(value).to(device) for name, value in output.taps.items()},
         )
 
-    def speak(self, images: Tensor) -> Output:
-        """What it says of [B, C, H, W] images, for those who judge it as they judge any network."""
-        return self((images,), torch.empty(0, dtype=torch.int64), ())
+    def predict(self, images: Tensor, taps: tuple[str, ...] = ()) -> Output:
+        """The output for [B, C, H, W] images, called as any network is."""
+        return self((images,), torch.empty(0, dtype=torch.int64), taps)
 
     def update(self, learner: nn.Module, step: int) -> None:
-        """Nothing: it is frozen."""
+        """Does nothing: it is frozen."""
 
 
-def mapped(pred: Tensor, map: Tensor | None, answers: str) -> Tensor:
-    """A prediction in the data's classes: of each of them the output that means it, as `map` says."""
+def mapped(pred: Tensor, map: Tensor | None, output_kind: str) -> Tensor:
+    """A prediction in the order of the data's classes: `map[k]` is the output for class k."""
     if map is None:
         return pred
     chosen = map.to(pred.device)
-    if answers == "boxes":  # behind the four sides of the box
+    if output_kind == "boxes":  # behind the four sides of the box
         return torch.cat([pred[..., :4], pred[..., 4 + chosen]], -1)
     return pred[:, chosen]
 

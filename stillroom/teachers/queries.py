@@ -1,4 +1,4 @@
-"""What a teacher is asked: every look at every training image."""
+"""The inputs of a teacher in training: every augmented view of every training image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from stillroom.config.schema import Augment
 from stillroom.config.schema import Cache as Section
 from stillroom.data.dataset import Dataset, Split
-from stillroom.data.hash_rng import LOOKS, evenly_spaced
-from stillroom.data.loader import ahead, look
+from stillroom.data.hash_rng import VIEW_SEED, evenly_spaced
+from stillroom.data.loader import augmented_view
+from stillroom.data.prefetch import prefetch
 from stillroom.models.network import Network
-from stillroom.teachers._form import WHOLE, Form, form_of
+from stillroom.teachers._form import WHOLE, OutputLayout, choose_layout
 from stillroom.teachers.frozen import FrozenTeacher, join
 from stillroom.types import Batch, Output
 
@@ -29,13 +30,13 @@ SAMPLE = 256  # answers that the form is chosen by
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherQueries:
-    """A teacher, and everything that it is asked about.
+    """A frozen teacher with all images that it will be run on, and how its outputs are stored.
 
     Attributes:
         teacher: at rest, on its device.
         data: whose training images it sees.
-        augment: how they look; `augment.looks` must be above 0.
-        taps: inner features that are wanted too.
+        augment: of the images; `augment.distinct_views` must be above 0.
+        taps: inner features that are stored too.
         temperatures: of the methods that will read the answers.
         batch: images at a time.
         section: how the answers are kept.
@@ -68,8 +69,8 @@ class TeacherQueries:
 
     @property
     def entries(self) -> int:
-        """Answers in the whole cache: a look at an image each."""
-        return len(self.split.listed) * self.augment.looks
+        """Outputs in the whole cache: one for each view of each image."""
+        return len(self.split.listed) * self.augment.distinct_views
 
     @property
     def bytes(self) -> int:
@@ -79,36 +80,43 @@ class TeacherQueries:
     @cached_property
     def _identity(self) -> str:
         """sha256 of the teacher: what the recipe says of it, how it takes its pixels, and every weight."""
-        said = json.dumps([self.named, self.network.metadata()], sort_keys=True, default=str)
-        digest = hashlib.sha256(said.encode())
+        output = json.dumps([self.named, self.network.metadata()], sort_keys=True, default=str)
+        digest = hashlib.sha256(output.encode())
         for name, value in self.network.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @cached_property
-    def form(self) -> Form:
+    def form(self) -> OutputLayout:
         """How the answers are kept, from a few of them."""
         numbers = evenly_spaced(self.entries, SAMPLE)
-        said = join([said for _, said in self.answers(numbers)])
-        answers = self.network.answers
-        return form_of(said, answers, bits=self.section.bits, mass=self.section.mass, temperatures=self.temperatures)
+        output = join([output for _, output in self.answers(numbers)])
+        answers = self.network.output_kind
+        return choose_layout(
+            output, answers, bits=self.section.bits, mass=self.section.top_p, temperatures=self.temperatures
+        )
 
     def facts(self) -> dict[str, Any]:
-        """What the answers depend on, and so whose a cache is."""
-        policy = asdict(self.augment) | {"views": self.augment.looks}
+        """What the answers depend on, and so whose a cache is.
+
+        The keys are hashed into the names of caches, so they stay as they are whatever the recipe's are called.
+        """
+        policy = asdict(self.augment)
+        del policy["num_views"]
+        policy["views"] = self.augment.distinct_views
         return {
             "teacher": self._identity,
             "precision": str(self.teacher.precision).removeprefix("torch."),
             "data": self.data.fingerprint,
             "augment": {name: value for name, value in policy.items() if value},
             "bits": self.section.bits,
-            "mass": self.section.mass if self.network.classes > WHOLE else None,
+            "mass": self.section.top_p if self.network.classes > WHOLE else None,
             "rules": RULES,
         }
 
     def batches(self, numbers: NDArray[np.int64]) -> Iterator[Batch]:
-        """The looks of these numbers, `batch` at a time; the last ones are filled up with the first.
+        """The views of these numbers, `batch` at a time; the last batch is padded with the first views.
 
         All batches have one size, because a library may add up in another order for another size.
         """
@@ -117,14 +125,14 @@ class TeacherQueries:
 
         def at(start: int) -> Batch:
             views, places = np.divmod(np.resize(numbers[start : start + self.batch], self.batch), size)
-            return look(self.split, order[places], views, seed=LOOKS, policy=self.augment)
+            return augmented_view(self.split, order[places], views, seed=VIEW_SEED, policy=self.augment)
 
-        return ahead(at, range(0, len(numbers), self.batch))
+        return prefetch(at, range(0, len(numbers), self.batch))
 
     def answers(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Output]]:
-        """The same, as the teacher sees them: which numbers, and what it says of each. A process asks when it likes."""
+        """The teacher's outputs for the views of these numbers, batch by batch; needs no other process."""
         teacher, device = self.teacher.alone, next(self.network.buffers()).device  # of the pixels' mean, which all have
         for start, batch in zip(range(0, len(numbers), self.batch), self.batches(numbers), strict=True):
             here = numbers[start : start + self.batch]
-            said = teacher((batch.images.to(device, non_blocking=True),), batch.keys, self.taps)
-            yield here, Output(pred=said.pred[: len(here)], taps={n: v[: len(here)] for n, v in said.taps.items()})
+            output = teacher((batch.images.to(device, non_blocking=True),), batch.keys, self.taps)
+            yield here, Output(pred=output.pred[: len(here)], taps={n: v[: len(here)] for n, v in output.taps.items()})

@@ -10,15 +10,15 @@ from stillroom.types import Output
 
 
 class Teacher(Protocol):
-    """Answers questions about images and never learns by gradient. Not in the optimiser, DDP or the student's file."""
+    """Computes targets from images, without gradient. Not in the optimiser, DDP or the student's checkpoint."""
 
     def __call__(self, views: tuple[Tensor, ...], keys: Tensor, taps: tuple[str, ...]) -> Output:
-        """What it says of each view, joined along the batch: pred [V*B, K].
+        """The outputs for each view, joined along the batch: pred [V*B, K].
 
         Args:
             views: each [B, C, H, W] in 0..1.
-            keys: [B] int64; equal keys mean equal pixels, so an answer may be remembered under them.
-            taps: names of the inner features that are wanted too.
+            keys: [B] int64; equal keys mean equal pixels, so an output may be stored under them.
+            taps: names of the inner features to return.
         """
 
     def update(self, learner: nn.Module, step: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import nn
 
-from stillroom.models._taps import READS
+from stillroom.models._taps import INPUT_SUFFIX
 from stillroom.models.network import Network
 from stillroom.training.errors import CompileFailed
 
@@ -26,22 +26,22 @@ def compile_student(student: Network, taps: Collection[str], once: Callable[[], 
 
     Args:
         student: what is compiled. A second call does nothing.
-        taps: what is heard of it during training.
+        taps: that are read during training.
         once: runs one forward and one backward pass, in which the compiling is done.
 
     Raises:
         CompileFailed: SR-R530 there is no compiler, or the network is beyond it.
     """
-    # A network with several heads is heard at the first one when a further one is tapped.
-    heard = {tap.removesuffix(READS) for tap in (*taps, *student.head)} if taps else set()
-    found = [part for part in pieces(student.module, heard) if "forward" not in vars(part)]
+    # A network with several heads is tapped at the first one too when a further one is.
+    tapped = {tap.removesuffix(INPUT_SUFFIX) for tap in (*taps, *student.head)} if taps else set()
+    found = [part for part in pieces(student.module, tapped) if "forward" not in vars(part)]
     if not found:
         return
     for part in found:
         part.forward = torch.compile(part.forward, dynamic=False)
     started = time.monotonic()
     try:
-        with warnings.catch_warnings():  # of the gradients of what pieces hand on, which the tracer has a look at
+        with warnings.catch_warnings():  # of the gradients of what pieces hand on, which the tracer inspects
             warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
             once()
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InvalidCxxCompiler) as problem:
@@ -49,19 +49,19 @@ def compile_student(student: Network, taps: Collection[str], once: Callable[[], 
     log.info("compiled the student's forward pass in %.0f s, %d pieces", time.monotonic() - started, len(found))
 
 
-def pieces(module: nn.Module, heard: Collection[str]) -> Iterator[nn.Module]:
-    """The largest parts of `module` inside which nothing is heard; single layers, which gain nothing, are left out.
+def pieces(module: nn.Module, tapped: Collection[str]) -> Iterator[nn.Module]:
+    """The largest parts of `module` without a tap inside; single layers, which gain nothing, are left out.
 
     Args:
         module: the whole.
-        heard: names of tapped parts. One of them may be a piece: its own hooks are called around its `forward`.
+        tapped: names of tapped parts. One of them may be a piece: its own hooks are called around its `forward`.
     """
-    inside = {name.partition(".")[0] for name in heard if name}
+    inside = {name.partition(".")[0] for name in tapped if name}
     if not inside:
         yield from [module] if next(module.children(), None) else []
         return
     for name, child in module.named_children():
-        yield from pieces(child, {tap.removeprefix(name).removeprefix(".") for tap in heard if _within(tap, name)})
+        yield from pieces(child, {tap.removeprefix(name).removeprefix(".") for tap in tapped if _within(tap, name)})
 
 
 def _within(tap: str, name: str) -> bool:

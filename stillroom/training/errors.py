@@ -10,7 +10,7 @@ class TrainingDiverged(TrainingError):
     what = "training diverged: {stage}, step {step}"
     why = "the numbers stayed infinite or undefined through two restores with halved learning rates: {terms}"
     effect = "stopped; the weights before it and the number of the batch are in {folder}"
-    fix = "lower train.lr, use train.precision='float32', or look at that batch of images"
+    fix = "lower train.lr, use train.precision='float32', or inspect that batch of images"
 
 
 class CompileFailed(ResourceError):

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from stillroom.data.dataset import Split
 from stillroom.data.loader import in_order
+from stillroom.evaluation.predict import predict
+from stillroom.models._taps import INPUT_SUFFIX
 from stillroom.models.network import Network
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # scikit-learn's C: smaller holds the weights closer to 0
@@ -52,23 +54,18 @@ def _features(
 ) -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """What each head reads of every image that has a label, [N, D], and the labels, [N]."""
     rows = np.flatnonzero(split.labels >= 0)
-    heard: list[list[Tensor]] = [[] for _ in network.head]
-    hooks = [
-        head.register_forward_pre_hook(lambda _, given, place=place: place.append(given[0].flatten(1).float().cpu()))
-        for head, place in zip(network.heads(), heard, strict=True)
-    ]
-    try:
-        for images in in_order(split, batch, rows=rows):
-            network(images.images.to(device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [torch.cat(one).numpy() for one in heard], split.labels[rows]
+    taps = tuple(f"{name}{INPUT_SUFFIX}" for name in network.head)
+    found: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    batches = in_order(split, batch, rows=rows)
+    for _, outputs in predict({"network": lambda images: network(images, taps)}, batches, device):
+        for tap, feature in outputs["network"].taps.items():
+            found[tap].append(feature.flatten(1))
+    return [torch.cat(found[tap]).numpy() for tap in taps], split.labels[rows]
 
 
 def _fit(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], strength: float) -> LogisticRegression:
     with warnings.catch_warnings():
-        # Separable features have no finite optimum; stopping early is as good an answer, and val judges it.
+        # Separable features have no finite optimum; an early stop is as good, and val selects among them.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=strength, max_iter=500).fit(x, y)
 

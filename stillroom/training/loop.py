@@ -1,4 +1,4 @@
-"""The training loop, and nothing else. It yields every step, in order; whoever iterates decides what to do.
+"""The training loop, and nothing else. It yields every step, in order; the caller decides what to do with it.
 
     for step in train(learner, teacher, batches, config, state, engine, steps=1000, seed=0):
         run.append("steps.jsonl", ...)          # the caller logs, evaluates, saves, stops, draws
@@ -29,7 +29,7 @@ from stillroom.training.compile import compile_student
 from stillroom.training.distiller import Distiller
 from stillroom.training.loss_weights import EVERY
 from stillroom.training.state import State
-from stillroom.training.step import Diverged, Numbers, PendingStep, Step
+from stillroom.training.step import AsyncScalars, Diverged, PendingStep, Step
 from stillroom.types import Batch, Terms
 
 SKIPS, WINDOW = 3, 100  # more skipped steps than this among that many: something is wrong for good
@@ -44,7 +44,7 @@ def initial_state(learner: Distiller, config: Training, engine: Engine) -> State
 
 def learning_rate(step: int, steps: int, config: Training) -> float:
     """Linear warm-up, then a cosine to zero. A pure function of the step, so there is no scheduler to save."""
-    warm = round(config.warmup * steps)
+    warm = round(config.warmup_fraction * steps)
     if step < warm:
         return config.lr * (step + 1) / (warm + 1)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
@@ -75,8 +75,8 @@ def train(
         engine: the processes that do it together.
         steps: how many optimiser steps the whole run has.
         seed: of dropout and the like. Every step seeds itself, so there is no generator to save.
-        due: asked once after each step, whether the caller wants to do something with the weights as they are now.
-            Where it says no, an accelerator's steps may come one late: `state.step` is then ahead of `step.step`.
+        due: called once after each step: whether the caller needs the weights as they are now.
+            Where not, an accelerator's steps may come one late: `state.step` is then ahead of `step.step`.
 
     Raises:
         Diverged: more than 3 of the last 100 steps were not finite.
@@ -110,7 +110,7 @@ def train(
                 step=state.step,
                 images=len(batch) * engine.world,
                 names=list(terms),
-                numbers=Numbers(numbers),
+                numbers=AsyncScalars(numbers),
                 weights=learner.weighting.plain(progress),
                 lr=lr,
                 wait=wait,
@@ -136,16 +136,16 @@ def _gradients(
     """Fill in the gradients of the mean over the batch; return the raw terms."""
     dtype = precision_for(engine.device, config.precision)
     total: Terms = {}
-    for part, micro in enumerate(batch.split(config.accumulate)):
-        said = teacher((micro.images,), micro.keys, learner.teacher_taps) if teacher else None
+    for part, micro in enumerate(batch.split(config.grad_accum_steps)):
+        targets = teacher((micro.images,), micro.keys, learner.teacher_taps) if teacher else None
         measure = part == 0 and state.step % EVERY == 0
         precision = torch.autocast(engine.device.type, dtype, enabled=dtype != torch.float32)
-        with precision, engine.without_sync(model, part < config.accumulate - 1):
-            terms = model(micro, said, progress)
-            loss = learner.total(terms, progress, measure=measure) / config.accumulate
+        with precision, engine.without_sync(model, part < config.grad_accum_steps - 1):
+            terms = model(micro, targets, progress)
+            loss = learner.total(terms, progress, measure=measure) / config.grad_accum_steps
             engine.backward(state.scaler.scale(loss))
         for name, value in terms.items():
-            total[name] = total.get(name, 0) + value.detach() / config.accumulate
+            total[name] = total.get(name, 0) + value.detach() / config.grad_accum_steps
     return total
 
 
@@ -171,12 +171,12 @@ def _advance(state: State, lr: float, norm: Tensor, spoilt: Tensor, config: Trai
     """
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    state.optimizer.grad_scale = (norm / config.clip).clamp(min=1)  # type: ignore[attr-defined]
+    state.optimizer.grad_scale = (norm / config.max_grad_norm).clamp(min=1)  # type: ignore[attr-defined]
     state.optimizer.found_inf = spoilt.float()  # type: ignore[attr-defined]
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.update()
-    state.update_average(config.average)
+    state.update_average(config.ema_decay)
 
 
 @torch.no_grad()
@@ -192,7 +192,7 @@ def _arrived(late: deque[PendingStep], left: int, started: float) -> list[Step]:
     if ready:
         late[ready - 1].numbers.read()
     late[-1].seconds = time.perf_counter() - started
-    return [late.popleft().told() for _ in range(ready)]
+    return [late.popleft().finished() for _ in range(ready)]
 
 
 def _give_up_if_hopeless(state: State, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""How much each loss counts: a weight, a schedule over the run, and, if asked for, equal say for every loss."""
+"""Loss weights: a number, a schedule over the run, and optionally a balance of gradient norms."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Weight:
     """What a loss is multiplied by.
 
         value x min(1, progress / warmup)                          climbing, while progress < warmup
-              x (1 + cos(pi (progress - decay) / (1 - decay))) / 2  falling to 0, once progress > decay
+              x (1 + cos(pi (progress - start) / (1 - start))) / 2  falling to 0, once progress > start
 
     Attributes:
         value: at least 0.
-        warmup: share of the run in which it climbs; 0 begins with all of it.
-        decay: share of the run after which it falls; 1 never.
+        warmup_fraction: of the run, in which it climbs; 0 begins with all of it.
+        decay_start: share of the run after which it falls; 1 never.
     """
 
     value: float
-    warmup: float = 0.0
-    decay: float = 1.0
+    warmup_fraction: float = 0.0
+    decay_start: float = 1.0
 
     def at(self, progress: float) -> float:
         """The weight when `progress` of the run, 0..1, is done."""
-        climbed = min(1.0, progress / self.warmup) if self.warmup else 1.0
-        fallen = max(0.0, progress - self.decay) / (1 - self.decay) if self.decay < 1 else 0.0
+        climbed = min(1.0, progress / self.warmup_fraction) if self.warmup_fraction else 1.0
+        fallen = max(0.0, progress - self.decay_start) / (1 - self.decay_start) if self.decay_start < 1 else 0.0
         return self.value * climbed * 0.5 * (1 + math.cos(math.pi * fallen))
 
 

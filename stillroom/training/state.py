@@ -32,7 +32,7 @@ class State:
     restores: int = 0  # how often training went back to a checkpoint because numbers were not finite
     skipped: list[int] = field(default_factory=list)  # steps that were not finite
     avoid: list[int] = field(default_factory=list)  # steps to pass over, since a restore
-    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best look at the val split
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the best evaluation on val
     best_score: float = -1.0
     best_step: int = 0
 
@@ -78,8 +78,8 @@ class State:
             index, _, name = key.partition(".")
             like = parameters[int(index)]
             # A file holds tensors in plain order; a fused optimiser wants moments that lie in memory as the weights do.
-            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            moments.setdefault(int(index), {})[name] = laid
+            moment = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            moments.setdefault(int(index), {})[name] = moment
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.scaler.load_state_dict(scalars["scaler"])
         self.best = parts["best"]
@@ -87,7 +87,7 @@ class State:
             setattr(self, name, scalars[name])
 
     def consider(self, score: float) -> bool:
-        """Keep the averaged student if no earlier look was better. Of equals the later one: it has learnt more."""
+        """Keep the averaged student if no earlier evaluation was better; of equals the later one, trained longer."""
         if score < self.best_score:
             return False
         self.best = {name: value.detach().clone() for name, value in self.average.state_dict().items()}

@@ -1,4 +1,4 @@
-"""One optimiser step: first given to the device, told of when its numbers have arrived from there."""
+"""One optimiser step: queued on the device, complete when its numbers have arrived from there."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Diverged(FloatingPointError):
         super().__init__(f"step {step.step}: not finite, gradient norm {step.grad_norm}, terms {step.terms}")
 
 
-class Numbers:
+class AsyncScalars:
     """Numbers on their way from the device, which goes on working.
 
     Args:
-        there: [N] on the device; nobody writes into it any more.
+        there: [N] on the device; not written to any more.
     """
 
     def __init__(self, there: Tensor):
@@ -75,14 +75,14 @@ class PendingStep:
     step: int
     images: int
     names: Sequence[str]
-    numbers: Numbers
+    numbers: AsyncScalars
     weights: dict[str, float]
     lr: float
     wait: float
     avoided: bool
     seconds: float = 0.0
 
-    def told(self) -> Step:
+    def finished(self) -> Step:
         """The step as it went."""
         found, at = self.numbers.read(), len(self.names)
         terms = dict(zip(self.names, found[:at], strict=True))

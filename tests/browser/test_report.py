@@ -13,7 +13,7 @@ from kit.compressed import make_compressed
 from kit.seeds import make_seeds
 
 from stillroom import report
-from stillroom.report import spread
+from stillroom.report import multi_seed_page
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -100,7 +100,7 @@ def seeds(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = "<script>window.broken = true</script>" + "m" * 200
     recipe.write_text(recipe.read_text().replace('"photos"', f"'{name}'"))
     report.write(folder / "seed-1")
-    return spread.write(folder)
+    return multi_seed_page.write(folder)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -160,7 +160,7 @@ def test_light_and_dark_have_contrast(chromium: Chromium, page: Path, dense_runs
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
       };
       const ground = light(getComputedStyle(document.body).backgroundColor);
-      const wanted = [".teacher .who", ".baseline .who", ".student .who", ".note", "h1", ".badge.good", "small"];
+      const wanted = [".teacher .name", ".baseline .name", ".student .name", ".note", "h1", ".badge.good", "small"];
       const drawn = [".panel p", ".panel small", ".swatches"];
       const names = [...wanted, ...drawn.filter((name) => document.querySelector(name))];
       const found = names.map((name) => {

@@ -17,7 +17,7 @@ from torch import Tensor
 from stillroom.compress.compression import Compression, View
 from stillroom.config import plugins
 from stillroom.io.checkpoint import save_tensors
-from stillroom.models import load_into
+from stillroom.models import load_weights
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.types import Batch, Output
@@ -138,7 +138,7 @@ def trained(network: Network) -> Network:
 
 def reopened(network: Network, path: Path) -> Network:
     save_tensors(network.weights(), path, network.metadata())
-    return load_into(fresh(seed=1), path).eval()
+    return load_weights(fresh(seed=1), path).eval()
 
 
 def test_the_folder_is_the_registry() -> None:
@@ -176,10 +176,10 @@ def test_wrong_arguments_are_named(name: str) -> None:
 def test_the_network_that_comes_in_stays(
     compression: Compression, network: Network, view: View, begun: Network
 ) -> None:
-    before, form, images = numbers(network), network.form, view.images.clone()
+    before, form, images = numbers(network), network.edits, view.images.clone()
     grads = [parameter.requires_grad for parameter in network.parameters()]
     compression.shrink(network, view, 1)
-    assert equal(before, numbers(network)) and network.form == form and not network.training
+    assert equal(before, numbers(network)) and network.edits == form and not network.training
     assert grads == [parameter.requires_grad for parameter in network.parameters()]
     assert all(parameter.grad is None for parameter in network.parameters()) and torch.equal(images, view.images)
     before = numbers(begun)
@@ -190,11 +190,11 @@ def test_the_network_that_comes_in_stays(
 def test_the_same_gives_the_same(compression: Compression, network: Network, view: View, begun: Network) -> None:
     torch.manual_seed(99)
     again = compression.shrink(network, view, 1)
-    assert equal(numbers(begun), numbers(again)) and again.form == begun.form and torch.equal(say(begun), say(again))
+    assert equal(numbers(begun), numbers(again)) and again.edits == begun.edits and torch.equal(say(begun), say(again))
 
 
 def test_what_begins_is_another_network_ready_to_learn(network: Network, begun: Network) -> None:
-    assert begun is not network and begun.form and not begun.training
+    assert begun is not network and begun.edits and not begun.training
     assert not {p.data_ptr() for p in begun.parameters()} & {p.data_ptr() for p in network.parameters()}
     assert all(value.device.type == "cpu" for value in begun.state_dict().values())
     before, learnt = numbers(begun), trained(begun)
@@ -210,14 +210,14 @@ def test_names_of_the_parts_stay(network: Network, begun: Network) -> None:
 
 def test_copies_say_the_same(compression: Compression, begun: Network) -> None:
     for one in (begun, trained(begun), compression.settle(trained(begun))):
-        assert torch.equal(say(copy.deepcopy(one)), say(one)) and copy.deepcopy(one).form == one.form
+        assert torch.equal(say(copy.deepcopy(one)), say(one)) and copy.deepcopy(one).edits == one.edits
 
 
 def test_a_file_is_enough_to_go_on(compression: Compression, begun: Network, tmp_path: Path) -> None:
     learnt = trained(begun)
     for one in (begun, learnt):
         back = reopened(one, tmp_path / "begun.safetensors")
-        assert torch.equal(say(back), say(one)) and back.form == one.form
+        assert torch.equal(say(back), say(one)) and back.edits == one.edits
         assert torch.equal(say(trained(back)), say(trained(one)))
         assert torch.equal(say(compression.settle(back)), say(compression.settle(one)))
 
@@ -225,7 +225,7 @@ def test_a_file_is_enough_to_go_on(compression: Compression, begun: Network, tmp
 def test_a_file_of_what_is_settled(compression: Compression, begun: Network, tmp_path: Path) -> None:
     settled = compression.settle(trained(begun))
     back = reopened(settled, tmp_path / "settled.safetensors")
-    assert torch.equal(say(back), say(settled)) and back.form == settled.form and not settled.training
+    assert torch.equal(say(back), say(settled)) and back.edits == settled.edits and not settled.training
     assert equal(back.weights(), settled.weights())
     assert [path.name for path in tmp_path.iterdir()] == ["settled.safetensors"]
 
@@ -234,4 +234,4 @@ def test_what_is_settled_can_begin_again(compression: Compression, begun: Networ
     settled = compression.settle(trained(begun))
     again = compression.settle(compression.shrink(settled, view, 2))
     back = reopened(again, tmp_path / "again.safetensors")
-    assert torch.equal(say(back), say(again)) and back.form == again.form
+    assert torch.equal(say(back), say(again)) and back.edits == again.edits

@@ -19,7 +19,7 @@ NAMES = choices("methods")
 SAYS = ("Differs:", "Use:", "Avoid:")
 
 
-FOR_MAPS = ("cwd", "mgd", "pairwise", "pkd", "rkd")
+FOR_MAPS = ("cwd", "mgd", "skd", "pkd", "rkd")
 """Of the methods of features, which see nothing of what a network says in the end, those made for dense tasks."""
 
 
@@ -32,7 +32,7 @@ def tried(name, pair):
     """Methods of features are tried on classifiers, and a few of them elsewhere too."""
     kind = pick("methods", name)
     return kind.teaches(answers(pair)) and (
-        answers(pair) == "classes" or kind.reads == "pred" or kind.answers or name in FOR_MAPS
+        answers(pair) == "classes" or kind.reads == "pred" or kind.output_kind or name in FOR_MAPS
     )
 
 

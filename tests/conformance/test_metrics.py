@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.answers import CLASSES, count, drawn, rows
 
-from stillroom.config import plugins
+from stillroom.cli.listing import listing
+from stillroom.config import plugins, recipe
+from stillroom.errors import StillroomError
 from stillroom.metrics.metric import Metric
-from stillroom.types import Answers, Batch, Output
+from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 NAMES = plugins.choices("metrics")
 N = 12
@@ -38,7 +40,7 @@ def metric(request: Any) -> Metric:
 
 
 def parts(metric: Metric, n: int = N, seed: int = 0, **how: Any) -> tuple[Output, Batch, Output]:
-    return drawn(metric.answers, n, seed, **how)
+    return drawn(metric.output_kind, n, seed, **how)
 
 
 def said(metric: Metric) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def test_the_folder_is_the_registry() -> None:
 def test_it_is_a_metric_and_says_what_it_computes(metric: Metric) -> None:
     assert isinstance(metric, Metric)
     assert metric.classes is CLASSES
-    assert metric.answers in get_args(Answers)
+    assert metric.output_kind in get_args(OutputKind)
     assert importlib.import_module(type(metric).__module__).__doc__
     assert type(metric).__doc__
 
@@ -149,7 +151,7 @@ def test_what_is_not_a_number_is_never_right(metric: Metric) -> None:
 )
 def test_whole_is_pieces_is_shuffled_is_merged(name: str, seed: int, n: int, cut: int, size: int, ties: bool) -> None:
     """What several processes have seen, in any order and in batches of any size, is what one has seen."""
-    answers, everything = drawn(fresh(name).answers, n, seed, ties=ties), torch.arange(n)
+    answers, everything = drawn(fresh(name).output_kind, n, seed, ties=ties), torch.arange(n)
     whole = said(count(fresh(name), answers, everything))
     shuffled = everything[torch.from_numpy(np.random.default_rng(seed).permutation(n))]
     assert said(count(fresh(name), answers, shuffled, size)) == whole
@@ -164,7 +166,7 @@ def test_whole_is_pieces_is_shuffled_is_merged(name: str, seed: int, n: int, cut
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(1, 24))
 def test_shares_lie_between_nothing_and_all_and_within_their_interval(name: str, seed: int, n: int) -> None:
-    metric = count(fresh(name), drawn(fresh(name).answers, n, seed), torch.arange(n))
+    metric = count(fresh(name), drawn(fresh(name).output_kind, n, seed), torch.arange(n))
     assert all(0 <= value <= 1 for value in values(metric))
     for figure in metric.compute().values():
         if figure.ci95 is not None:
@@ -173,7 +175,7 @@ def test_shares_lie_between_nothing_and_all_and_within_their_interval(name: str,
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "agreement" in name or name == "neighbours"])
 def test_everybody_agrees_with_himself(name: str) -> None:
-    output, batch, _ = drawn(fresh(name).answers, 12, 3)
+    output, batch, _ = drawn(fresh(name).output_kind, 12, 3)
     metric = fresh(name)
     metric.update(output, batch, output)
     figure = metric.compute()["agreement"]
@@ -182,7 +184,23 @@ def test_everybody_agrees_with_himself(name: str) -> None:
 
 
 def test_rows_of_images_are_cut_together() -> None:
-    for answers in get_args(Answers):
+    for answers in get_args(OutputKind):
         whole, chosen = drawn(answers, 5, 1), torch.tensor([4, 0])
         output, batch, _ = rows(whole, chosen)
         assert torch.equal(output.pred, whole[0].pred[[4, 0]]) and torch.equal(batch.keys, whole[1].keys[[4, 0]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_of_some_task_may_name_it(name: str) -> None:
+    """`stillroom list metrics` says of which: those that the recipe's check lets it stand in."""
+    kind = plugins.pick("metrics", name)
+    assert kind.output_kind in get_args(OutputKind) and kind.target_kind in (None, *get_args(TargetKind))
+    told = listing("metrics", "metrics")[name]
+    fitting = []
+    for task in plugins.choices("tasks"):
+        given = {"data": "digits", "teacher": "resnet8", "student": "resnet8", "task": task, "metrics": [name]}
+        try:
+            fitting += [task] if recipe.check(given).metrics else []
+        except StillroomError as problem:
+            assert f"metrics[0]: {name!r}" in str(problem)
+    assert fitting and told.endswith(f"For {', '.join(fitting)}.")

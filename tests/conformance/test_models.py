@@ -11,11 +11,11 @@ from sklearn.datasets import load_digits
 
 from stillroom.config.plugins import choices, pick
 from stillroom.errors import StillroomError
-from stillroom.models import Family, Network, create_model, find, list_models, restore
-from stillroom.models.network import Opener
+from stillroom.models import Family, Network, create_model, find_family, list_models, restore
+from stillroom.models.network import FileFamily
 
 EVERY = choices("models")
-FAMILIES = [name for name in EVERY if not isinstance(pick("models", name)(), Opener)]
+FAMILIES = [name for name in EVERY if not isinstance(pick("models", name)(), FileFamily)]
 """Those that build and train; an opener's networks come out of files, see tests/unit/test_onnx.py."""
 
 STATISTICS = {"mean": (0.3, 0.4, 0.5), "std": (0.2, 0.25, 0.3)}
@@ -60,12 +60,12 @@ def test_only_families_are_names() -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_the_contract(name: str) -> None:
     kind = pick("models", name)
-    assert isinstance(kind.example, str) and isinstance(kind.states_pixels, bool)
+    assert isinstance(kind.example, str) and isinstance(kind.has_pixel_statistics, bool)
     for method in ("knows", "names", "build"):
         wanted, there = (list(inspect.signature(getattr(owner, method)).parameters) for owner in (Family, kind))
         assert wanted == there, method
-    assert type(find(kind.example)) is kind
-    assert [other for other in EVERY if pick("models", other)().knows(kind.example)] == [name]
+    assert type(find_family(kind.example)) is kind
+    assert [other for other in EVERY if pick("models", other)().matches(kind.example)] == [name]
     assert set(kind().names()) <= set(list_models())
 
 

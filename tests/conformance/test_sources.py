@@ -21,9 +21,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stillroom.config import plugins
-from stillroom.data.dataset import load
-from stillroom.data.decode import pixels
-from stillroom.data.guess import guess
+from stillroom.data.dataset import load_dataset
+from stillroom.data.decode import to_pixels
+from stillroom.data.infer_source import infer_source
 from stillroom.data.inspect import inspect as look
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.source import Source
@@ -165,7 +165,7 @@ def test_every_item_is_the_digit_it_says(built):
     for item in range(len(source.labels)):
         raw = source.read(item)
         assert isinstance(raw, bytes) or raw.dtype == np.uint8
-        got.append((pixels(raw, channels=1).tobytes(), int(source.labels[item])))
+        got.append((to_pixels(raw, channels=1).tobytes(), int(source.labels[item])))
     known = bool((source.labels >= 0).any())
     expected = [(PIXELS[item].tobytes(), int(DATA.target[item]) if known else -1) for item in range(len(got))]
     assert sorted(got) == sorted(expected)
@@ -184,8 +184,8 @@ def test_reading_twice_and_building_twice_is_the_same(built):
     assert np.array_equal(again.labels, source.labels) and again.classes == source.classes
     for item in (0, 17, len(source.labels) - 1):
         assert source.name(item) == again.name(item)
-        assert np.array_equal(pixels(source.read(item), channels=1), pixels(again.read(item), channels=1))
-    assert load(again).fingerprint == load(source).fingerprint
+        assert np.array_equal(to_pixels(source.read(item), channels=1), to_pixels(again.read(item), channels=1))
+    assert load_dataset(again).fingerprint == load_dataset(source).fingerprint
 
 
 def test_its_arguments_are_kept_unchanged(built):
@@ -195,17 +195,17 @@ def test_its_arguments_are_kept_unchanged(built):
 
 def test_its_path_is_recognised(built):
     name, source, arguments = built
-    assert plugins.pick("data/sources", guess(arguments.get("path", name))) is type(source)
+    assert plugins.pick("data/sources", infer_source(arguments.get("path", name))) is type(source)
 
 
 def test_the_whole_way_to_batches(built):
     _, source, _ = built
-    data = load(source)
+    data = load_dataset(source)
     assert data.size == 8 and look(source, data) == []
     batch = Loader(data.splits["train"], batch=16, seed=0).at(3)
     labels = classes_of(data.kind, batch.target)
     for image, label, item in zip(batch.images, labels, batch.keys, strict=True):
-        stored = pixels(source.read(int(item)), channels=1)[:, :, 0]
+        stored = to_pixels(source.read(int(item)), channels=1)[:, :, 0]
         assert torch.equal(image[0], torch.from_numpy(stored / np.float32(255)))
         assert source.labels[int(item)] == label
     assert sum(len(b) for b in in_order(data.splits["test"], 50)) == len(data.splits["test"])

@@ -42,7 +42,7 @@ def task(request):
 
 def output(task, images=6, seed=0):
     torch.manual_seed(seed)
-    return Output(pred=PRED[task.answers](images, seed))
+    return Output(pred=PRED[task.output_kind](images, seed))
 
 
 def batch(task, images=6, targets=TARGET):

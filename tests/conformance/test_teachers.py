@@ -55,9 +55,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
-def opened(name: str, folders: dict[str, Path], *, answers: str = "classes", classes: int | None = 10) -> Network:
+def opened(name: str, folders: dict[str, Path], *, output_kind: str = "classes", classes: int | None = 10) -> Network:
     torch.manual_seed(0)
-    given = {"classes": classes, "channels": 1, "size": SIDE, "answers": answers}
+    given = {"classes": classes, "channels": 1, "size": SIDE, "output_kind": output_kind}
     if name in TIMM:
         return create_model(name, **given, **TIMM[name]).eval()
     return create_model(f"huggingface/{folders[name]}", pretrained=True, **given).eval()
@@ -118,7 +118,7 @@ def test_what_is_found_in_it(name: str, folders: dict[str, Path]) -> None:
         assert [len(stage.shape) for stage in found.stages] == [3] * len(found.stages) and len(found.stages) >= 3
 
 
-@pytest.mark.parametrize("method", ["regress", "fitnet", "at"])
+@pytest.mark.parametrize("method", ["simreg", "fitnet", "at"])
 def test_a_small_convolutional_student_learns_from_its_features(
     name: str, method: str, folders: dict[str, Path]
 ) -> None:
@@ -167,7 +167,7 @@ def test_a_backbone_is_never_taken_for_a_classifier(name: str, folders: dict[str
     with pytest.raises(StillroomError) as caught:
         opened(name, folders, classes=None)
     assert caught.value.code == "SR-M316" and "head" in caught.value.fix
-    assert opened(name, folders, answers="vector", classes=None).classes == 32
+    assert opened(name, folders, output_kind="vector", classes=None).classes == 32
 
 
 def test_a_classifier_keeps_its_classes(folders: dict[str, Path]) -> None:
@@ -177,6 +177,6 @@ def test_a_classifier_keeps_its_classes(folders: dict[str, Path]) -> None:
 @torch.no_grad()
 def test_logits_of_a_dinov3_are_a_linear_layer_of_its_summary_token(folders: dict[str, Path]) -> None:
     network = opened("dinov3", folders)
-    vector = opened("dinov3", folders, answers="vector", classes=None)(images()).pred
+    vector = opened("dinov3", folders, output_kind="vector", classes=None)(images()).pred
     head = network.module.get_submodule("classifier")
     torch.testing.assert_close(network(images()).pred, vector @ head.weight.T + head.bias)

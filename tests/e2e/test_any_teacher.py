@@ -16,7 +16,7 @@ SHORT = [
     "student=resnet8",
     "student.width=0.5",
     "train.steps=6",
-    "train.evaluations=2",
+    "train.num_evals=2",
     "train.batch=32",
     "train.precision=float32",
 ]
@@ -62,7 +62,7 @@ def test_the_run_opens_and_is_judged_and_timed_again_from_anywhere(taught):
 def test_what_a_file_cannot_do_is_said_before_anything_is_trained(taught):
     folder, _ = taught
     onnx = ["teacher=onnx", "teacher.weights=teacher.onnx"]
-    for words, code, text in (("teacher.fit=head", 2, "SR-M361"), ('methods=["fitnet"]', 4, "SR-M333")):
+    for words, code, text in (("teacher.finetune=head", 2, "SR-M361"), ('methods=["fitnet"]', 4, "SR-M333")):
         done = stillroom("check", *onnx, *SHORT, words, cwd=folder, code=code)
         assert text in done.stderr + done.stdout
 

@@ -17,7 +17,7 @@ from stillroom.benchmark import steps
 from stillroom.cli import console, main
 from stillroom.io.run_dir import read_stream
 
-ONCE = [*QUICK, "augment.views=2", "cache.bits=32"]
+ONCE = [*QUICK, "augment.num_views=2", "cache.bits=32"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,13 @@ def test_a_cached_teacher_makes_the_same_student_and_a_kill_changes_nothing(live
 
 @pytest.mark.slow
 def test_another_recipe_and_another_student_ask_nobody(live, tmp_path):
-    words = ["run", *QUICK, "augment.views=2", "teacher.fit=none", f"teacher.weights={live}/teacher.safetensors"]
+    words = [
+        "run",
+        *QUICK,
+        "augment.num_views=2",
+        "teacher.finetune=none",
+        f"teacher.weights={live}/teacher.safetensors",
+    ]
     stillroom(*words, "cache.use=always", cwd=tmp_path)
     (cache,) = tmp_path.glob("caches/*/shard-000000.safetensors")
     written = cache.stat().st_mtime_ns
@@ -56,7 +62,7 @@ def test_another_recipe_and_another_student_ask_nobody(live, tmp_path):
 @pytest.mark.slow
 def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_path):
     shutil.copytree(live, tmp_path / "runs" / "digits")
-    words = ["label", *QUICK, "augment.views=24", "--json"]
+    words = ["label", *QUICK, "augment.num_views=24", "--json"]
     first = start(*words, cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("caches/*/shard-*")):
@@ -67,9 +73,9 @@ def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_pat
     before = 8192 * len(list(tmp_path.glob("caches/*/shard-*")))
     both = [start(*words, cwd=tmp_path) for _ in range(2)]
     said = [json.loads(process.communicate()[0]) for process in both]
-    assert before + sum(one["made"] for one in said) == said[0]["answers"] == 24 * 1169
+    assert before + sum(one["added"] for one in said) == said[0]["entries"] == 24 * 1169
     again = json.loads(stillroom(*words, "--audit", "0.05", cwd=tmp_path).stdout)
-    assert again["made"] == 0 and again["worst"] == 0.0
+    assert again["added"] == 0 and again["max_difference"] == 0.0
     (folder,) = tmp_path.glob("caches/*/")
     assert not list(folder.glob(".*"))
     shard = next(folder.glob("shard-*2.safetensors"))
@@ -77,16 +83,16 @@ def test_many_label_at_once_and_one_that_is_killed_costs_its_shard(live, tmp_pat
     raw[-9] ^= 1
     shard.write_bytes(raw)
     mended = stillroom(*words, cwd=tmp_path)
-    assert json.loads(mended.stdout)["made"] == 8192 and "SR-T602" in mended.stderr
+    assert json.loads(mended.stdout)["added"] == 8192 and "SR-T602" in mended.stderr
     assert load_file(shard)["records"].shape == (8192, 4 + 10 * 2 + 1)
 
 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["augment.views=2"], "SR-T606"),
-        (["teacher.fit=none", "teacher.weights=TEACHER"], "SR-T607"),
-        (["teacher.fit=none", "teacher.weights=TEACHER", "augment.views=9", "cache.max_gb=1e-6"], "SR-T604"),
+        (["augment.num_views=2"], "SR-T606"),
+        (["teacher.finetune=none", "teacher.weights=TEACHER"], "SR-T607"),
+        (["teacher.finetune=none", "teacher.weights=TEACHER", "augment.num_views=9", "cache.max_gb=1e-6"], "SR-T604"),
     ],
 )
 def test_label_refuses_with_the_reason(live, tmp_path, monkeypatch, words, code):
@@ -101,17 +107,17 @@ def test_label_refuses_with_the_reason(live, tmp_path, monkeypatch, words, code)
 def test_a_plan_tells_hours_memory_disk_and_who_is_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(steps, "SECONDS", 0.05)
-    done = CliRunner().invoke(main, ["plan", *QUICK, "augment.views=1", "train.steps=4000", "--json"])
+    done = CliRunner().invoke(main, ["plan", *QUICK, "augment.num_views=1", "train.steps=4000", "--json"])
     found = json.loads(done.stdout)
     assert set(found["ways"]) == {"teacher", "baseline", "live", "cached"}
     assert all(low <= middle <= high for low, middle, high in found["hours"].values())
     total = found["hours"]["teacher"][1] + found["hours"]["baseline"][1] + found["hours"]["student, cached"][1]
     assert found["hours"]["total"][1] == pytest.approx(total)
-    assert found["teacher"]["asked"] == "once" and found["teacher"]["answers"] == 1169
+    assert found["teacher"]["mode"] == "cached" and found["teacher"]["entries"] == 1169
     assert found["disk_gb"]["cache"] == round(1169 * 21 / 2**30, 3)
     assert found["ways"]["live"]["peak_gb"] > 0.1
     assert not list(tmp_path.iterdir())
-    console.plan(found | {"compile": {"speedup": 1.2, "start": 30.0, "saves": -12.0}})
+    console.print_plan(found | {"compile": {"speedup": 1.2, "start": 30.0, "saves": -12.0}})
 
 
 def test_the_log_of_a_cached_run_has_every_step_once(live):

@@ -62,7 +62,7 @@ def test_a_finished_run_opens_with_every_form(whole):
     images = torch.rand(3, 1, 8, 8)
     for stage in STAGES[1:]:
         assert finished.network(stage)(images).pred.shape == (3, 10)
-    kinds = [edit["kind"] for edit in finished.student.form]
+    kinds = [edit["kind"] for edit in finished.student.edits]
     assert kinds == ["pruned", "pruned", "factored", "grid"]
     file = load_file(whole / "student.safetensors")
     assert all(torch.equal(value, file[name]) for name, value in finished.student.weights().items())
@@ -90,7 +90,7 @@ def test_another_run_begins_with_a_smaller_student(whole, tmp_path):
     words += [f"student.weights={whole / 'prune.safetensors'}", "compress=quantize", "export=[{bits=8}]", "name=next"]
     stillroom("run", *words, cwd=tmp_path, code=None, **OWN)
     student, before = sr.open(tmp_path / "runs" / "next").student, sr.open(whole).network("prune")
-    assert [edit["kind"] for edit in student.form] == ["pruned", "pruned", "grid"]
+    assert [edit["kind"] for edit in student.edits] == ["pruned", "pruned", "grid"]
     assert flops.macs(student, (1, 8, 8)) == flops.macs(before, (1, 8, 8))
 
 
@@ -105,7 +105,7 @@ def test_any_order_works(order, tmp_path):
 
 @pytest.mark.slow
 def test_one_s_own_compression_and_no_teacher(tmp_path):
-    words = [*QUICK, 'compress=[{name="kit.compressions:Same", rounds=2, taught=false}]', "name=own"]
+    words = [*QUICK, 'compress=[{name="kit.compressions:Same", rounds=2, distill=false}]', "name=own"]
     stillroom("run", *words, cwd=tmp_path, **OWN)
     folder = tmp_path / "runs" / "own"
     steps = [line for line in read_stream(folder, "steps.jsonl") if line["stage"].startswith("student")]

@@ -27,7 +27,7 @@ def test_a_compiled_training_is_nearly_the_same_and_resumes(tmp_path):
     checkpoint.save(tmp_path, state.step, state.parts(), state.scalars())
     again = training.learner(METHODS, seed=3)
     resumed = State.fresh(again, COMPILED, scaled=False)
-    resumed.load(*checkpoint.load(checkpoint.everyone(tmp_path)[-1]))
+    resumed.load(*checkpoint.load(checkpoint.list_checkpoints(tmp_path)[-1]))
     training.steps(again, COMPILED, state=resumed)
     assert same(two.state_dict(), again.state_dict())
 

@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_files(demo, metrics):
     network = create_model("resnet8", classes=10, channels=1, size=8)
     reopened = stillroom.open(demo.folder)
     network.module.load_state_dict(load_file(demo.folder / "student.safetensors"))
-    network.normalise(reopened.student.mean.flatten().tolist(), reopened.student.std.flatten().tolist())
+    network.set_pixel_statistics(reopened.student.mean.flatten().tolist(), reopened.student.std.flatten().tolist())
     with torch.no_grad():
         student = network.eval()(pixels).pred.argmax(1)
     assert torch.equal(student, saved["student"])
@@ -101,8 +101,9 @@ def test_figures_are_those_of_the_files(demo, metrics):
 def test_report_is_one_file_that_shows_all_three(demo):
     page = (demo.folder / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?https?:""", page)
-    for word in ("teacher", "untaught", "student", "int8"):
-        assert word in page
+    for role in ("teacher", "baseline", "student", "file"):
+        assert f'<tr role="row" class="{role}">' in page
+    assert "int8" in page
     card = (demo.folder / "README.md").read_text()
     assert card.startswith("---") and "student.safetensors" in card and "onnxruntime" in card
 
@@ -113,5 +114,5 @@ def test_the_saved_recipe_gives_the_same_recipe(demo):
 
 
 def test_the_table_is_printed(demo):
-    for word in ("teacher", "untaught", "student", "onnx, int8", "verified", "report.html"):
+    for word in ("teacher", "baseline", "student", "onnx, int8", "verified", "report.html"):
         assert word in demo.stdout

@@ -77,9 +77,9 @@ def test_every_problem_of_a_recipe_at_once(here):
     ("override", "line"),
     [
         ("task.weight=-1", "task.weight: must be greater than or equal to 0, got -1"),
-        ("train.accumulate=3", "train.batch: must be a multiple of accumulate, got 64 and 3"),
-        ("teacher.fit=none", "teacher.fit: 'none' needs teacher.weights"),
-        ("teacher.fit=hed", "teacher.fit: must be one of 'none', 'head', 'all', got 'hed'"),
+        ("train.grad_accum_steps=3", "train.batch: must be a multiple of grad_accum_steps, got 64 and 3"),
+        ("teacher.finetune=none", "teacher.finetune: 'none' needs teacher.weights"),
+        ("teacher.finetune=hed", "teacher.finetune: must be one of 'none', 'head', 'all', got 'hed'"),
         ("methods.0.temperature=hot", "methods[0].temperature: must be a valid number, got 'hot'"),
         ("data.val=0", "data.val: must be above 0"),
         ("student.size=32", "student.size: can't be set here; it follows from the data and the weights"),
@@ -144,7 +144,7 @@ def test_other_classes_never_train_silently(here):
     words = ["digits", "teacher.network=resnet8", "teacher.width=1.0", "teacher.weights=seven.safetensors"]
     text = said("run", *words, code=4)
     assert "SR-M301" in text and "7 outputs, the data 10 classes" in text
-    for remedy in ('fit = "head"', 'fit = "all"', "map ="):
+    for remedy in ('finetune = "head"', 'finetune = "all"', "class_map ="):
         assert remedy in text
 
 
@@ -213,7 +213,7 @@ def test_out_of_memory_is_told_as_one(here, monkeypatch):
 
     monkeypatch.setattr(loop, "_advance", greedy)
     text = said("run", *SHORT, "data=digits", "name=big", code=5)
-    assert "SR-R503 out of memory" in text and "train.accumulate" in text
+    assert "SR-R503 out of memory" in text and "train.grad_accum_steps" in text
 
 
 def test_a_fault_of_ours_is_named_as_such(here, monkeypatch):

@@ -17,13 +17,12 @@ from onnx import numpy_helper
 
 from stillroom.benchmark import networks
 from stillroom.cli import main
-from stillroom.export import file
-from stillroom.export import onnx as target
+from stillroom.export import runtime
+from stillroom.export.onnx import ONNX
 from stillroom.models.resnet import CifarResNet
-from stillroom.pipeline import finished as module
-from stillroom.stages import verify
+from stillroom.pipeline import after
 
-WRITE = target.onnx
+WRITE = ONNX.write
 
 
 def said(*words, code):
@@ -48,8 +47,8 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch):
     """A copy of it to change; how fast and how big files are is not the matter here, and takes its time."""
-    monkeypatch.setattr(verify, "time_all", partial(networks.time_all, seconds=0.05))
-    monkeypatch.setattr(module, "measure_alone", lambda *_: {})
+    monkeypatch.setattr(after, "time_all", partial(networks.time_all, seconds=0.05))
+    monkeypatch.setattr(after, "measure_alone", lambda *_: {})
     return shutil.copytree(finished, tmp_path / "small")
 
 
@@ -67,8 +66,8 @@ def test_a_good_file_passes(run):
 
 
 def test_a_perturbed_weight_is_caught(run, monkeypatch):
-    def perturbed(network, path, **arguments):
-        WRITE(network, path, **arguments)
+    def perturbed(self, network, path, **arguments):
+        WRITE(self, network, path, **arguments)
         model = library.load(path)
         tensor = next(t for t in model.graph.initializer if len(t.dims) == 4)
         value = numpy_helper.to_array(tensor).copy()
@@ -77,7 +76,7 @@ def test_a_perturbed_weight_is_caught(run, monkeypatch):
         library.save(model, path)
         return path
 
-    monkeypatch.setattr(target, "onnx", perturbed)
+    monkeypatch.setattr(ONNX, "write", perturbed)
     text = said("export", run, code=7)
     assert "SR-X701 agreement" in text and "SR-X741" not in text
     assert files(run) == ["student.unverified.onnx"] and rows(run)[0]["verified"] is False
@@ -100,7 +99,10 @@ def test_a_wrong_preprocessing_is_told_as_such(run, monkeypatch, change, words):
         def forward(self, images):
             return self.network(change(images))
 
-    monkeypatch.setattr(target, "onnx", lambda network, path, **arguments: WRITE(Wrong(network), path, **arguments))
+    def wrong(self, network, path, **arguments):
+        return WRITE(self, Wrong(network), path, **arguments)
+
+    monkeypatch.setattr(ONNX, "write", wrong)
     text = said("export", run, code=7)
     assert "SR-X741 wrong preprocessing" in text and all(word in text for word in words)
     assert files(run) == ["student.unverified.onnx"]
@@ -111,7 +113,7 @@ def test_an_operator_that_the_target_has_not_got(run, monkeypatch, name):
     pytest.importorskip(name, reason=f"needs the package {name}")
     speak = CifarResNet.forward
     monkeypatch.setattr(CifarResNet, "forward", lambda self, images: torch.special.bessel_j0(speak(self, images)))
-    text = said("export", run, "--target", name, code=7)
+    text = said("export", run, "--runtime", name, code=7)
     assert "SR-X730" in text and "bessel_j0" in text
     assert files(run) == [] and rows(run) == []
 
@@ -120,17 +122,17 @@ def test_an_operator_that_the_target_has_not_got(run, monkeypatch, name):
     ("name", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("executorch", "executorch")]
 )
 def test_a_missing_runtime_is_named(run, monkeypatch, name, package):
-    there = file.find_spec
+    there = runtime.find_spec
 
     def hidden(asked: str) -> ModuleSpec | None:
         return None if asked == package else there(asked)
 
-    monkeypatch.setattr(file, "find_spec", hidden)
-    text = said("export", run, "--target", name, code=7)
+    monkeypatch.setattr(runtime, "find_spec", hidden)
+    text = said("export", run, "--runtime", name, code=7)
     assert "SR-X702" in text and f"pip install {package}" in text.replace("\n", " ")
     assert files(run) == [] and rows(run) == []
 
 
 def test_four_bits_on_a_target_without_them(run):
     pytest.importorskip("executorch", reason="needs the package executorch")
-    assert "SR-X731" in said("export", run, "--target", "executorch", "--bits", "4", code=7)
+    assert "SR-X731" in said("export", run, "--runtime", "executorch", "--bits", "4", code=7)

@@ -21,13 +21,13 @@ SHORT = [
     "teacher.train.steps=6",
     "train.precision=float32",
     "teacher.train.precision=float32",
-    "train.evaluations=2",
+    "train.num_evals=2",
     "export=[]",
     "baseline=false",
 ]
 STATEFUL = (
-    'methods=[{name = "crd", bank = 512, warmup = 0.5}, {name = "hinton", policy = "learned"}, "mgd", '
-    '"sliced_wasserstein", {name = "reviewkd", decay = 0.5}, "wkd_logits"]'
+    'methods=[{name = "crd", bank = 512, warmup_fraction = 0.5}, {name = "hinton", policy = "learned"}, "mgd", '
+    '"sliced_wasserstein", {name = "reviewkd", decay_start = 0.5}, "wkd_logits"]'
 )
 VIT = ["img_size=8", "patch_size=2", "embed_dim=16", "depth=3", "num_heads=2"]
 
@@ -78,7 +78,7 @@ def test_a_distillation_token_from_a_cnn(tmp_path):
 @pytest.mark.slow
 def test_what_methods_remember_survives_a_kill(tmp_path):
     """A queue of embeddings, a learned temperature, masks, directions, batch norms, measured gradients, schedules."""
-    words = ["run", *QUICK, STATEFUL, "balance=true", "baseline=false"]
+    words = ["run", *QUICK, STATEFUL, "gradient_balancing=true", "baseline=false"]
     stillroom(*words, "--folder", "whole", cwd=tmp_path)
     process = start(*words, "--folder", "killed", cwd=tmp_path)
     deadline = time.monotonic() + 120

@@ -23,7 +23,10 @@ from stillroom.io.run_dir import read_stream
 STEADY = [*QUICK, "train.optimizer=sgd", "teacher.train.optimizer=sgd", "train.lr=0.01", "teacher.train.lr=0.01"]
 """SGD: Adam divides by the gradient's size, and so hides a wrong scale and magnifies rounding."""
 
-COUPLED = ['methods=["hinton", "fitnet", "dist", {name = "crd", bank = 256}, "reviewkd", "wkd_logits"]', "balance=true"]
+COUPLED = [
+    'methods=["hinton", "fitnet", "dist", {name = "crd", bank = 256}, "reviewkd", "wkd_logits"]',
+    "gradient_balancing=true",
+]
 """Parts of their own, batch norms of their own, correlations over the batch, queues, running covariances."""
 
 UNEVEN = ["train.batch=250", "teacher.train.batch=250", "data.val=0.171", "train.lr=1e-3", "teacher.train.lr=1e-3"]

@@ -21,6 +21,7 @@ from kit.devices import linear, python, script, stand_in
 from stillroom.benchmark import remote
 from stillroom.benchmark.remote import measure
 from stillroom.errors import StillroomError
+from stillroom.export.runtime import Runtime
 
 IMAGES = np.random.default_rng(0).random((4, 3, 4, 4), dtype=np.float32)
 FIGURES = {"latency_ms", "latency_p95_ms", "throughput", "load_ms", "peak_mb", "energy_j"}
@@ -142,8 +143,17 @@ def test_a_folder_that_was_not_made_is_not_removed(tmp_path: Path, temporary: Pa
     assert (temporary / "kept").exists()
 
 
-def test_a_runtime_that_the_script_does_not_know(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a.onnx", runtime="abacus").code == "SR-B915"
+class Abacus(Runtime):
+    """Does not declare how a device opens its files."""
+
+
+def test_a_runtime_that_does_not_say_how_a_device_opens_its_files(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "a.onnx", runtime=f"{__name__}:Abacus").code == "SR-B915"
+
+
+def test_a_runtime_that_is_none(tmp_path: Path) -> None:
+    failure = refusal(tmp_path / "a.onnx", runtime="onx")
+    assert failure.code == "SR-X733" and "did you mean 'onnx'?" in failure.what
 
 
 @pytest.fixture

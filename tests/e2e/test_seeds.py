@@ -83,7 +83,7 @@ def test_killed_in_the_second_student_and_resumed_is_uninterrupted(whole, tmp_pa
 
 @pytest.mark.slow
 def test_neither_a_file_that_fails_nor_a_second_process_keeps_the_next_seed_from_running(tmp_path):
-    short = ["train.steps=3", "teacher.train.steps=3", 'export=[{target = "onnx", bits = 8, agreement = 1.0}]']
+    short = ["train.steps=3", "teacher.train.steps=3", 'export=[{runtime = "onnx", bits = 8, agreement = 1.0}]']
     done = stillroom("run", *QUICK, *short, "seeds=[1, 2]", "--devices", "2", cwd=tmp_path, code=7)
     assert "SR-X701" in done.stderr and "the other seeds go on" in done.stderr
     folder = tmp_path / "runs" / "digits"

@@ -16,7 +16,7 @@ def metrics(folder):
 @pytest.mark.slow
 def test_fashion_recipe(shared, tmp_path):
     words = ["fashion", f"data.path={shared / 'fashion_mnist'}", "train.steps=30", "teacher.train.steps=40"]
-    stillroom("run", *words, "train.evaluations=1", "teacher.train.evaluations=1", "export=[]", cwd=tmp_path)
+    stillroom("run", *words, "train.num_evals=1", "teacher.train.num_evals=1", "export=[]", cwd=tmp_path)
     found = metrics(tmp_path / "runs" / "fashion")
     assert found["student"]["accuracy"]["n"] == 10_000
     assert found["student"]["macs"]["value"] <= 0.35 * found["teacher"]["macs"]["value"]
@@ -33,8 +33,8 @@ def test_flowers_with_a_timm_teacher_and_student(shared, tmp_path):
             for path in sorted(kind.iterdir())[: 14 if split == "train" else 6]:
                 shutil.copy(path, target)
     weights = shared / "weights" / "deit_tiny_patch16_224.in1k.fp16.safetensors"
-    words = ["flowers", "data.path=photos", f"teacher.weights={weights}", "teacher.fit=head", "data.size=64"]
-    small = ["student.network=timm/test_resnet", "train.steps=6", "train.evaluations=1", "export=[]"]
+    words = ["flowers", "data.path=photos", f"teacher.weights={weights}", "teacher.finetune=head", "data.size=64"]
+    small = ["student.network=timm/test_resnet", "train.steps=6", "train.num_evals=1", "export=[]"]
     stillroom("run", *words, *small, cwd=tmp_path)
     found = metrics(tmp_path / "runs" / "flowers")
     assert found["teacher"]["accuracy"]["value"] > 0.6  # five kinds: chance is 0.2
@@ -49,7 +49,7 @@ def test_cifar_from_parquet_with_the_classic_checkpoint(shared, tmp_path):
         f"teacher.weights={shared / 'weights' / 'cifar10_resnet20.safetensors'}",
         "student=resnet8",
         "train.steps=8",
-        "train.evaluations=1",
+        "train.num_evals=1",
         "export=[]",
         "name=cifar",
     ]

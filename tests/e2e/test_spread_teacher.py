@@ -13,9 +13,9 @@ WORDS = [
     *QUICK,
     "train.optimizer=sgd",  # Adam magnifies rounding
     "train.lr=0.01",
-    'teacher.others=["resnet8"]',
+    'teachers=["resnet8"]',
     'methods=["hinton", {name = "fitnet", student_taps = ["layer2"], teacher_taps = ["2/layer2"]}]',
-    "augment.views=1",
+    "augment.num_views=1",
     "baseline=false",
     "--devices",
     "2",

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from kit.boxes import assert_same_boxes
 from kit.command import start, stillroom
 from kit.images import digit_folders
 from kit.resume import assert_equal_runs, wait_for_steps
@@ -21,7 +22,7 @@ from stillroom.tasks.predictor import Predictor
 
 QUICK = [
     "train.steps=8",
-    "train.evaluations=2",
+    "train.num_evals=2",
     "train.batch=8",
     "train.precision=float32",
     "teacher.train.precision=float32",
@@ -122,9 +123,10 @@ def test_the_file_answers_as_the_network_does_at_any_size(done):
     with torch.no_grad():
         expected = Predictor(finished.student, finished.task).eval()(images).pred
     said = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-    assert said.shape == expected.shape
-    torch.testing.assert_close(said, expected, atol=2e-3, rtol=1e-3)
-    if task == "detection":
+    if task != "detection":
+        torch.testing.assert_close(said, expected, atol=2e-3, rtol=1e-3)
+    else:
+        assert_same_boxes(said, expected, pixels=0.1)
         there = said[..., 5] >= 0
         assert there.any() and said[..., 2][there].max() > 64  # wider than the squares it was trained on
         assert (said[..., :4][there] >= 0).all()

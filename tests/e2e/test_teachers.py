@@ -24,10 +24,10 @@ methods = [{name = "ca_mkd", features = 1.0}, {name = "fitnet", teacher_taps = [
 network = "resnet8"
 combine = "probabilities"
 train = {steps = 12}
-[[teacher.others]]
+[[teachers]]
 network = "resnet8"
 train = {steps = 8}
-[[teacher.others]]
+[[teachers]]
 network = "resnet14"
 width = 0.5
 train = {steps = 12}
@@ -35,7 +35,7 @@ train = {steps = 12}
 steps = 12
 precision = "float32"
 checkpoint_seconds = 0
-evaluations = 2
+num_evals = 2
 """
 STEPS = {"teacher": 12, "teacher-2": 8, "teacher-3": 12, "baseline": 12, "student": 12}
 

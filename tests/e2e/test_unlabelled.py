@@ -19,7 +19,7 @@ from stillroom.models import create_model
 
 SHORT = [
     "train.batch=32",
-    "train.evaluations=2",
+    "train.num_evals=2",
     "train.lr=4e-3",
     "train.precision=float32",
     "teacher.train.precision=float32",
@@ -134,7 +134,7 @@ def test_what_would_teach_nothing_is_refused(home, monkeypatch):
     monkeypatch.chdir(home)
     words = ["check", "data=photos/", "teacher=resnet8", "student=resnet8"]
     told = CliRunner().invoke(main, words)
-    assert told.exit_code == 3 and "SR-D140 no image has a label, and teacher.fit is 'all'" in told.stderr
+    assert told.exit_code == 3 and "SR-D140 no image has a label, and teacher.finetune is 'all'" in told.stderr
     told = CliRunner().invoke(main, [*words, "teacher.weights=teacher.safetensors", "methods=nkd"])
     assert told.exit_code == 3 and "SR-D142" in told.stderr
 

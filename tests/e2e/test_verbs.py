@@ -1,4 +1,4 @@
-"""What one does with a finished run, and what one asks before the first: each verb on the demo's folder."""
+"""Each command on the folder of the demo."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 
 import onnx
 import pytest
+import torch
 from kit.command import stillroom
 from kit.images import digit_folders
 
@@ -22,12 +23,12 @@ def finished(demo, tmp_path):
     return tmp_path / "digits"
 
 
-def test_eval_on_its_own_data_says_what_the_run_said(finished, tmp_path):
-    told = json.loads(stillroom("eval", finished, "--json", cwd=tmp_path).stdout)
+def test_eval_on_its_own_data_repeats_the_metrics_of_the_run(finished, tmp_path):
+    found = json.loads(stillroom("eval", finished, "--json", cwd=tmp_path).stdout)
     known = json.loads((finished / "metrics.json").read_text())
     for name in ("teacher", "baseline", "student"):
-        assert told[name]["accuracy"] == known[name]["accuracy"]
-    assert [row["accuracy"]["value"] for row in told["exports"]] == [
+        assert found[name]["accuracy"] == known[name]["accuracy"]
+    assert [row["accuracy"]["value"] for row in found["exports"]] == [
         row["accuracy"]["value"] for row in known["exports"]
     ]
 
@@ -35,8 +36,8 @@ def test_eval_on_its_own_data_says_what_the_run_said(finished, tmp_path):
 def test_eval_on_other_images(finished, tmp_path):
     digit_folders(tmp_path / "photos", each=20, side=8)
     run = sr.open(finished)
-    told = run.evaluate(str(tmp_path / "photos"))
-    assert told["student"]["accuracy"]["value"] > 0.9 and told["student"]["accuracy"]["n"] == 200
+    found = run.evaluate(str(tmp_path / "photos"))
+    assert found["student"]["accuracy"]["value"] > 0.9 and found["student"]["accuracy"]["n"] == 200
     digit_folders(tmp_path / "few", each=20, side=8, classes=4)
     with pytest.raises(sr.StillroomError) as caught:
         run.evaluate(str(tmp_path / "few"))
@@ -59,16 +60,18 @@ def test_a_changed_weight_in_a_file_is_caught(finished):
     weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     weight.raw_data = bytes(reversed(weight.raw_data))
     onnx.save(model, made.path)
-    _, verdicts = run.judged({"student": run.student}, [made])
+    _, verdicts = verify.evaluate_all(
+        {"student": run.student}, [made], run.data, run.task, device=torch.device("cpu"), samples=None
+    )
     (settled,) = verify.rename_unverified([made], verdicts)
     assert not verdicts[made.name].passed and settled.path.name == "student.unverified.onnx"
     assert verdicts[made.name].failure(settled.path).exit == 7
 
 
 def test_bench_and_report(finished, tmp_path):
-    told = json.loads(stillroom("bench", finished, "--seconds", "0.5", "--json", cwd=tmp_path).stdout)
-    assert set(told) == {"teacher", "student", "onnx-32", "onnx-8"}
-    assert all(row["latency_ms"]["value"] > 0 and "thread" in row["latency_ms"]["how"] for row in told.values())
+    found = json.loads(stillroom("bench", finished, "--seconds", "0.5", "--json", cwd=tmp_path).stdout)
+    assert set(found) == {"teacher", "student", "onnx-32", "onnx-8"}
+    assert all(row["latency_ms"]["value"] > 0 and "thread" in row["latency_ms"]["how"] for row in found.values())
     (finished / "report.html").unlink()
     assert stillroom("report", finished, cwd=tmp_path).stdout.strip().endswith("report.html")
     assert (finished / "report.html").is_file()
@@ -76,13 +79,13 @@ def test_bench_and_report(finished, tmp_path):
 
 def test_list(tmp_path):
     assert "hinton" in stillroom("list", "methods", cwd=tmp_path).stdout
-    told = json.loads(stillroom("list", "sources", "--json", cwd=tmp_path).stdout)
-    assert sorted(told) == choices("data/sources") and all(told.values())
+    found = json.loads(stillroom("list", "sources", "--json", cwd=tmp_path).stdout)
+    assert sorted(found) == choices("data/sources") and all(found.values())
     assert "timm/test_vit" in stillroom("list", "students", "test_vit", cwd=tmp_path).stdout
     assert "digits" in stillroom("list", "recipes", cwd=tmp_path).stdout
 
 
-def test_check_says_what_will_be_taught(tmp_path):
+def test_check_shows_data_losses_and_gradients(tmp_path):
     out = stillroom("check", "digits", cwd=tmp_path).stdout
     for word in (
         "10 classes, 1169 train, 269 val, 359 test",
@@ -96,8 +99,8 @@ def test_check_says_what_will_be_taught(tmp_path):
 
 
 def test_doctor(tmp_path):
-    told = json.loads(stillroom("doctor", "--json", cwd=tmp_path).stdout)
-    assert "torch" in told["packages"] and "GB free" in told["disk"] and told["torchvision"].endswith("fits torch")
+    found = json.loads(stillroom("doctor", "--json", cwd=tmp_path).stdout)
+    assert "torch" in found["packages"] and "GB free" in found["disk"] and found["torchvision"].endswith("fits torch")
 
 
 def test_the_five_lines(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 from kit.scenes import CLASSES, coco_scenes, mask_scenes, voc_scenes
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
-from stillroom.data.sources.source import Boxes
+from stillroom.data.sources.source import BoxAnnotations
 from stillroom.data.sources.voc import Voc
 from stillroom.errors import StillroomError
 
@@ -30,7 +30,7 @@ class Listed:
     channels = 3
     splits = None
 
-    def __init__(self, *boxes: Boxes, classes=("a", "b")):
+    def __init__(self, *boxes: BoxAnnotations, classes=("a", "b")):
         self.noted, self.classes = boxes, classes
         count = len(boxes)
         self.labels = np.array([int(b.labels[0]) if len(b.labels) else -1 for b in boxes], dtype=np.int64)
@@ -51,9 +51,9 @@ class Listed:
         return self.noted[item]
 
 
-def noted(*boxes, labels=None, crowd=None, size=(20, 40), known=True) -> Boxes:
+def noted(*boxes, labels=None, crowd=None, size=(20, 40), known=True) -> BoxAnnotations:
     count = len(boxes)
-    return Boxes(
+    return BoxAnnotations(
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         labels=np.array(labels if labels is not None else [0] * count, dtype=np.int64),
         crowd=np.array(crowd if crowd is not None else [False] * count, dtype=bool),

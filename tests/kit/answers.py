@@ -16,18 +16,18 @@ SIDE = 16
 BOXES = 8
 
 
-def drawn(answers: str, n: int, seed: int = 0, *, ties: bool = False) -> tuple[Output, Batch, Output]:
+def drawn(output_kind: str, n: int, seed: int = 0, *, ties: bool = False) -> tuple[Output, Batch, Output]:
     """An answer, the images with their target, and a reference's answer, somewhat like the first.
 
     Args:
-        answers: one of `types.Answers`.
+        answers: one of `types.OutputKind`.
         n: images.
         seed: of everything.
         ties: whether numbers are rounded, so that many are equal.
     """
     draw = torch.Generator().manual_seed(seed)
-    target = _target(answers, n, seed, draw)
-    one, other = (_said(answers, target, n, draw) for _ in range(2))
+    target = _target(output_kind, n, seed, draw)
+    one, other = (_said(output_kind, target, n, draw) for _ in range(2))
     if ties:
         one, other = one.round(), other.round()
     keys = torch.randperm(10 * n, generator=draw)[:n] * 7
@@ -49,23 +49,23 @@ def count(metric: Metric, parts: tuple[Output, Batch, Output], chosen: Tensor, s
     return metric
 
 
-def _target(answers: str, n: int, seed: int, draw: torch.Generator) -> Any:
-    if answers == "boxes":
+def _target(output_kind: str, n: int, seed: int, draw: torch.Generator) -> Any:
+    if output_kind == "boxes":
         return drawn_target(n, 3, len(CLASSES), seed) | {"size": torch.randint(40, 300, (n, 2), generator=draw)}
-    if answers == "pixels":
+    if output_kind == "pixels":
         mask = torch.randint(-1, len(CLASSES), (n, SIDE // 4, SIDE // 4), generator=draw)
         return mask.repeat_interleave(4, 1).repeat_interleave(4, 2)
     return torch.randint(0, len(CLASSES), (n,), generator=draw)
 
 
-def _said(answers: str, target: Any, n: int, draw: torch.Generator) -> Tensor:
+def _said(output_kind: str, target: Any, n: int, draw: torch.Generator) -> Tensor:
     k = len(CLASSES)
-    if answers == "boxes":
+    if output_kind == "boxes":
         return _boxes(target, n, draw)
-    if answers == "pixels":
+    if output_kind == "pixels":
         known = torch.nn.functional.one_hot(target.clamp_min(0), k).movedim(-1, 1)
         return torch.randn(n, k, SIDE, SIDE, generator=draw) + 2 * known
-    return torch.randn(n, k if answers == "classes" else 6, generator=draw)
+    return torch.randn(n, k if output_kind == "classes" else 6, generator=draw)
 
 
 def _boxes(target: dict[str, Tensor], n: int, draw: torch.Generator) -> Tensor:

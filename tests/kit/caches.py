@@ -12,13 +12,13 @@ from stillroom.teachers import fill
 from stillroom.teachers.cached import CachedTeacher
 from stillroom.teachers.queries import TeacherQueries
 
-LOOKS = Augment(shift=0.1, rotate=10, views=3)
+LOOKS = Augment(shift=0.1, rotate=10, num_views=3)
 
 
 def asking(
     folder: Path, *, teacher: Any = None, augment: Augment = LOOKS, batch: int = 32, **more: Any
 ) -> TeacherQueries:
-    kept = {name: more.pop(name) for name in ("bits", "mass", "max_gb", "use") if name in more}
+    kept = {name: more.pop(name) for name in ("bits", "top_p", "max_gb", "use") if name in more}
     section = Cache(path=str(folder), **kept)
     return TeacherQueries(
         teacher=teacher or training.teacher(),

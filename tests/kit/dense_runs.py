@@ -72,28 +72,28 @@ FURTHER = {
 }
 
 
-def make_dense(folder: Path, answers: str) -> Path:
+def make_dense(folder: Path, output_kind: str) -> Path:
     """Fill `folder` with a run whose networks say `answers`: "boxes", "pixels" or "vector"."""
     (folder / "exports").mkdir(parents=True)
     images, boxes, masks, labels = _scenes()
-    said = {"boxes": _boxes, "pixels": _masks, "vector": _vectors}[answers]
-    target = {"boxes": boxes, "pixels": masks, "vector": labels}[answers]
-    task: Any = {"boxes": Boxes(SIDE), "pixels": Masks(), "vector": Vectors()}[answers]
+    said = {"boxes": _boxes, "pixels": _masks, "vector": _vectors}[output_kind]
+    target = {"boxes": boxes, "pixels": masks, "vector": labels}[output_kind]
+    task: Any = {"boxes": Boxes(SIDE), "pixels": Masks(), "vector": Vectors()}[output_kind]
     outputs = {name: Output(pred=said(target, images, share)) for name, share in SPOILT.items()}
     batch = Batch(images=images, target=target, keys=torch.arange(COUNT))
     samples = SampleGallery(outputs, task)
     for name, output in outputs.items():
         samples.keep(name, batch, output, task.score(output, batch).float())
     samples.write(folder / "samples", CLASSES, lambda key: f"scenes/{key:03d}.png")
-    export(folder, answers)
+    export(folder, output_kind)
     save_file({"weight": np.zeros((3, 1), np.float32)}, folder / "student.safetensors", {"channels": "1"})
-    (folder / "metrics.json").write_text(json.dumps(_metrics(folder, answers)))
-    (folder / "run.json").write_text(json.dumps(_run(answers)))
+    (folder / "metrics.json").write_text(json.dumps(_metrics(folder, output_kind)))
+    (folder / "run.json").write_text(json.dumps(_run(output_kind)))
     evals = [{"stage": "student", "step": step, "split": "val", "score": step / 100} for step in (10, 20, 30)]
     _lines(folder / "evals.jsonl", evals)
     steps = [{"stage": "student", "step": step, "terms": {"task/loss": 9 / step}, "lr": 0.1} for step in range(1, 31)]
     _lines(folder / "steps.jsonl", steps)
-    (folder / "recipe.toml").write_text(f'task = "{WORDS[answers]["name"]}"\n')
+    (folder / "recipe.toml").write_text(f'task = "{WORDS[output_kind]["name"]}"\n')
     return folder
 
 
@@ -146,15 +146,15 @@ def _vectors(true: Tensor, images: Tensor, share: float) -> Tensor:
     return torch.nn.functional.normalize((1 - share) * torch.eye(8)[true] + share * noise)
 
 
-def _metrics(folder: Path, answers: str) -> dict[str, Any]:
+def _metrics(folder: Path, output_kind: str) -> dict[str, Any]:
     def figure(value: float, how: str) -> dict[str, Any]:
         return {"value": value, "ci95": [value - 0.05, value + 0.04], "n": COUNT, "how": how}
 
     found: dict[str, Any] = {"exports": []}
-    about = WORDS[answers]
+    about = WORDS[output_kind]
     for place, (name, share) in enumerate(SPOILT.items()):
         entry: dict[str, Any] = {about["headline"]: figure(0.9 - share / 2, f"{about['title']} of all test images")}
-        for step, other in enumerate(FURTHER[answers]):
+        for step, other in enumerate(FURTHER[output_kind]):
             entry[other] = figure(0.8 - share / 3 + 0.05 * step, f"how {other} was taken")
         if about["by_class"]:
             values = {label: 0.9 - share / 2 + 0.02 * index for index, label in enumerate(CLASSES)}
@@ -176,16 +176,20 @@ def _metrics(folder: Path, answers: str) -> dict[str, Any]:
     return found
 
 
-def _run(answers: str) -> dict[str, Any]:
+def _run(output_kind: str) -> dict[str, Any]:
     networks = {name: {"network": f"timm/{name}", "arguments": {}} for name in ("teacher", "student")}
     data = {"source": "scenes", "classes": list(CLASSES), "channels": 1, "size": SIDE, "test": COUNT}
-    facts = {"name": f"scenes-{answers}", "status": "done", "exit_code": 0, "seeds": [0], "networks": networks}
-    return facts | {"data": data, "task": WORDS[answers] | {"answers": answers}, "hardware": {"cpu": "Two cores"}}
+    facts = {"name": f"scenes-{output_kind}", "status": "done", "exit_code": 0, "seeds": [0], "networks": networks}
+    return facts | {
+        "data": data,
+        "task": WORDS[output_kind] | {"answers": output_kind},
+        "hardware": {"cpu": "Two cores"},
+    }
 
 
-def export(folder: Path, answers: str) -> None:
+def export(folder: Path, output_kind: str) -> None:
     """Files that answer: one box around the whole image, twice; a class map of dark and light; the mean and 1 - it."""
-    nodes, shape = {"boxes": _whole, "pixels": _levels, "vector": _mean}[answers]()
+    nodes, shape = {"boxes": _whole, "pixels": _levels, "vector": _mean}[output_kind]()
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, "height", "width"])
     said = helper.make_tensor_value_info("said", TensorProto.FLOAT, shape)
     nodes, tensors = nodes

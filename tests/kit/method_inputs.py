@@ -84,7 +84,7 @@ def pair(
 
     target: Any = torch.randint(CLASSES, (images,), generator=draw)
     preds = [normal(CLASSES, scale=3) for _ in range(2)]
-    if "boxes" in method.answers:
+    if "boxes" in method.output_kind:
         preds = [drawn_pred(images, 9, CLASSES, seed=seed + i).to(dtype) for i in range(2)]
         preds[1][..., 4:] += 2  # a teacher that is sure of something
         target = drawn_target(images, 3, CLASSES, seed)

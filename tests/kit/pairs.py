@@ -45,7 +45,7 @@ def side(pair):
 @cache
 def networks(pair):
     torch.manual_seed(0)
-    how = {"classes": CLASSES, "channels": 1, "size": side(pair), "answers": answers(pair)}
+    how = {"classes": CLASSES, "channels": 1, "size": side(pair), "output_kind": answers(pair)}
     return tuple(create_model(name, **how, **more) for name, more in PAIRS[pair])
 
 
@@ -67,7 +67,7 @@ def ready(name, pair):
     """Student, teacher and the method between them; a StillroomError where it can't work with the two."""
     kind = pick("methods", name)
     if not kind.teaches(answers(pair)):
-        raise UnsupportedMethod(method=name, answers=answers(pair), able="others")
+        raise UnsupportedMethod(method=name, output_kind=answers(pair), able="others")
     student, network = (copy.deepcopy(one) for one in networks(pair))
     method, one, teacher = kind(), batch(pair=pair), FrozenTeacher(network)
     bind_taps(method, feature_info(student, one.images[:2]), feature_info(network, one.images[:2]), name=name)

@@ -21,13 +21,14 @@ from stillroom.models import create_model
 from stillroom.stages import build
 from stillroom.tasks.classification import Classification
 from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.context import RunContext
 from stillroom.training.distiller import Distiller
-from stillroom.training.fit import fit
+from stillroom.training.fit import FitData, fit
 from stillroom.training.loop import train
 from stillroom.training.state import State
 from stillroom.training.step import Step
 
-TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", average=0.9, evaluations=3)
+TRAINING = Training(steps=12, batch=32, lr=0.05, optimizer="sgd", precision="float32", ema_decay=0.9, num_evals=3)
 AUGMENT = Augment(shift=0.1, rotate=10)
 
 
@@ -49,8 +50,8 @@ def learner(methods: dict[str, Any] | None = None, *, student: Any = None, seed:
     student = student or create_model("resnet8", classes=10, channels=1, size=8)
     schema = [{"name": name} | arguments for name, arguments in (methods or {"hinton": {}}).items()]
     asked = recipe.check({"data": {"source": "digits"}, "teacher": "resnet14", "student": "resnet8", "methods": schema})
-    images = sampling.sample_images(digits().splits["train"], method_setup.LOOKS)
-    taught = method_setup.build_methods(asked, student, teacher(), images, seed=seed)
+    images = sampling.sample_images(digits().splits["train"], method_setup.NUM_IMAGES)
+    taught = method_setup.build_methods(asked.methods, student, teacher(), images, seed=seed)
     return Distiller(student, Classification(), taught.methods, taught.weights | {"task": 1.0})
 
 
@@ -86,16 +87,10 @@ def stage(folder: Path, one: Distiller, config: Training = TRAINING, *, progress
             "student",
             one,
             teacher(),
-            train_split=data.splits["train"],
-            val_split=data.splits["val"],
-            classes=data.classes,
-            training=config,
-            augment=AUGMENT,
+            FitData(train=data.splits["train"], val=data.splits["val"], classes=data.classes, augment=AUGMENT),
+            config,
             seed=0,
-            engine=Engine(1),
-            run=run,
-            signals=Signals(),
-            progress=progress or (lambda *_: None),
+            context=RunContext(run, Engine(1), Signals(), progress or (lambda *_: None)),
         )
     finally:
         run.close()

@@ -15,7 +15,8 @@ from kit.annotations import Listed, noted, picture
 
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.voc import Voc
-from stillroom.data.targets.boxes import BoxTargets, sound
+from stillroom.data.targets.boxes import BoxTargets
+from stillroom.data.targets.usable_boxes import usable_boxes
 from stillroom.errors import StillroomError
 
 junk = st.recursive(
@@ -86,13 +87,13 @@ def test_a_voc_file_with_anything_anywhere(text, place):
 @settings(deadline=None, max_examples=200)
 def test_what_is_kept_is_sound_and_every_box_is_kept_or_told(boxes):
     given_boxes = noted(*[b[:4] for b in boxes], labels=[b[4] for b in boxes], crowd=[b[5] for b in boxes])
-    kept = sound(given_boxes, 2)
-    left, top, right, bottom = kept.shares.T
-    assert (left < right).all() and (top < bottom).all() and (kept.shares >= 0).all() and (kept.shares <= 1).all()
+    kept = usable_boxes(given_boxes, 2)
+    left, top, right, bottom = kept.boxes.T
+    assert (left < right).all() and (top < bottom).all() and (kept.boxes >= 0).all() and (kept.boxes <= 1).all()
     assert ((kept.labels >= 0) & (kept.labels < 2)).all()
     assert len(kept.labels) >= (~kept.faults.any(axis=1)).sum(), "whoever is blameless stays"
-    again = sound(noted(*kept.shares * [40, 20, 40, 20], labels=kept.labels, crowd=kept.crowd), 2)
-    assert not again.faults.any() and np.allclose(again.shares, kept.shares, atol=1e-6), "sound boxes are sound"
+    again = usable_boxes(noted(*kept.boxes * [40, 20, 40, 20], labels=kept.labels, crowd=kept.crowd), 2)
+    assert not again.faults.any() and np.allclose(again.boxes, kept.boxes, atol=1e-6), "usable boxes stay usable"
 
 
 def test_counts_and_batches_agree():

@@ -13,7 +13,7 @@ from scipy import ndimage
 from sklearn.datasets import load_digits, load_sample_image
 
 from stillroom.config.schema import Augment
-from stillroom.data.augment import augment, key, to_float
+from stillroom.data.augment import augment, make_key, to_float
 from stillroom.data.hash_rng import permutation, uniform
 
 PHOTO = torch.tensor(load_sample_image("flower.jpg")).permute(2, 0, 1)
@@ -42,7 +42,7 @@ def crops(number: int, side: int, *, seed: int = 0) -> torch.Tensor:
 
 
 def keys(number: int, *, seed: int = 0) -> np.ndarray:
-    return key(seed, 0, np.arange(number))
+    return make_key(seed, 0, np.arange(number))
 
 
 @settings(deadline=None, max_examples=40)
@@ -115,20 +115,20 @@ def test_uniform_is_uniform(stream):
 
 @given(seed=st.integers(-(2**40), 2**63), epoch=st.integers(0, 2**23 - 2), item=st.integers(0, 2**40 - 2))
 def test_two_looks_never_share_a_key(seed, epoch, item):
-    grid = key(seed, np.array([epoch, epoch, epoch + 1, epoch + 1]), np.array([item, item + 1, item, item + 1]))
+    grid = make_key(seed, np.array([epoch, epoch, epoch + 1, epoch + 1]), np.array([item, item + 1, item, item + 1]))
     assert len(set(grid.tolist())) == 4 and (grid >= 0).all()
-    assert key(seed, epoch, item)[0] == grid[0]
+    assert make_key(seed, epoch, item)[0] == grid[0]
 
 
 def test_keys_are_frozen():
     """Other numbers would be other runs: one of an older version would silently resume with other batches."""
-    assert key(0, 0, np.arange(3)).tolist() == [0, 2558316640067307269, 6616413020432831626]
-    assert key(7, 3, np.arange(2)).tolist() == [6792231356675618129, 9149693799882494910]
-    assert uniform(key(7, 3, np.arange(2)), stream=2).tolist() == [0.015937124322504714, 0.9290206268420269]
+    assert make_key(0, 0, np.arange(3)).tolist() == [0, 2558316640067307269, 6616413020432831626]
+    assert make_key(7, 3, np.arange(2)).tolist() == [6792231356675618129, 9149693799882494910]
+    assert uniform(make_key(7, 3, np.arange(2)), stream=2).tolist() == [0.015937124322504714, 0.9290206268420269]
     assert permutation(8, seed=1, epoch=2).tolist() == [0, 7, 2, 1, 5, 3, 6, 4]
-    assert len(np.unique(key(3, np.repeat(np.arange(50), 1000), np.tile(np.arange(1000), 50)))) == 50_000
+    assert len(np.unique(make_key(3, np.repeat(np.arange(50), 1000), np.tile(np.arange(1000), 50)))) == 50_000
     with pytest.raises(ValueError, match=r"2\^40"):
-        key(0, 0, 2**40)
+        make_key(0, 0, 2**40)
 
 
 @given(length=st.integers(1, 300), seed=st.integers(0, 10**6), epoch=st.integers(0, 1000))

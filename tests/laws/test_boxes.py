@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from kit.targets import drawn_boxes, drawn_pred, drawn_target
 
 from stillroom.distributed.collectives import all_reduce_sum
-from stillroom.ops.assignment import assignment, detection_loss
+from stillroom.ops.assignment import assign_boxes
 from stillroom.ops.boxes import giou, iou
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 
 seeds = st.integers(0, 10_000)
@@ -47,7 +48,7 @@ def test_kept_boxes_leave_each_other_room_and_every_other_has_a_reason(seed, lim
 @given(seeds, hows)
 def test_an_assignment_is_one(seed, how):
     pred, target = drawn_pred(3, 50, 3, seed), drawn_target(3, 4, 3, seed)
-    found = assignment(pred, target, how)
+    found = assign_boxes(pred, target, how)
     assert ((found.quality > 0) == (found.box >= 0)).all() and (found.quality <= 1).all()
     for image in range(3):
         boxes = found.box[image][found.box[image] >= 0]

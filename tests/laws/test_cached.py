@@ -15,7 +15,7 @@ from stillroom.teachers.frozen import FrozenTeacher
 
 POLICIES = {
     "views": caches.LOOKS,
-    "mixed": Augment(shift=0.1, mixup=0.8, cutmix=1.0, views=2),
+    "mixed": Augment(shift=0.1, mixup=0.8, cutmix=1.0, num_views=2),
     "still": Augment(shift=0.0),
 }
 
@@ -23,7 +23,7 @@ POLICIES = {
 def trained(teacher, augment, *, methods=None, seed=0, precision="float32"):
     """The weights and the losses of a student, taught by `teacher`."""
     one = training.learner(methods, seed=seed)
-    config = replace(TRAINING, precision=precision, steps=45 if augment.looks == 1 else 12)
+    config = replace(TRAINING, precision=precision, steps=45 if augment.distinct_views == 1 else 12)
     _, told = training.steps(one, config, teacher=teacher, augment=augment)
     return one.state_dict(), [step.loss for step in told]
 
@@ -77,7 +77,7 @@ def test_of_many_classes_the_leading_ones_keep_their_probability_and_the_others_
     network = create_model("resnet14", classes=1300, channels=1, size=8)
     network.module.get_submodule("linear").weight.data *= 0.3  # in doubt
     live = FrozenTeacher(network)
-    asking = caches.asking(tmp_path, teacher=live, temperatures=(temperature,), mass=0.9)
+    asking = caches.asking(tmp_path, teacher=live, temperatures=(temperature,), top_p=0.9)
     kept = caches.filled(asking)
     form = kept.cache.form
     batch = Loader(training.digits().splits["train"], batch=32, seed=5, augment=caches.LOOKS).at(3)

@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**31)
 combines = st.sampled_from(["logits", "probabilities"])
 
 
-def drawn(count, seed, scale=3.0, answers="classes"):
+def drawn(count, seed, scale=3.0, output_kind="classes"):
     """Networks of 5 answers each, and images."""
     torch.manual_seed(seed)
     made = []
@@ -24,19 +24,19 @@ def drawn(count, seed, scale=3.0, answers="classes"):
         layer = nn.Linear(12, 5)
         with torch.no_grad():
             layer.weight.mul_(scale * 5)
-        made.append(Network(nn.Sequential(nn.Flatten(), layer), classes=5, answers=answers))
+        made.append(Network(nn.Sequential(nn.Flatten(), layer), classes=5, output_kind=output_kind))
     return made, torch.rand(6, 3, 2, 2)
 
 
 def said(networks, images, **more):
-    return FrozenTeacher(Ensemble(networks, **more)).speak(images).pred
+    return FrozenTeacher(Ensemble(networks, **more)).predict(images).pred
 
 
 @given(seeds, st.integers(1, 5), combines)
 @settings(max_examples=30)
 def test_identical_teachers_are_one(seed, count, combine):
     (one,), images = drawn(1, seed)
-    alone = FrozenTeacher(one).speak(images).pred
+    alone = FrozenTeacher(one).predict(images).pred
     assert torch.allclose(said([one] * count, images, combine=combine), alone, rtol=1e-6, atol=1e-5)
     together = said([one] * count, images, combine=combine).softmax(1)
     assert torch.allclose(together, alone.softmax(1), rtol=0, atol=1e-6)
@@ -68,9 +68,9 @@ def test_classes_in_another_order_with_a_map_change_nothing(seed, combine, order
 @settings(max_examples=30)
 def test_the_mean_of_logits_is_the_geometric_mean_at_every_temperature(seed, temperature):
     networks, images = drawn(3, seed)
-    mean = torch.stack([(FrozenTeacher(one).speak(images).pred / temperature).log_softmax(1) for one in networks]).mean(
-        0
-    )
+    mean = torch.stack(
+        [(FrozenTeacher(one).predict(images).pred / temperature).log_softmax(1) for one in networks]
+    ).mean(0)
     found = said(networks, images).div(temperature).softmax(1)
     assert torch.allclose(found, mean.softmax(1), rtol=0, atol=1e-6)
 
@@ -79,7 +79,7 @@ def test_the_mean_of_logits_is_the_geometric_mean_at_every_temperature(seed, tem
 @settings(max_examples=30)
 def test_the_mean_of_probabilities_lies_between_the_members(seed):
     networks, images = drawn(3, seed)
-    each = torch.stack([FrozenTeacher(one).speak(images).pred.softmax(1) for one in networks])
+    each = torch.stack([FrozenTeacher(one).predict(images).pred.softmax(1) for one in networks])
     found = said(networks, images, combine="probabilities").softmax(1)
     assert (found >= each.amin(0) - 1e-6).all() and (found <= each.amax(0) + 1e-6).all()
     assert torch.allclose(found, each.mean(0), rtol=0, atol=1e-6)
@@ -87,6 +87,6 @@ def test_the_mean_of_probabilities_lies_between_the_members(seed):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_identical_vectors_keep_their_direction(count):
-    (one,), images = drawn(1, 0, answers="vector")
-    alone = torch.nn.functional.normalize(FrozenTeacher(one).speak(images).pred)
+    (one,), images = drawn(1, 0, output_kind="vector")
+    alone = torch.nn.functional.normalize(FrozenTeacher(one).predict(images).pred)
     assert torch.allclose(said([one] * count, images), alone, rtol=0, atol=1e-6)

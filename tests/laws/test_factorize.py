@@ -43,10 +43,10 @@ def test_full_rank_says_what_the_layer_says(
     layer = nn.Conv2d(inside, outside, (kernel, 2), stride, padding, dilation, bias=bias)
     images = torch.randn(2, inside, 9, 8)
     for way in ("svd", "tucker", "spatial"):
-        parts = _filled(Site("", layer, way, []), factored.most(layer, way))
+        parts = _filled(Site("", layer, way, []), factored.max_ranks(layer, way))
         torch.testing.assert_close(parts(images), layer(images), atol=1e-4, rtol=1e-4)
     linear = nn.Linear(inside, outside, bias=bias)
-    parts, vectors = _filled(Site("", linear, "svd", []), factored.most(linear, "svd")), images.movedim(1, -1)
+    parts, vectors = _filled(Site("", linear, "svd", []), factored.max_ranks(linear, "svd")), images.movedim(1, -1)
     torch.testing.assert_close(parts(vectors), linear(vectors), atol=1e-4, rtol=1e-4)
 
 

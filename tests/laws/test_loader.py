@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillroom.config.schema import Augment
-from stillroom.data.augment import augment, key, to_float
-from stillroom.data.dataset import Split, load
+from stillroom.data.augment import augment, make_key, to_float
+from stillroom.data.bad_images import BadImageLog
+from stillroom.data.dataset import Split, load_dataset
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
-from stillroom.data.store import Ledger
 from stillroom.types import Batch, Mixed
 
 SOURCE = Digits()
 POLICY = Augment(flip=True, shift=0.2, brightness=0.1)
 MIXED = Augment(flip=True, shift=0.2, mixup=0.4, cutmix=1.0)
-POLICIES = [POLICY, MIXED, Augment(shift=0.2, views=3), Augment(shift=0.2, views=4, mixup=0.3, cutmix=0.3)]
+POLICIES = [POLICY, MIXED, Augment(shift=0.2, num_views=3), Augment(shift=0.2, num_views=4, mixup=0.3, cutmix=0.3)]
 SPLITS: dict[int, Split] = {}
 
 policies = st.sampled_from(POLICIES)
@@ -33,9 +33,11 @@ lengths = st.sampled_from([1, 2, 7, 32, 33, 100])
 def split(length: int, *, memory: bool = True) -> Split:
     """`length` real digits."""
     if not memory or length not in SPLITS:
-        ledger = Ledger(total=length, max_bad=0, report=None)
+        ledger = BadImageLog(total=length, max_bad=0, report=None)
         listed = np.arange(3, 3 + 2 * length, 2)
-        made = Split(name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, memory=memory, ledger=ledger)
+        made = Split(
+            name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, in_memory=memory, bad_image_log=ledger
+        )
         if not memory:
             return made
         SPLITS[length] = made
@@ -109,7 +111,7 @@ def test_a_batch_is_what_its_definition_says(length, batch, seed, n):
     for row in range(batch):
         item = int(plain.keys[row])
         image = torch.from_numpy(SOURCE.read(item))[None, None]
-        one = key(seed, (n * batch + row) // length, item)
+        one = make_key(seed, (n * batch + row) // length, item)
         assert got.keys[row] == one[0]
         assert got.target[row] == plain.target[row] == SOURCE.labels[item]
         assert torch.equal(plain.images[row], to_float(image)[0])
@@ -133,7 +135,7 @@ def test_in_order_is_each_image_once_as_it_is(length, batch):
 
 
 def test_equal_keys_mean_equal_pixels_over_a_whole_run():
-    data = load(Digits(), memory_gb=0.01)
+    data = load_dataset(Digits(), memory_gb=0.01)
     seen: dict[int, bytes] = {}
     for batch in islice(Loader(data.splits["train"], batch=200, seed=0, augment=POLICY)(0), 15):
         for one, image in zip(batch.keys.tolist(), batch.images, strict=True):
@@ -146,7 +148,7 @@ def test_equal_keys_mean_equal_pixels_over_a_whole_run():
 
 @pytest.mark.parametrize(("batch", "rank", "world"), [(10, 0, 3), (0, 0, 1), (10, 2, 2), (10, -1, 2)])
 def test_batches_that_can_t_be_shared(batch, rank, world):
-    with pytest.raises(ValueError, match=r"shared equally|rank must be"):
+    with pytest.raises(ValueError, match=r"split equally|rank must be"):
         Loader(split(32), batch=batch, seed=0, rank=rank, world=world)
 
 

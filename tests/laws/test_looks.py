@@ -12,20 +12,22 @@ from hypothesis import strategies as st
 
 from stillroom.config.schema import Augment
 from stillroom.data.augment import to_float
+from stillroom.data.bad_images import BadImageLog
 from stillroom.data.dataset import Split
-from stillroom.data.hash_rng import LOOKS, key, unkey
-from stillroom.data.loader import Loader, look
+from stillroom.data.hash_rng import VIEW_SEED, decode_key, make_key
+from stillroom.data.loader import Loader, augmented_view
 from stillroom.data.sources.digits import Digits
-from stillroom.data.store import Ledger
 
 SOURCE = Digits()
 POLICY = Augment(flip=True, shift=0.2, rotate=10, brightness=0.1)
 
 
 def made(length: int) -> Split:
-    ledger = Ledger(total=length, max_bad=0, report=None)
+    ledger = BadImageLog(total=length, max_bad=0, report=None)
     listed = np.arange(3, 3 + 2 * length, 2)
-    return Split(name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, memory=True, ledger=ledger)
+    return Split(
+        name="train", listed=listed, source=SOURCE, size=8, max_pixels=100, in_memory=True, bad_image_log=ledger
+    )
 
 
 SPLITS = {length: made(length) for length in (1, 7, 32)}
@@ -33,7 +35,7 @@ lengths = st.sampled_from(list(SPLITS))
 
 
 def policy(views: int, **more: float) -> Augment:
-    return Augment(flip=True, shift=0.2, rotate=10, brightness=0.1, views=views, **more)
+    return Augment(flip=True, shift=0.2, rotate=10, brightness=0.1, num_views=views, **more)
 
 
 @settings(max_examples=30)
@@ -43,7 +45,7 @@ def test_an_image_goes_through_its_looks_in_turn(length, views, seed):
     loader = Loader(SPLITS[length], batch=length, seed=seed, augment=policy(views))
     shown = []
     for n in range(2 * views):
-        numbers, items = unkey(LOOKS, loader.at(n).keys)
+        numbers, items = decode_key(VIEW_SEED, loader.at(n).keys)
         assert np.array_equal(np.sort(items), SPLITS[length].items)
         shown.append(numbers[np.argsort(items)])
     for now, after in pairwise(shown):
@@ -53,7 +55,7 @@ def test_an_image_goes_through_its_looks_in_turn(length, views, seed):
 
 def test_where_an_image_begins_is_its_own_and_the_seed_s():
     def begins(seed):
-        numbers, items = unkey(LOOKS, Loader(SPLITS[32], batch=32, seed=seed, augment=policy(4)).at(0).keys)
+        numbers, items = decode_key(VIEW_SEED, Loader(SPLITS[32], batch=32, seed=seed, augment=policy(4)).at(0).keys)
         return numbers[np.argsort(items)]
 
     assert set(begins(0).tolist()) == {0, 1, 2, 3}
@@ -75,7 +77,7 @@ def test_a_look_is_the_same_in_every_run_and_in_any_company_bit_for_bit(views, m
                 assert all(map(torch.equal, seen.setdefault(name, found), found))
     assert len(seen) == 32 * views
     for row in (0, 17, 31):
-        alone = look(SPLITS[32], np.array([row]), np.array([views - 1]), seed=LOOKS, policy=changes)
+        alone = augmented_view(SPLITS[32], np.array([row]), np.array([views - 1]), seed=VIEW_SEED, policy=changes)
         assert torch.equal(alone.images[0], seen[int(alone.keys[0])][0])
 
 
@@ -83,8 +85,8 @@ def test_all_looks_of_a_split_can_be_asked_for_at_once():
     """What fills a cache: every row under every look, of which a run then meets no other."""
     changes = policy(3, cutmix=1.0)
     rows, views = (grid.ravel() for grid in np.meshgrid(np.arange(32), np.arange(3)))
-    whole = look(SPLITS[32], rows, views, seed=LOOKS, policy=changes)
-    assert np.array_equal(whole.keys, key(LOOKS, views, SPLITS[32].items[rows]))
+    whole = augmented_view(SPLITS[32], rows, views, seed=VIEW_SEED, policy=changes)
+    assert np.array_equal(whole.keys, make_key(VIEW_SEED, views, SPLITS[32].items[rows]))
     at = {one: place for place, one in enumerate(whole.keys.tolist())}
     for n in range(20):
         batch = Loader(SPLITS[32], batch=10, seed=9, augment=changes).at(n)
@@ -95,9 +97,9 @@ def test_all_looks_of_a_split_can_be_asked_for_at_once():
 
 @pytest.mark.parametrize("views", [0, 5])
 def test_where_nothing_changes_there_is_one_look(views):
-    loaders = [Loader(SPLITS[7], batch=7, seed=seed, augment=Augment(shift=0, views=views)) for seed in (0, 1)]
+    loaders = [Loader(SPLITS[7], batch=7, seed=seed, augment=Augment(shift=0, num_views=views)) for seed in (0, 1)]
     for one in (loaders[0].at(0), loaders[0].at(3), loaders[1].at(8)):
-        numbers, items = unkey(LOOKS, one.keys)
+        numbers, items = decode_key(VIEW_SEED, one.keys)
         assert (numbers == 0).all() and sorted(items) == SPLITS[7].items.tolist()
         rows = np.searchsorted(SPLITS[7].items, items)
         assert torch.equal(one.images, to_float(SPLITS[7].images(rows)))
@@ -108,4 +110,4 @@ def test_without_views_no_look_comes_again_and_the_seed_is_in_the_key():
     assert len(set(torch.cat([batch.keys for batch in batches]).tolist())) == 84
     for seed, part in ((0, batches[:6]), (1, batches[6:])):
         for epoch, batch in enumerate(part):
-            assert (unkey(seed, batch.keys)[0] == epoch).all()
+            assert (decode_key(seed, batch.keys)[0] == epoch).all()

@@ -13,12 +13,12 @@ from scipy import stats
 
 from stillroom.config.schema import Augment
 from stillroom.data.augment import augment
+from stillroom.data.bad_images import BadImageLog
 from stillroom.data.dataset import Split
-from stillroom.data.hash_rng import key, uniform
-from stillroom.data.loader import look
-from stillroom.data.mixing import mix_in, partners
+from stillroom.data.hash_rng import make_key, uniform
+from stillroom.data.loader import augmented_view
+from stillroom.data.mixing import mix_images, mixing_partners
 from stillroom.data.sources.digits import Digits
-from stillroom.data.store import Ledger
 
 SOURCE = Digits()
 LISTED = np.arange(5, 95, 3)
@@ -28,17 +28,17 @@ SPLIT = Split(
     source=SOURCE,
     size=8,
     max_pixels=100,
-    memory=True,
-    ledger=Ledger(total=len(LISTED), max_bad=0, report=None),
+    in_memory=True,
+    bad_image_log=BadImageLog(total=len(LISTED), max_bad=0, report=None),
 )
 BLACK, WHITE = torch.zeros(3000, 1, 9, 14), torch.ones(3000, 1, 9, 14)
-KEYS = key(0, 3, np.arange(3000))
+KEYS = make_key(0, 3, np.arange(3000))
 
 
 def mixed(images: torch.Tensor, others: torch.Tensor, keys: np.ndarray, policy: Augment):
     """Images and shares; what is given stays as it is."""
     result = images.clone()
-    return result, mix_in(others.clone(), result, keys, policy)
+    return result, mix_images(others.clone(), result, keys, policy)
 
 
 alphas = st.sampled_from([0.05, 0.2, 1.0, 8.0])
@@ -77,13 +77,15 @@ def naive(own: np.ndarray, other: np.ndarray, one: int, policy: Augment) -> tupl
 def test_a_mixed_batch_is_what_the_papers_say(policy, seed, epoch):
     """Row by row: the partner, its own look in the same epoch, the mixture, both labels."""
     rows = np.arange(len(SPLIT))
-    got = look(SPLIT, rows, np.full(len(rows), epoch), seed=seed, policy=policy)
+    got = augmented_view(SPLIT, rows, np.full(len(rows), epoch), seed=seed, policy=policy)
     for row, item in enumerate(LISTED):
-        one = key(seed, epoch, int(item))
+        one = make_key(seed, epoch, int(item))
         assert got.keys[row] == one[0]
         partner = int(LISTED[math.floor(draw(int(one[0]), 13) * len(LISTED))])
         own, other = (
-            augment(torch.from_numpy(SOURCE.read(int(i)))[None, None], key(seed, epoch, int(i)), policy)[0].double()
+            augment(torch.from_numpy(SOURCE.read(int(i)))[None, None], make_key(seed, epoch, int(i)), policy)[
+                0
+            ].double()
             for i in (item, partner)
         )
         expected, share = naive(own.numpy(), other.numpy(), int(one[0]), policy)
@@ -97,9 +99,9 @@ def test_a_mixed_batch_is_what_the_papers_say(policy, seed, epoch):
 def test_a_row_alone_is_the_row_in_any_batch_bit_for_bit(policy, seed, number):
     order = np.random.default_rng(seed).permutation(len(SPLIT))[:number]
     epochs = order % 4
-    whole = look(SPLIT, order, epochs, seed=seed, policy=policy)
+    whole = augmented_view(SPLIT, order, epochs, seed=seed, policy=policy)
     for place in {0, number // 2, number - 1}:
-        alone = look(SPLIT, order[place : place + 1], epochs[place : place + 1], seed=seed, policy=policy)
+        alone = augmented_view(SPLIT, order[place : place + 1], epochs[place : place + 1], seed=seed, policy=policy)
         assert torch.equal(alone.images[0], whole.images[place])
         assert torch.equal(alone.mixed.share[0], whole.mixed.share[place])
         assert torch.equal(alone.mixed.target[0], whole.mixed.target[place])
@@ -150,11 +152,11 @@ def test_with_both_on_each_has_half():
 
 
 def test_each_row_is_as_often_a_partner():
-    rows = partners(KEYS, 10)
+    rows = mixing_partners(KEYS, 10)
     counts = np.bincount(rows)
     assert len(counts) == 10 and stats.chisquare(counts).pvalue > 0.01
     assert abs(np.corrcoef(rows[1:], rows[:-1])[0, 1]) < 0.1
-    assert (partners(KEYS, 1) == 0).all(), "an image that is alone is its own partner"
+    assert (mixing_partners(KEYS, 1) == 0).all(), "an image that is alone is its own partner"
 
 
 @pytest.mark.parametrize("alpha", [1e-6, 1e6])

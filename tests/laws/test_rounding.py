@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stillroom.compress._awq import best_scale, scale_of
-from stillroom.models.surgery._rounding import channelwise, groupwise, rounded, span
+from stillroom.models.surgery._rounding import channelwise, fake_quantize, groupwise, scale_and_zero
 from stillroom.models.surgery.rounded import Rounding
 
 FLOATS = st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)  # smaller ones count as 0
@@ -21,17 +21,17 @@ WEIGHTS = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 40)), e
 def test_the_error_of_rounding_is_a_step_over_the_root_of_twelve() -> None:
     x = torch.rand(10**6, generator=torch.Generator().manual_seed(0))
     for bits in (2, 4, 8):
-        scale, zero = span(torch.tensor(0.0), torch.tensor(1.0), bits)
-        error = (rounded(x, scale, zero, 0, 2**bits - 1) - x).square().mean().sqrt()
+        scale, zero = scale_and_zero(torch.tensor(0.0), torch.tensor(1.0), bits)
+        error = (fake_quantize(x, scale, zero, 0, 2**bits - 1) - x).square().mean().sqrt()
         assert abs(float(error / scale) * 12**0.5 - 1) < 0.02
 
 
 @given(x=arrays(np.float32, 30, elements=FLOATS), low=FLOATS, high=FLOATS, bits=BITS)
 def test_rounding_again_changes_nothing_and_zero_stays_zero(x: np.ndarray, low: float, high: float, bits: int) -> None:
-    scale, zero = span(torch.tensor(low), torch.tensor(high), bits)
-    once = rounded(torch.tensor(x), scale, zero, 0, 2**bits - 1)
-    assert torch.equal(rounded(once, scale, zero, 0, 2**bits - 1), once)
-    assert rounded(torch.zeros(1), scale, zero, 0, 2**bits - 1) == 0 and 0 <= zero <= 2**bits - 1
+    scale, zero = scale_and_zero(torch.tensor(low), torch.tensor(high), bits)
+    once = fake_quantize(torch.tensor(x), scale, zero, 0, 2**bits - 1)
+    assert torch.equal(fake_quantize(once, scale, zero, 0, 2**bits - 1), once)
+    assert fake_quantize(torch.zeros(1), scale, zero, 0, 2**bits - 1) == 0 and 0 <= zero <= 2**bits - 1
     assert len(once.unique()) <= 2**bits
 
 
@@ -69,11 +69,11 @@ def test_a_factor_for_a_channel_moves_no_weight_to_another_level(factor: float, 
 
 def test_the_gradient_is_one_inside_and_zero_outside() -> None:
     x = torch.tensor([-3.0, -1.01, -0.99, 0.2, 1.99, 2.01, 9.0, float("inf"), float("-inf")], requires_grad=True)
-    scale, zero = span(torch.tensor(-1.0), torch.tensor(2.0), 8)
-    said = rounded(x, scale, zero, 0, 255)
+    scale, zero = scale_and_zero(torch.tensor(-1.0), torch.tensor(2.0), 8)
+    said = fake_quantize(x, scale, zero, 0, 255)
     said.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [0, 0, 1, 1, 1, 0, 0, 0, 0]
-    assert said.isfinite().all() and rounded(torch.tensor([float("nan")]), scale, zero, 0, 255).isnan().all()
+    assert said.isfinite().all() and fake_quantize(torch.tensor([float("nan")]), scale, zero, 0, 255).isnan().all()
 
 
 def test_a_weight_has_a_gradient_of_one_the_largest_too() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillroom.benchmark import tradeoff
-from stillroom.report import budget
+from stillroom.report import deployment
 
 positive = st.floats(1e-3, 1e3)
 shares = st.floats(0.01, 1.0)
@@ -52,13 +52,13 @@ def test_the_teachers_own_ratio_is_one(found):
 
 @given(networks, st.floats(1e-3, 1e3), st.booleans())
 def test_a_miss_is_never_hidden(found, limit, claimed):
-    """However good its ratio, and whatever else was written: above a limit the verdict says so."""
+    """However good its ratio, and whatever else was written: above a limit the verdict is a miss."""
     said = metrics(found)
     target = {"limits": {"latency_ms": limit}, "found": {"latency_ms": said["student"]["latency_ms"]}, "met": claimed}
     kept = tradeoff.attach(said | {"target": target}, "accuracy")["target"]
     over = said["student"]["latency_ms"]["value"] > limit
-    assert (budget.word(kept) == "MISSED") == (over or not claimed)
-    assert ("MISSED" in budget.verdict(kept)) == (over or not claimed)
+    assert (deployment.status(kept) == "MISSED") == (over or not claimed)
+    assert ("MISSED" in deployment.verdict(kept)) == (over or not claimed)
 
 
 def beats(one, other):

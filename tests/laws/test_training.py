@@ -44,7 +44,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, optimizer, precision):
     checkpoint.save(tmp_path, state.step, state.parts(), state.scalars())
     again = training.learner(METHODS, seed=3)  # other weights: all must come from the checkpoint
     resumed = State.fresh(again, config, scaled=False)
-    resumed.load(*checkpoint.load(checkpoint.everyone(tmp_path)[-1]))
+    resumed.load(*checkpoint.load(checkpoint.list_checkpoints(tmp_path)[-1]))
     resumed, second = training.steps(again, config, state=resumed)
 
     assert same(whole.state_dict(), again.state_dict())
@@ -66,7 +66,7 @@ def test_what_methods_remember_is_resumed_too(tmp_path):
     state, first = training.steps(part, until=5)
     checkpoint.save(tmp_path, state.step, state.parts(), state.scalars())
     resumed = State.fresh(again, TRAINING, scaled=False)
-    resumed.load(*checkpoint.load(checkpoint.everyone(tmp_path)[-1]))
+    resumed.load(*checkpoint.load(checkpoint.list_checkpoints(tmp_path)[-1]))
     _, second = training.steps(again, state=resumed)
     assert same(whole.state_dict(), again.state_dict())
     assert [(step.terms, step.weights) for step in told] == [(step.terms, step.weights) for step in first + second]
@@ -100,8 +100,8 @@ def test_micro_batches_give_the_gradients_of_the_batch():
 
     whole, cut = training.learner(student=still()), training.learner(student=still())
     cut.load_state_dict(whole.state_dict())
-    training.steps(whole, replace(TRAINING, accumulate=1))
-    training.steps(cut, replace(TRAINING, accumulate=4))
+    training.steps(whole, replace(TRAINING, grad_accum_steps=1))
+    training.steps(cut, replace(TRAINING, grad_accum_steps=4))
     assert furthest(whole.state_dict(), cut.state_dict()) < 1e-6
 
 
@@ -122,7 +122,9 @@ def test_the_teacher_is_never_touched():
 def test_projectors_are_trained_and_clipped():
     one = training.learner(METHODS)
     before = one.methods["fitnet"].regress[0].weight.detach().clone()
-    state, told = training.steps(one, replace(TRAINING, clip=1e-3, weight_decay=0.0, lr=1.0, warmup=0.0), until=1)
+    state, told = training.steps(
+        one, replace(TRAINING, max_grad_norm=1e-3, weight_decay=0.0, lr=1.0, warmup_fraction=0.0), until=1
+    )
     moved = [p for group in state.optimizer.param_groups for p in group["params"]]
     assert any(p is one.methods["fitnet"].regress[0].weight for p in moved)
     # One Nesterov step of a gradient clipped to 1e-3 moves everything together by at most lr * 1.9 * 1e-3.
@@ -142,14 +144,14 @@ def test_weight_zero_and_one_are_continuous():
 
 
 def test_learning_rate_climbs_and_falls_to_zero():
-    config = Training(lr=1.0, warmup=0.1)
+    config = Training(lr=1.0, warmup_fraction=0.1)
     rates = [learning_rate(step, 100, config) for step in range(101)]
     assert rates[:10] == sorted(rates[:10]) and rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[100] == pytest.approx(0)
 
 
 def test_the_average_is_the_formula(tmp_path):
-    config = replace(TRAINING, average=0.5)
+    config = replace(TRAINING, ema_decay=0.5)
     one = training.learner()
     state = State.fresh(one, config, scaled=False)
     name = "module.conv1.weight"
@@ -226,7 +228,7 @@ def test_a_stage_that_never_recovers_says_so_and_keeps_the_evidence(tmp_path, mo
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_first_step_that_is_skipped_is_one_that_never_was(optimizer):
     """Moments, step counters and the average begin with the second step as they would have with the first."""
-    config = replace(TRAINING, optimizer=optimizer, warmup=0.0)
+    config = replace(TRAINING, optimizer=optimizer, warmup_fraction=0.0)
     for one, state, step in poisoned_steps({0}, config):  # noqa: B007
         moments = [value for kept in state.optimizer.state.values() for value in kept.values()]
         if step.step == 1:
@@ -239,7 +241,7 @@ def test_a_first_step_that_is_skipped_is_one_that_never_was(optimizer):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_is_the_one_that_is_written_in_books(optimizer):
     """Clipped by torch's own function, made by its plainest optimiser."""
-    config = replace(TRAINING, optimizer=optimizer, clip=0.5, lr=0.01, steps=4)
+    config = replace(TRAINING, optimizer=optimizer, max_grad_norm=0.5, lr=0.01, steps=4)
     one, plain = training.learner(METHODS), training.learner(METHODS).train()
     _, told = training.steps(one, config, augment=training.AUGMENT)
     state = State.fresh(plain, config, scaled=False)

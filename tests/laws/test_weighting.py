@@ -22,13 +22,13 @@ def test_a_constant_is_constant(value, progress):
 
 @given(st.floats(1e-3, 0.999), shares)
 def test_it_climbs_linearly_from_nothing(warmup, progress):
-    assert Weight(3.0, warmup=warmup).at(0.0) == 0
-    assert Weight(3.0, warmup=warmup).at(progress) == pytest.approx(3 * min(1, progress / warmup))
+    assert Weight(3.0, warmup_fraction=warmup).at(0.0) == 0
+    assert Weight(3.0, warmup_fraction=warmup).at(progress) == pytest.approx(3 * min(1, progress / warmup))
 
 
 @given(st.floats(0, 0.99), shares)
 def test_it_falls_as_a_cosine_to_nothing(decay, progress):
-    weight = Weight(3.0, decay=decay)
+    weight = Weight(3.0, decay_start=decay)
     assert weight.at(1.0) == pytest.approx(0, abs=1e-9)
     if progress <= decay:
         assert weight.at(progress) == 3.0
@@ -96,7 +96,7 @@ def test_it_is_measured_now_and_then_leaves_gradients_alone_and_is_saved(monkeyp
     one.weighting.balanced = True
     measure = one.weighting.measure
     monkeypatch.setattr(one.weighting, "measure", lambda *what: (measure(*what), measured.append(len(measured))))
-    state, told = training.steps(one, training.replace(training.TRAINING, steps=EVERY + 3, accumulate=2))
+    state, told = training.steps(one, training.replace(training.TRAINING, steps=EVERY + 3, grad_accum_steps=2))
     assert len(measured) == 2  # at steps 0 and EVERY, once for both micro-batches
     assert told[-1].weights["hinton"] != 0.9 and told[-1].weights["task"] == 1.0
     assert told[-1].loss == pytest.approx(sum(told[-1].weights[n.split("/")[0]] * v for n, v in told[-1].terms.items()))
@@ -105,7 +105,7 @@ def test_it_is_measured_now_and_then_leaves_gradients_alone_and_is_saved(monkeyp
 
 def test_schedules_reach_the_loop():
     one = training.learner()
-    one.weighting.plans["hinton"] = Weight(2.0, warmup=0.5)
+    one.weighting.plans["hinton"] = Weight(2.0, warmup_fraction=0.5)
     _, told = training.steps(one)
     steps = len(told)
     assert [step.weights["hinton"] for step in told] == pytest.approx([2 * min(1, 2 * n / steps) for n in range(steps)])

@@ -10,8 +10,9 @@ import torchvision.ops as ops
 from kit.targets import drawn_boxes, drawn_pred, drawn_target
 from scipy.optimize import linear_sum_assignment
 
-from stillroom.ops.assignment import assignment, detection_loss
+from stillroom.ops.assignment import assign_boxes
 from stillroom.ops.boxes import giou, iou, to_centres, to_corners
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 
 
@@ -93,7 +94,7 @@ def rows_of(target, image):
 
 def test_many_places_against_loops():
     pred, target = drawn_pred(4, 60, 3), drawn_target(4, 5, 3)
-    found = assignment(pred, target, "many")
+    found = assign_boxes(pred, target, "many")
     for image in range(4):
         box, quality = naive_many(pred[image].double().tolist(), rows_of(target, image))
         assert found.box[image].tolist() == box
@@ -102,7 +103,7 @@ def test_many_places_against_loops():
 
 def test_one_place_against_scipy():
     pred, target = drawn_pred(4, 30, 3), drawn_target(4, 5, 3)
-    found = assignment(pred, target, "one")
+    found = assign_boxes(pred, target, "one")
     for image in range(4):
         boxes = rows_of(target, image)
         cost = torch.zeros(len(boxes), 30, dtype=torch.float64)
@@ -125,7 +126,7 @@ def test_one_place_against_scipy():
 @pytest.mark.parametrize("how", ["many", "one"])
 def test_the_loss_against_loops(how):
     pred, target = drawn_pred(3, 40, 4), drawn_target(3, 5, 4)
-    found = assignment(pred, target, how)
+    found = assign_boxes(pred, target, how)
     score = box = corners = weight = 0.0
     for b in range(3):
         boxes = rows_of(target, b)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from stillroom.models._boxes import wrapped
-from stillroom.models._boxes_form import in_form
+from stillroom.models._box_decoding import decode_predictions
+from stillroom.models._detector import adapt_detector
 
 SIDE, CLASSES = 128, 3
 
@@ -82,7 +82,7 @@ def test_places_are_torchvisions_detections(make):
     model = everything(scattered(make()))
     with torch.no_grad():
         theirs = model(list(images))
-        ours = wrapped(model)(images)
+        ours = adapt_detector(model)(images)
     first = 1 if make is ssd else 0  # what label the first class has
     for image in range(2):
         shares, scores = ours[image, :, :4], ours[image, :, 4:].sigmoid()
@@ -104,14 +104,14 @@ def test_scores_are_the_formulas():
     boxes = torch.rand(5, 4)
     codes = torch.rand(2, 5, 4)
     said = {"cls_logits": logits, "bbox_regression": codes, "bbox_ctrness": centre}
-    found = in_form(said, boxes, (1, 1), None, background=False)[..., 4:]
+    found = decode_predictions(said, boxes, (1, 1), None, background=False)[..., 4:]
     assert torch.allclose(found.sigmoid(), (logits.sigmoid() * centre.sigmoid()).sqrt(), atol=1e-6)
 
     class Coder:
         weights = (1.0, 1.0, 1.0, 1.0)
 
     said = {"cls_logits": logits, "bbox_regression": codes}
-    found = in_form(said, boxes, (1, 1), Coder, background=True)[..., 4:]
+    found = decode_predictions(said, boxes, (1, 1), Coder, background=True)[..., 4:]
     assert torch.allclose(found.sigmoid(), logits.softmax(-1)[..., 1:], atol=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_certainty_keeps_numbers_and_gradients_finite():
             "bbox_regression": torch.zeros(1, 1, 4),
             "bbox_ctrness": torch.full((1, 1, 1), 60.0),
         }
-        found = in_form(said, torch.tensor([[0.0, 0, 1, 1]]), (1, 1), None, background=False)
+        found = decode_predictions(said, torch.tensor([[0.0, 0, 1, 1]]), (1, 1), None, background=False)
         found.sum().backward()
         assert found.isfinite().all() and logits.grad.isfinite().all()
         assert value < 0 or found[..., 4:].sigmoid().min() > 0.9999

@@ -16,9 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stillroom.export.onnx import load, onnx
+from stillroom.export.onnx import ONNX
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+
+onnx, load = ONNX().write, ONNX().open
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stillroom.compress import _factors
-from stillroom.models.flops import by_part as macs
+from stillroom.models.flops import macs_by_module as macs
 from stillroom.models.resnet import CifarResNet
 from stillroom.models.surgery import factored
 
@@ -40,7 +40,7 @@ def test_what_thin_layers_compute(way: str, ranks: list[int]) -> None:
     kernel = loops(way, [part.numpy() for part in parts])
     assert np.allclose(_factors.together(way, parts).numpy(), kernel, atol=1e-10)
     layer = nn.Conv2d(5, 6, 3, padding=1, bias=False).double()
-    thin = factored.thin(layer, way, ranks)
+    thin = factored.thin_layers(layer, way, ranks)
     images = torch.randn(2, 5, 7, 7, dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(kernel))

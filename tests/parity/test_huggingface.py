@@ -14,7 +14,7 @@ from kit.hub import MODELS, saved
 from safetensors.torch import save_file
 
 from stillroom.models import Network, create_model, restore
-from stillroom.models._hub import inverse_sigmoid_of_softmax
+from stillroom.models._hub_output import inverse_sigmoid_of_softmax
 
 pytest.importorskip("transformers")
 
@@ -33,9 +33,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return made
 
 
-def opened(folder: Path, answers: str, size: int = 64, **facts) -> Network:
+def opened(folder: Path, output_kind: str, size: int = 64, **facts) -> Network:
     return create_model(
-        f"huggingface/{folder}", classes=None, channels=3, size=size, pretrained=True, answers=answers, **facts
+        f"huggingface/{folder}", classes=None, channels=3, size=size, pretrained=True, output_kind=output_kind, **facts
     ).eval()
 
 
@@ -130,7 +130,7 @@ def test_what_was_saved_comes_back(folders: dict, name: str, tmp_path: Path) -> 
     network = opened(folders[name][0], answers)
     weights = {key: value.clone() for key, value in network.weights().items()}  # some share memory
     save_file(weights, tmp_path / "student.safetensors", metadata=network.metadata())
-    given = {"classes": None, "channels": 3, "size": 64, "answers": answers}
+    given = {"classes": None, "channels": 3, "size": 64, "output_kind": answers}
     again = restore(f"huggingface/{folders[name][0]}", tmp_path / "student.safetensors", **given).eval()
     assert (again.classes, again.head) == (network.classes, network.head)
     assert torch.equal(again(images()).pred, network(images()).pred)
@@ -166,7 +166,8 @@ def test_channels_in_another_order_are_turned(tmp_path: Path) -> None:
 def test_an_exported_detector_says_the_same_of_images_of_any_size(folders: dict, name: str, tmp_path: Path) -> None:
     import onnxruntime
 
-    from stillroom.export.file import ExportWrapper, quiet
+    from stillroom.export._tools import quiet
+    from stillroom.export._wrapper import ExportWrapper
 
     network = opened(folders[name][0], "boxes")
     network.size = 64

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stillroom.models import Network, create_model, fill, load, restore
+from stillroom.models import Network, assign_weights, create_model, read_weights, restore
 
 PUBLISHED = {"resnet20": 0.9173, "resnet44": 0.9310, "resnet56": 0.9339}
 """Accuracy of the checkpoints on the 10,000 test images of CIFAR-10."""
@@ -85,9 +85,9 @@ def accuracy(network: Network, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_classic_checkpoints_fit(name: str, shared: Path) -> None:
-    state, said = load(shared / "weights" / f"cifar10_{name}.safetensors")
+    state, said = read_weights(shared / "weights" / f"cifar10_{name}.safetensors")
     network = create_model(name, classes=10, channels=3, size=32)
-    fill(network, state)
+    assign_weights(network, state)
     assert all(torch.equal(network.weights()[key], value) for key, value in state.items())
     assert said["mean"] == "0.485,0.456,0.406"
 
@@ -104,7 +104,7 @@ def test_resnet20_has_its_published_accuracy_on_a_thousand_test_images(shared: P
     p, n, everything = PUBLISHED["resnet20"], 1000, 10_000
     deviation = math.sqrt(p * (1 - p) / n * (everything - n) / (everything - 1))
     assert accuracy(network, images, labels) == pytest.approx(p, abs=4 * deviation)
-    network.normalise((0.0,), (1.0,))
+    network.set_pixel_statistics((0.0,), (1.0,))
     assert accuracy(network, images[:250], labels[:250]) < p - 8 * deviation  # 250 have twice the deviation
 
 
@@ -149,4 +149,4 @@ def test_timm_weights_answer_as_plain_timm_does(name: str, file: str, arguments:
         assert len(wanted.argmax(1).unique()) > 1
         plain.load_state_dict({key: torch.zeros_like(value) for key, value in plain.state_dict().items()})
         plain.load_state_dict(network.weights(), strict=True)  # and back: what we save is timm's own layout
-        assert torch.equal(plain(network.prepare(images)), network(images).pred)
+        assert torch.equal(plain(network.preprocess(images)), network(images).pred)

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from stillroom.compress.compression import View
 from stillroom.compress.quantize import Quantize
 from stillroom.errors import StillroomError
-from stillroom.export.onnx import load, onnx
+from stillroom.export.onnx import ONNX
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.models.surgery._rounding import channelwise, groupwise
+
+onnx, load = ONNX().write, ONNX().open
 
 CLASSES = tuple(f"digit {number}" for number in range(10))
 
@@ -98,7 +100,7 @@ def made(tmp_path_factory: Any) -> SimpleNamespace:
 
 
 def test_the_int8_file_holds_the_very_integers_that_training_rounded_to(made: Any) -> None:
-    grid = made.network.form[-1]
+    grid = made.network.edits[-1]
     layers = {name: part for name, part in made.network.module.named_modules() if hasattr(part, "weight")}
     names = [name for name, part in layers.items() if isinstance(part, (nn.Conv2d, nn.Linear))]
     found = dict(zip(names, integers(made.path), strict=True))
@@ -117,7 +119,7 @@ def test_the_int8_file_holds_the_very_integers_that_training_rounded_to(made: An
 
 
 def test_the_layer_that_suffers_most_stays_in_floats_in_the_file(made: Any) -> None:
-    kept = made.network.form[-1]["float"][0]
+    kept = made.network.edits[-1]["float"][0]
     weight = made.network.module.get_submodule(kept).weight
     floats = [found for found in integers(made.path) if found.dtype == np.float32]
     assert len(floats) == 1 and floats[0].shape == weight.shape
@@ -188,7 +190,7 @@ def test_a_4_bit_file_answers_as_the_network_whose_weights_lie_on_its_grid(
     torch.testing.assert_close(load(path)(images[:100]).pred, expected, rtol=1e-4, atol=1e-5)
     assert (expected - before).abs().max() > 1e-3
     packed = [node for node in library.load(path).graph.node if node.op_type == "MatMulNBits"]
-    assert len(packed) == len(settled.form[-1]["layers"]) == 8 and load(path).facts["bits"] == "4"
+    assert len(packed) == len(settled.edits[-1]["layers"]) == 8 and load(path).facts["bits"] == "4"
 
 
 def test_any_transformer_becomes_a_small_4_bit_file_and_a_convolutional_network_does_not(

@@ -9,7 +9,7 @@ import pytest
 from kit.annotations import code
 from kit.scenes import CLASSES, coco_scenes, scenes, split_of, voc_scenes
 
-from stillroom.data.guess import guess
+from stillroom.data.infer_source import infer_source
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.voc import Voc
 from stillroom.errors import StillroomError
@@ -55,18 +55,18 @@ def test_grey_images_have_one_channel(tmp_path):
 
 
 def test_guess(tmp_path):
-    assert guess(str(coco_scenes(tmp_path / "a"))) == "coco"
-    assert guess(str(tmp_path / "a" / "train.json")) == "coco"
-    assert guess(str(voc_scenes(tmp_path / "b"))) == "voc"
+    assert infer_source(str(coco_scenes(tmp_path / "a"))) == "coco"
+    assert infer_source(str(tmp_path / "a" / "train.json")) == "coco"
+    assert infer_source(str(voc_scenes(tmp_path / "b"))) == "voc"
     coco_scenes(tmp_path / "b")
     with pytest.raises(StillroomError, match="it could be coco or voc"):
-        guess(str(tmp_path / "b"))
+        infer_source(str(tmp_path / "b"))
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "settings.json").write_text('{"images": 3}')
-    assert guess(str(tmp_path / "c")) == "coco", "it looks like one"
+    assert infer_source(str(tmp_path / "c")) == "coco", "it looks like one"
     assert code(lambda: Coco(path=str(tmp_path / "c"))) == "SR-D120", "and is told that it is none"
     (tmp_path / "c" / "settings.json").write_text('{"colour": 3}')
-    assert code(lambda: guess(str(tmp_path / "c"))) == "SR-D109"
+    assert code(lambda: infer_source(str(tmp_path / "c"))) == "SR-D109"
 
 
 def test_blood_cells(shared):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from kit.targets import drawn_pred, drawn_target, known
 
-from stillroom.ops.assignment import assignment, detection_loss
+from stillroom.ops.assignment import assign_boxes
 from stillroom.ops.boxes import clip, giou, in_pixels, iou
+from stillroom.ops.detection_loss import detection_loss
 from stillroom.ops.nms import nms
 
 BOX = torch.tensor([0.2, 0.2, 0.6, 0.6])
@@ -61,7 +62,7 @@ def test_a_chain_longer_than_the_rounds_is_wrong_only_behind_them():
 
 def test_the_best_place_gets_its_overlap_as_quality():
     pred = say((0.2, 0.2, 0.6, 0.5, 1, 0.0), (0.0, 0.0, 0.1, 0.1, 1, 0.0))
-    found = assignment(pred, known([(0.2, 0.2, 0.6, 0.6, 1)]))
+    found = assign_boxes(pred, known([(0.2, 0.2, 0.6, 0.6, 1)]))
     assert found.box.tolist() == [[0, 0]]  # both, for there are no 13; the second is only near
     assert found.quality[0, 0].item() == pytest.approx(0.75)
     assert found.quality[0, 1].item() < 1e-4
@@ -69,7 +70,7 @@ def test_the_best_place_gets_its_overlap_as_quality():
 
 def test_a_place_goes_to_the_box_it_overlaps_most():
     pred = say((0.2, 0.2, 0.6, 0.6, 0, 0.0))
-    found = assignment(pred, known([(0.1, 0.1, 0.7, 0.7, 0), (0.2, 0.2, 0.6, 0.55, 0)]))
+    found = assign_boxes(pred, known([(0.1, 0.1, 0.7, 0.7, 0), (0.2, 0.2, 0.6, 0.55, 0)]))
     assert found.box.tolist() == [[1]]
 
 
@@ -77,7 +78,7 @@ def test_equals_are_told_apart_by_distance():
     """A new detector's points overlap nothing: the thirteen nearest of those inside learn."""
     x = torch.linspace(0.21, 0.59, 21)
     pred = torch.cat((torch.stack((x, x, x, x), -1), torch.full((21, 1), -4.6)), -1)[None]
-    found = assignment(pred, known([(0.2, 0.2, 0.6, 0.6, 0)]))
+    found = assign_boxes(pred, known([(0.2, 0.2, 0.6, 0.6, 0)]))
     near = (x - 0.4).abs().argsort()[:13].sort().values
     assert (found.box[0] >= 0).nonzero().flatten().tolist() == near.tolist()
     assert found.quality[0, near].tolist() == pytest.approx([0.1] * 13, rel=1e-4)
@@ -85,7 +86,7 @@ def test_equals_are_told_apart_by_distance():
 
 def test_one_place_for_each_box_even_where_another_fits_both_best():
     pred = say((0.2, 0.2, 0.6, 0.6, 0, 3.0), (0.2, 0.2, 0.5, 0.6, 0, 3.0), (0.0, 0.0, 0.1, 0.1, 0, 3.0))
-    found = assignment(pred, known([(0.2, 0.2, 0.6, 0.6, 0), (0.2, 0.2, 0.58, 0.6, 0)]), "one")
+    found = assign_boxes(pred, known([(0.2, 0.2, 0.6, 0.6, 0), (0.2, 0.2, 0.58, 0.6, 0)]), "one")
     assert sorted(found.box[0, :2].tolist()) == [0, 1] and found.box[0, 2] == -1
 
 
@@ -123,7 +124,7 @@ def test_in_a_crowd_its_class_is_not_background():
     inside, outside = (0.3, 0.3, 0.4, 0.4), (0.8, 0.8, 0.9, 0.9)
     pred = say((*inside, 0, 1.0), (*outside, 0, 1.0)).requires_grad_()
     target = known([(0.2, 0.2, 0.6, 0.6, 0)], crowd=[(0, 0)])
-    assert (assignment(pred, target).box == -1).all()
+    assert (assign_boxes(pred, target).box == -1).all()
     sum(detection_loss(pred, target).values()).backward()
     charged = pred.grad[0, :, 4:] != 0
     assert charged.tolist() == [[False, True], [True, True]]

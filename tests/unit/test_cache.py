@@ -18,7 +18,7 @@ from stillroom.distributed.signals import Signals
 from stillroom.errors import Exit, StillroomError, Stopped
 from stillroom.teachers import cache as files
 from stillroom.teachers import fill
-from stillroom.teachers._form import Form, form_of
+from stillroom.teachers._form import OutputLayout, choose_layout
 from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.teachers.queries import TeacherQueries
 from stillroom.types import Output
@@ -114,8 +114,8 @@ def test_a_damaged_shard_is_refused_when_read_and_made_again(tmp_path, hurt):
 OTHERS = {
     "teacher": lambda: {"teacher": FrozenTeacher(training.build("resnet14", classes=10, channels=1, size=8))},
     "precision": lambda: {"teacher": FrozenTeacher(training.teacher().network, precision=torch.bfloat16)},
-    "augment": lambda: {"augment": Augment(shift=0.2, rotate=10, views=3)},
-    "views": lambda: {"augment": Augment(shift=0.1, rotate=10, views=2)},
+    "augment": lambda: {"augment": Augment(shift=0.2, rotate=10, num_views=3)},
+    "views": lambda: {"augment": Augment(shift=0.1, rotate=10, num_views=2)},
     "bits": lambda: {"bits": 32},
     "named": lambda: {"named": {"combine": "probabilities"}},
 }
@@ -164,17 +164,17 @@ def test_an_audit_finds_answers_that_are_not_the_teachers(tmp_path):
 
 
 def test_when_it_is_worth_it(tmp_path):
-    def verdict(looks=10**6, **more):
-        return fill.should_cache(caches.asking(tmp_path, **more), looks)
+    def verdict(wanted=10**6, **more):
+        return fill.should_cache(caches.asking(tmp_path, **more), wanted)
 
     assert verdict(use="never") == (False, "cache.use = 'never'")
     assert verdict(use="always", max_gb=1e-9)[0]
     assert "views = 0" in verdict(augment=Augment())[1]
-    assert verdict(looks=3507)[1].startswith("3,507 answers are wanted")
+    assert verdict(wanted=3507)[1].startswith("3,507 outputs")
     assert "cache.max_gb" in verdict(max_gb=1e-9)[1]
     assert verdict()[0] and "asking once" in verdict()[1]
     caches.filled(caches.asking(tmp_path))
-    assert verdict(looks=1) == (True, f"{next(tmp_path.glob('*/cache.json')).parent} has its answers")
+    assert verdict(wanted=1) == (True, f"{next(tmp_path.glob('*/cache.json')).parent} holds its outputs")
 
 
 def test_a_spread_teacher_is_asked_at_every_step_and_by_no_process_alone(tmp_path):
@@ -197,8 +197,8 @@ def test_a_spread_teacher_is_asked_at_every_step_and_by_no_process_alone(tmp_pat
 def test_a_form_survives_being_written(bits):
     torch.manual_seed(0)
     said = Output(pred=torch.randn(5, 1500), taps={"a": torch.randn(5, 3, 2, 2), "b": torch.randn(5, 7)})
-    form = form_of(said, "classes", bits=bits, temperatures=(3.0,))
-    again = Form.read(json.loads(json.dumps(form.as_dict())))
+    form = choose_layout(said, "classes", bits=bits, temperatures=(3.0,))
+    again = OutputLayout.read(json.loads(json.dumps(form.as_dict())))
     assert again == form and bool(form.leading) == (bits == 16)
     back = again.output(again.rows(said), temperature=3.0)
     torch.testing.assert_close(back.taps["a"], said.taps["a"], rtol=1e-3, atol=1e-3 if bits == 16 else 0)
@@ -209,12 +209,12 @@ def test_a_form_survives_being_written(bits):
 def test_other_answers_than_classes_are_kept_whole():
     for answers, shape in (("pixels", (4, 6, 5)), ("boxes", (50, 7)), ("vector", (2048,))):
         said = Output(pred=torch.randn(3, *shape))
-        form = form_of(said, answers, bits=16)
+        form = choose_layout(said, answers, bits=16)
         assert not form.leading
         torch.testing.assert_close(form.output(form.rows(said)).pred, said.pred, rtol=1e-3, atol=1e-3)
 
 
-def sparse(folder: Path, form: Form, *, images: int, shard: int) -> files.Cache:
+def sparse(folder: Path, form: OutputLayout, *, images: int, shard: int) -> files.Cache:
     """A cache of zeros: files as long as real ones, of which the disk holds hardly anything."""
     said = {"facts": {}, "images": images, "views": 1, "shard": shard, "form": form.as_dict()}
     folder.mkdir()
@@ -235,7 +235,7 @@ def sparse(folder: Path, form: Form, *, images: int, shard: int) -> files.Cache:
 
 
 def test_reading_at_random_takes_no_memory_however_large_the_cache_is(tmp_path):
-    form = Form(shapes={"pred": (1000,), "tap.maps": (512, 14, 14)}, bits=16)
+    form = OutputLayout(shapes={"pred": (1000,), "tap.maps": (512, 14, 14)}, bits=16)
     cache = sparse(tmp_path / "large", form, images=600_000, shard=20_000)
     total = sum(path.stat().st_size for path in cache.folder.iterdir())
     assert total > 100 * 2**30 > 4 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -253,4 +253,4 @@ def resident() -> int:
 
 
 def test_sections_defaults_are_what_the_docs_say():
-    assert Cache() == Cache(use="auto", path="caches", bits=16, mass=0.99, max_gb=2.0)
+    assert Cache() == Cache(use="auto", path="caches", bits=16, top_p=0.99, max_gb=2.0)

@@ -10,7 +10,7 @@ from stillroom.config.plugins import pick
 from stillroom.matching.auto import GAP, RULES, Facts, choose
 from stillroom.methods.method import Method
 
-PLAIN = Facts(answers="classes", student="convolutional", teacher="convolutional", ratio=0.3, labels=True)
+PLAIN = Facts(output_kind="classes", student="convolutional", teacher="convolutional", ratio=0.3, labels=True)
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ PLAIN = Facts(answers="classes", student="convolutional", teacher="convolutional
         ("standard", {"student": "transformer", "teacher": "transformer", "labels": False}, ["hinton"]),
         ("cross-architecture", {"teacher": "transformer"}, ["ofa"]),
         ("cross-architecture", {"student": "transformer", "ratio": 0.01}, ["ofa"]),
-        ("pixels", {"answers": "pixels", "teacher": "transformer"}, ["hinton", "cwd"]),
-        ("boxes", {"answers": "boxes", "ratio": 0.01}, ["pkd"]),
-        ("vectors", {"answers": "vector", "teacher": "transformer"}, ["cosine", "rkd"]),
+        ("pixels", {"output_kind": "pixels", "teacher": "transformer"}, ["hinton", "cwd"]),
+        ("boxes", {"output_kind": "boxes", "ratio": 0.01}, ["pkd"]),
+        ("vectors", {"output_kind": "vector", "teacher": "transformer"}, ["cosine", "rkd"]),
     ],
 )
 def test_each_branch(situation, changed, methods):

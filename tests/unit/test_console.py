@@ -1,4 +1,4 @@
-"""The line that says how training goes."""
+"""The progress line of a training."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ STEP = Step(
 
 @pytest.fixture
 def show(monkeypatch):
-    """Shows steps of half a second; the last line that was said."""
-    clock, said = [100.0], [""]
+    """Shows steps of half a second; returns the last line that was printed."""
+    clock, lines = [100.0], [""]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(console.err, "print", lambda text, **_: said.append(text))
-    watch = console.Watch()
+    monkeypatch.setattr(console.err, "print", lambda text, **_: lines.append(text))
+    display = console.ProgressDisplay()
 
     def shown(first: int, last: int, wait: float) -> str:
         for step in range(first, last + 1):
             clock[0] += 0.5
-            watch("student", replace(STEP, step=step, wait=wait), 100, 0.25)
-        return said[-1]
+            display("student", replace(STEP, step=step, wait=wait), 100, 0.25)
+        return lines[-1]
 
     return shown
 
 
-def test_it_says_how_fast_in_steps_and_in_images(show):
+def test_speed_is_shown_in_steps_and_in_images(show):
     assert "student  1/100  loss 1.500  best val 25.0%  2.0 steps/s  128 images/s" in show(1, 1, 0.0)
     assert show(2, 100, 0.0).endswith("00:00:00 left")
 
 
-def test_waiting_is_told_of_the_last_steps_and_not_of_one(show):
+def test_data_wait_is_averaged_over_the_last_steps(show):
     assert "data wait 0%" in show(1, 1, 0.0)
     assert "data wait 10%" in show(2, 22, 0.05)  # a line at step 22
     assert "data wait 50%" in show(23, 90, 0.25)  # what was 50 steps ago no longer counts

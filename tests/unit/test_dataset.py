@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stillroom.data.dataset import load
+from stillroom.data.dataset import load_dataset
 from stillroom.data.loader import Loader, in_order
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
@@ -72,7 +72,7 @@ def number(source: Folder, item: int) -> int:
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
 def test_pixels_labels_and_items_belong_together(folder, memory_gb):
     source = folder()
-    data = load(source, memory_gb=memory_gb)
+    data = load_dataset(source, memory_gb=memory_gb)
     assert (data.size, data.channels, len(data.classes)) == (8, 1, 10)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 180, "val": 60, "test": 60}
     for split in data.splits.values():
@@ -89,7 +89,7 @@ def test_pixels_labels_and_items_belong_together(folder, memory_gb):
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
 def test_the_test_split_is_closed_until_asked_and_the_others_decoded_on_first_use(memory_gb):
     source = Watched()
-    data = load(source, memory_gb=memory_gb)
+    data = load_dataset(source, memory_gb=memory_gb)
     test = set(data.splits["test"].listed.tolist())
     source.seen.clear()
     data.summary()
@@ -105,13 +105,13 @@ def test_the_test_split_is_closed_until_asked_and_the_others_decoded_on_first_us
 
 def test_load_does_not_read_the_test_split():
     source = Watched()
-    data = load(source)
+    data = load_dataset(source)
     assert not set(data.splits["test"].listed.tolist()) & set(source.seen)
 
 
 def test_in_memory_a_split_is_decoded_once():
     source = Watched()
-    data = load(source)
+    data = load_dataset(source)
     source.seen.clear()
     for n in range(100):
         Loader(data.splits["train"], batch=64, seed=0).at(n)
@@ -123,7 +123,7 @@ def test_in_memory_a_split_is_decoded_once():
 def test_bad_training_images_are_replaced_by_the_next_valid(folder, tmp_path, memory_gb, spoilt):
     source = folder({2: spoilt, 12: spoilt, 4: spoilt})  # all in train; 2 and 12 are neighbours among the twos
     assert DATA.target[2] == DATA.target[12] == 2
-    data = load(source, memory_gb=memory_gb, max_bad=0.05, report=tmp_path / "run")
+    data = load_dataset(source, memory_gb=memory_gb, max_bad=0.05, report=tmp_path / "run")
     train = data.splits["train"]
     rows = np.arange(180)
     images, labels, items = train.take(rows)
@@ -145,7 +145,7 @@ def test_bad_training_images_are_replaced_by_the_next_valid(folder, tmp_path, me
 def test_batches_keep_their_size_and_do_not_depend_on_memory_or_history(folder):
     source = folder({2: CUT, 12: CUT, 4: EMPTY})
     kept, streamed = (
-        Loader(load(source, memory_gb=gb, max_bad=0.05).splits["train"], batch=64, seed=1) for gb in (1, 0)
+        Loader(load_dataset(source, memory_gb=gb, max_bad=0.05).splits["train"], batch=64, seed=1) for gb in (1, 0)
     )
     last = streamed.at(7)
     for n in range(8):
@@ -158,7 +158,7 @@ def test_batches_keep_their_size_and_do_not_depend_on_memory_or_history(folder):
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
 def test_bad_test_images_are_left_out(folder, memory_gb):
     source = folder({5: CUT, 10: EMPTY})
-    data = load(source, memory_gb=memory_gb, max_bad=0.05)
+    data = load_dataset(source, memory_gb=memory_gb, max_bad=0.05)
     assert data.bad == [], "nobody has looked yet"
     test = data.splits["test"]
     seen = [int(key) for batch in in_order(test, 16) for key in batch.keys]
@@ -170,28 +170,28 @@ def test_bad_test_images_are_left_out(folder, memory_gb):
 def test_above_max_bad_it_stops_naming_count_and_list(folder, tmp_path):
     source = folder({2: EMPTY, 3: EMPTY, 4: EMPTY, 7: EMPTY})  # 4 of 300 > 1 %
     with pytest.raises(StillroomError) as caught:
-        load(source, report=tmp_path / "run")
+        load_dataset(source, report=tmp_path / "run")
     assert caught.value.code == "SR-D107" and caught.value.exit == 3
     text = str(caught.value)
     assert "4 of 300 images" in text and str(tmp_path / "run" / "bad_files.csv") in text and "SR-D103" in text
     assert len((tmp_path / "run" / "bad_files.csv").read_text().splitlines()) == 5
-    load(source, max_bad=4 / 300)
+    load_dataset(source, max_bad=4 / 300)
 
 
 def test_truncation_is_counted_when_it_is_met(folder):
     source = folder({item: CUT for item in (2, 3, 4, 7)})
     for memory_gb in (1.0, 0.0):
-        data = load(source, memory_gb=memory_gb)
+        data = load_dataset(source, memory_gb=memory_gb)
         with pytest.raises(StillroomError, match="4 of 300"):
             data.splits["train"].take(np.arange(180))
     with pytest.raises(StillroomError, match="SR-D107"):
-        load(source, max_bad=0).splits["train"].take(np.arange(180))
+        load_dataset(source, max_bad=0).splits["train"].take(np.arange(180))
 
 
 def test_nothing_readable(folder):
     source = folder({item: EMPTY for item in range(300)})
     with pytest.raises(StillroomError, match="SR-D108"):
-        load(source, max_bad=1.0)
+        load_dataset(source, max_bad=1.0)
 
 
 def sized(tmp_path: Path, sizes: list[tuple[int, int]]) -> Folder:
@@ -214,38 +214,42 @@ def sized(tmp_path: Path, sizes: list[tuple[int, int]]) -> Folder:
     ],
 )
 def test_the_size_when_none_is_asked_for(tmp_path, sizes, expected):
-    data = load(sized(tmp_path, sizes))
+    data = load_dataset(sized(tmp_path, sizes))
     assert data.size == expected
     assert data.splits["val"].images(np.arange(2)).shape == (2, 1, expected, expected)
 
 
 def test_a_size_that_is_asked_for(tmp_path):
     source = sized(tmp_path, [(20, 32)])
-    image = load(source, size=10).splits["train"].images(np.array([0]))[0, 0]
-    item = int(load(source, size=10).splits["train"].items[0])
+    image = load_dataset(source, size=10).splits["train"].images(np.array([0]))[0, 0]
+    item = int(load_dataset(source, size=10).splits["train"].items[0])
     whole = Image.open(io.BytesIO(source.read(item))).resize((10, 16), Image.Resampling.BICUBIC)
     assert np.abs(image.numpy().astype(int) - np.asarray(whole)[3:13]).max() <= 1, "the library rounds its weights"
 
 
 def test_the_fingerprint_changes_with_anything_that_matters_and_with_nothing_else(folder, tmp_path):
     source = folder()
-    first = load(source).fingerprint
-    assert load(source).fingerprint == first == load(source, memory_gb=0).fingerprint
+    first = load_dataset(source).fingerprint
+    assert load_dataset(source).fingerprint == first == load_dataset(source, memory_gb=0).fingerprint
     (tmp_path / "data").rename(tmp_path / "moved")
-    assert load(Folder(path=str(tmp_path / "moved"))).fingerprint == first
-    others = {load(Digits()).fingerprint, load(Digits(), seed=1).fingerprint, load(Digits(), size=16).fingerprint}
+    assert load_dataset(Folder(path=str(tmp_path / "moved"))).fingerprint == first
+    others = {
+        load_dataset(Digits()).fingerprint,
+        load_dataset(Digits(), seed=1).fingerprint,
+        load_dataset(Digits(), size=16).fingerprint,
+    }
     path = next((tmp_path / "moved" / "train" / "3").iterdir())
     content = bytearray(path.read_bytes())
     path.write_bytes(blob(0))
-    others.add(load(Folder(path=str(tmp_path / "moved"))).fingerprint)
+    others.add(load_dataset(Folder(path=str(tmp_path / "moved"))).fingerprint)
     path.write_bytes(content)
     path.rename(path.parent.parent / "4" / path.name)
-    others.add(load(Folder(path=str(tmp_path / "moved"))).fingerprint)
+    others.add(load_dataset(Folder(path=str(tmp_path / "moved"))).fingerprint)
     assert len(others | {first}) == 6
 
 
 def test_summary_counts(folder):
-    summary = load(folder()).summary()
+    summary = load_dataset(folder()).summary()
     assert summary["images"] == {"train": 180, "val": 60, "test": 60}
     expected = [int(((DATA.target[:300] == k) & (np.arange(300) % 5 == 0)).sum()) for k in range(10)]
     assert summary["per_class"]["test"] == expected
@@ -258,5 +262,5 @@ def test_a_full_disk_under_the_list_is_told_as_one(folder, tmp_path, monkeypatch
     source = folder({2: EMPTY})
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StillroomError) as caught:
-        load(source, report=tmp_path / "run")
+        load_dataset(source, report=tmp_path / "run")
     assert caught.value.code == "SR-R501" and not list((tmp_path / "run").iterdir())

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from stillroom.data.decode import decode, fit, header
+from stillroom.data.decode import decode, read_header
+from stillroom.data.resize import resize_and_crop
 from stillroom.errors import StillroomError
 
 
@@ -154,7 +155,7 @@ def test_a_bomb_is_refused_from_its_header(photo):
     bomb = png(60_000, 60_000, bits=8, colour=2, rows=bytes(10_000))
     assert len(bomb) < 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for function in (decode, header):
+    for function in (decode, read_header):
         with pytest.raises(StillroomError) as caught:
             function(bomb, max_pixels=89_000_000, name="bomb.png", **({"channels": 3} if function is decode else {}))
         assert caught.value.code == "SR-D105"
@@ -202,16 +203,16 @@ def test_any_beginning_of_a_file_is_a_clean_failure(photo, length):
 
 def test_header_tells_the_size_without_decoding(photo, digit):
     blob = encoded(Image.fromarray(photo), "PNG")
-    assert header(blob[:200]) == (60, 90, 3), "the pixels aren't even there"
-    assert header(encoded(Image.fromarray(digit), "PNG")) == (8, 8, 1)
-    assert header(digit) == (8, 8, 1)
+    assert read_header(blob[:200]) == (60, 90, 3), "the pixels aren't even there"
+    assert read_header(encoded(Image.fromarray(digit), "PNG")) == (8, 8, 1)
+    assert read_header(digit) == (8, 8, 1)
 
 
 def test_fit_keeps_what_has_the_size_and_centres_the_rest(photo):
     square = photo[:, 15:75]
-    assert fit(square, size=60) is square
-    assert np.array_equal(fit(photo, size=60), square), "no scaling: the crop alone"
-    got = fit(photo, size=20)
+    assert resize_and_crop(square, size=60) is square
+    assert np.array_equal(resize_and_crop(photo, size=60), square), "no scaling: the crop alone"
+    got = resize_and_crop(photo, size=20)
     whole = np.asarray(Image.fromarray(photo).resize((30, 20), Image.Resampling.BICUBIC))
     assert np.array_equal(got, whole[:, 5:25]), "resize the whole, then crop"
-    assert fit(photo[:, :, :1], size=20).shape == (20, 20, 1)
+    assert resize_and_crop(photo[:, :, :1], size=20).shape == (20, 20, 1)

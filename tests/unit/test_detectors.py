@@ -9,16 +9,18 @@ from kit.targets import known
 from torch import nn
 
 from stillroom.errors import StillroomError
-from stillroom.models._boxes import Neck, detector, wrapped
-from stillroom.models.network import Facts
-from stillroom.ops.assignment import detection_loss
+from stillroom.models._detector import Neck, adapt_detector, detector
+from stillroom.models.network import NetworkSpec
+from stillroom.ops.detection_loss import detection_loss
 
 DECODERS = ("fcos", "retinanet", "ssdlite")
 
 
 def made(decoder, strides=(8, 16, 32), classes=3, **more):
     torch.manual_seed(0)
-    return detector(Stages(strides), decoder, Facts(classes=classes, channels=3, size=64, answers="boxes"), **more)
+    return detector(
+        Stages(strides), decoder, NetworkSpec(classes=classes, channels=3, size=64, output_kind="boxes"), **more
+    )
 
 
 @pytest.mark.parametrize(("decoder", "each"), [("fcos", 1), ("retinanet", 9), ("ssdlite", 6)])
@@ -103,7 +105,7 @@ def test_a_detector_of_two_stages_is_refused():
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
     with pytest.raises(StillroomError) as refusal:
-        wrapped(fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None))
+        adapt_detector(fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None))
     assert refusal.value.code == "SR-M340" and "FasterRCNN" in str(refusal.value)
 
 
@@ -112,7 +114,7 @@ def test_a_wrapped_model_keeps_its_names():
 
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
     before = list(model.state_dict())
-    inside = wrapped(model)
+    inside = adapt_detector(model)
     assert list(inside.state_dict()) == before
     assert [inside.get_submodule(name).out_channels for name in inside.classifiers] == [6 * 4] * 6
     assert inside.eval()(torch.rand(1, 3, 320, 320)).shape == (1, 3234, 4 + 3)

@@ -16,6 +16,7 @@ import pytest
 from kit.devices import linear
 
 from stillroom.benchmark import device
+from stillroom.export.onnx import ONNX
 
 SOURCE = Path(device.__file__)
 
@@ -67,6 +68,13 @@ def test_calls_are_timed_until_the_time_is_up_but_some_in_any_case() -> None:
     assert len(found["times_ms"]) == device.MOST and found["seconds"] < 10
 
 
+def opener(folder: Path) -> list[object]:
+    """How an ONNX file is opened on a device, as `remote` sends it."""
+    path = folder / "opener.py"
+    path.write_text(ONNX().device_script(), encoding="utf-8")
+    return ["--opener", path]
+
+
 def run(*words: object, path: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SOURCE), *map(str, words)]
     return subprocess.run(
@@ -78,12 +86,12 @@ def test_one_run(tmp_path: Path) -> None:
     file, answers = linear(tmp_path / "a.onnx", batch="B"), tmp_path / "answers.npy"
     images = np.random.default_rng(0).random((5, 3, 4, 4), dtype=np.float32)
     np.save(tmp_path / "images.npy", images)
-    options = ["--runtime", "onnx", "--file", file, "--images", tmp_path / "images.npy", "--answers", answers]
+    options = [*opener(tmp_path), "--file", file, "--images", tmp_path / "images.npy", "--answers", answers]
     done = run(*options, "--seconds", 0.1, "--warmup", 2, "--threads", 1)
     found = json.loads(done.stdout)
     expected = onnxruntime.InferenceSession(file).run(None, {"images": images})[0]
     np.testing.assert_allclose(np.load(answers), expected, atol=1e-6)
-    assert (found["runtime"], found["version"], found["threads"]) == ("onnx", onnxruntime.__version__, 1)
+    assert (found["version"], found["threads"]) == (onnxruntime.__version__, 1)
     assert len(found["cores"]) == 1 and found["python"].startswith("3.") and found["cpu"]
     single, batch, memory = found["single"], found["batch"], found["memory"]
     assert len(single["times_ms"]) >= 10 and sum(single["times_ms"]) <= 1000 * single["seconds"]
@@ -110,7 +118,7 @@ __version__ = "0"
 def test_a_file_for_one_image_is_looped_and_only_json_is_printed(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text(SHY, encoding="utf-8")
     np.save(tmp_path / "images.npy", np.ones((1, 3, 4, 4), np.float32))
-    options = ["--runtime", "onnx", "--file", "x", "--images", tmp_path / "images.npy", "--seconds", 0.05]
+    options = [*opener(tmp_path), "--file", "x", "--images", tmp_path / "images.npy", "--seconds", 0.05]
     done = run(*options, path=str(tmp_path))
     found = json.loads(done.stdout)
     assert found["batch"]["looped"] and len(found["batch"]["times_ms"]) >= 3
@@ -120,6 +128,6 @@ def test_a_file_for_one_image_is_looped_and_only_json_is_printed(tmp_path: Path)
 def test_a_missing_runtime_is_named(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('gone', name='onnxruntime')", encoding="utf-8")
     np.save(tmp_path / "images.npy", np.ones((1, 3, 4, 4), np.float32))
-    done = run("--runtime", "onnx", "--file", "x", "--images", tmp_path / "images.npy", path=str(tmp_path))
+    done = run(*opener(tmp_path), "--file", "x", "--images", tmp_path / "images.npy", path=str(tmp_path))
     assert done.returncode == 3
     assert json.loads(done.stdout)["missing"] == "onnxruntime"

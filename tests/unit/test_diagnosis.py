@@ -17,12 +17,12 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from stillroom.data.dataset import load
+from stillroom.data.dataset import load_dataset
 from stillroom.data.sources.digits import Digits
 from stillroom.errors import Exit, StillroomError
 from stillroom.export import artifact
 from stillroom.export._diagnosis import diagnose
-from stillroom.export.onnx import onnx
+from stillroom.export.onnx import ONNX
 from stillroom.models.network import IMAGENET, Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.stages import verify
@@ -172,14 +172,14 @@ def test_a_file_that_is_nearly_right_is_not_blamed_for_what_changes_nothing() ->
 
 @pytest.fixture(scope="module")
 def proved(plain: Network, tmp_path_factory: Any) -> SimpleNamespace:
-    data = load(Digits())
+    data = load_dataset(Digits())
     path = tmp_path_factory.mktemp("exports") / "student.onnx"
-    onnx(plain, path, example=grey(1), classes=data.classes, task=Classification())
+    ONNX().write(plain, path, example=grey(1), classes=data.classes, task=Classification())
     return SimpleNamespace(data=data, path=path, network=plain)
 
 
 def verdict(proved: Any, path: Path, target: str = "onnx") -> Any:
-    made = artifact.ExportedFile(target=target, bits=32, path=path, gate=0.995)
+    made = artifact.ExportedFile(runtime=target, bits=32, path=path, gate=0.995)
     _, verdicts = verify.evaluate_all(
         {"student": proved.network}, [made], proved.data, Classification(), device=CPU, samples=None
     )
@@ -226,15 +226,14 @@ def test_a_fault_in_a_weight_is_no_matter_of_preprocessing(proved: Any, tmp_path
     assert (failure.code, failure.exit) == ("SR-X701", Exit.UNVERIFIED)
 
 
-def test_the_bytes_of_a_file_are_those_of_its_companions_too(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(verify, "module", lambda folder, name: SimpleNamespace(SUFFIXES=(".xml", ".bin")))
+def test_the_bytes_of_a_file_are_those_of_its_companions_too(tmp_path: Path) -> None:
     for name, size in (("m.xml", 3), ("m.bin", 40), ("other.bin", 500)):
         (tmp_path / name).write_bytes(bytes(size))
-    made = artifact.ExportedFile(target="two", bits=32, path=tmp_path / "m.xml", gate=1.0)
+    made = artifact.ExportedFile(runtime="openvino", bits=32, path=tmp_path / "m.xml", gate=1.0)
     assert (made.companions, made.bytes) == ((".bin",), 43)
     failed = replace(verdict_of(0.5), gate=0.9)
-    (settled,) = verify.rename_unverified([made], {made.name: failed})
-    assert settled.path.name == "m.unverified.xml" and settled.bytes == 43
+    (renamed,) = verify.rename_unverified([made], {made.name: failed})
+    assert renamed.path.name == "m.unverified.xml" and renamed.bytes == 43
 
 
 def verdict_of(agreement: float) -> Any:

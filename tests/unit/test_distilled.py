@@ -44,7 +44,7 @@ def test_apart_in_training_and_exactly_the_mean_in_evaluation(images: torch.Tens
     """Training has cls and dist, eval (cls + dist) / 2 exactly; apart for who taps the second."""
     network = make()
     module = network.module
-    pixels = network.prepare(images)
+    pixels = network.preprocess(images)
     tokens = module.forward_features(pixels)
     said, distilled = module.head(tokens[:, 0]), module.head_dist(tokens[:, 1])
     seen = network.train()(images, ("head_dist",))
@@ -72,7 +72,7 @@ def test_the_state_dict_is_that_of_timms_own(images: torch.Tensor) -> None:
     plain.load_state_dict(network.weights(), strict=True)
     assert network.module.pos_embed.shape == (1, 16 + 2, 192)
     with torch.no_grad():
-        pixels = network.prepare(images)
+        pixels = network.preprocess(images)
         torch.testing.assert_close(network(images).pred, plain(pixels), rtol=1e-6, atol=1e-6)
         torch.nn.init.normal_(plain.pos_embed)
         network.module.load_state_dict(plain.state_dict(), strict=True)
@@ -122,7 +122,7 @@ def test_saved_weights_come_back_exactly(name: str, images: torch.Tensor, tmp_pa
 
 
 def test_both_heads_are_fitted() -> None:
-    """`fit = "head"` fits each classifier on the token that it reads."""
+    """`finetune = "head"` fits each classifier on the token that it reads."""
     data = digits()
     torch.manual_seed(0)
     arguments = {"img_size": 8, "patch_size": 2, "depth": 2, "distilled": True}
@@ -131,7 +131,7 @@ def test_both_heads_are_fitted() -> None:
     found = linear_probe(network, train, val, device=torch.device("cpu"))
     images = val.images(np.arange(len(val))).float() / 255
     with torch.no_grad():
-        tokens = network.module.forward_features(network.prepare(images))
+        tokens = network.module.forward_features(network.preprocess(images))
         scores = [(head(tokens[:, i]).argmax(1).numpy() == val.labels).mean() for i, head in enumerate(network.heads())]
     assert len(scores) == 2 and min(scores) > 0.5 and max(scores) == pytest.approx(found)  # chance is 0.1
 

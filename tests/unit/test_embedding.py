@@ -66,7 +66,7 @@ def test_the_answer_is_the_same_in_onnxruntime() -> None:
 def test_labels_teach_nothing() -> None:
     task = Embedding()
     assert task.loss(Output(pred=draw(3, 4)), batch_of([0, 1, -1])) == {}
-    assert task.outputs(3) is None and task.taught is False and task.fit == "none"
+    assert task.outputs(3) is None and task.taught is False and task.finetune == "none"
     assert task.gallery == ("train",) and task.about.headline == "knn"
     assert task.chance(4) == 0.25 and task.chance(0) == 0
 

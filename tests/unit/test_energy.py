@@ -129,7 +129,7 @@ def test_packages_and_memory_are_counted_once(tmp_path: Path) -> None:
         "intel-rapl:0:1": ("dram", 7, 500),
         "intel-rapl:1": ("psys", 400, 1000),
     }
-    found = device.counters(powercap(tmp_path, domains))
+    found = device.energy_counters(powercap(tmp_path, domains))
     assert found == {"intel-rapl:0": (100, 1000), "intel-rapl:0:1": (7, 500)}
 
 
@@ -148,7 +148,7 @@ def test_counters_that_can_not_be_read_are_none(tmp_path: Path) -> None:
     powercap(tmp_path, {"intel-rapl:0": ("package-0", 1, 1000)})
     (tmp_path / "intel-rapl:0" / "energy_uj").unlink()  # as for everybody but root
     (tmp_path / "intel-rapl:0" / "energy_uj").mkdir()
-    assert device.counters(tmp_path) == {} and device.spent({}, {}) is None
+    assert device.energy_counters(tmp_path) == {} and device.joules_between({}, {}) is None
 
 
 def test_a_cuda_device_counts_in_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,5 +118,5 @@ def test_a_batch_that_can_not_be_shared(world, batch, accumulate, text):
     with pytest.raises(
         StillroomError, match=r"(?s)SR-R523 train.batch = \d+ can't be shared equally by " + text.replace("\n", "")
     ):
-        engine.share({"train": Training(batch=batch, accumulate=accumulate)})
-    engine.share({"train": Training(batch=world * accumulate * 3, accumulate=accumulate)})
+        engine.share({"train": Training(batch=batch, grad_accum_steps=accumulate)})
+    engine.share({"train": Training(batch=world * accumulate * 3, grad_accum_steps=accumulate)})

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stillroom.config import recipe
+from stillroom.config.plugins import pick
 from stillroom.data import sampling
 from stillroom.errors import StillroomError
 from stillroom.matching.feature_info import feature_info
@@ -63,8 +64,8 @@ def test_a_class_that_only_one_believes_in_has_a_finite_logit(images):
 
 def test_pixels_are_averaged_place_by_place(images):
     members = [
-        network("timm/test_resnet", answers="pixels"),
-        network("timm/test_efficientnet", 1, answers="pixels", size=32),
+        network("timm/test_resnet", output_kind="pixels"),
+        network("timm/test_efficientnet", 1, output_kind="pixels", size=32),
     ]
     said = Ensemble(members, combine="probabilities")(images).pred
     expected = (members[0](images).pred.softmax(1) + members[1](images).pred.softmax(1)) / 2
@@ -72,7 +73,7 @@ def test_pixels_are_averaged_place_by_place(images):
 
 
 def test_vectors_of_length_one_are_averaged(images):
-    members = [network(seed=seed, answers="vector", classes=None) for seed in (0, 1)]
+    members = [network(seed=seed, output_kind="vector", classes=None) for seed in (0, 1)]
     a, b = (one(images).pred for one in members)
     expected = (a / a.norm(dim=1, keepdim=True) + b / b.norm(dim=1, keepdim=True)) / 2
     assert alike(Ensemble(members)(images).pred, expected)
@@ -115,12 +116,12 @@ def test_names():
 
 def test_detectors_are_refused():
     with pytest.raises(StillroomError, match="2 detectors") as refused:
-        Ensemble([network("timm/test_resnet", answers="boxes", size=32)] * 2)
+        Ensemble([network("timm/test_resnet", output_kind="boxes", size=32)] * 2)
     assert refused.value.code == "SR-M370"
 
 
 def test_what_is_not_of_one_kind_is_refused():
-    for other in (network(classes=6), network("timm/test_resnet", answers="pixels")):
+    for other in (network(classes=6), network("timm/test_resnet", output_kind="pixels")):
         with pytest.raises(StillroomError, match="classes of 5") as refused:
             Ensemble([network(), other])
         assert refused.value.code == "SR-M371"
@@ -198,11 +199,13 @@ def made(task, *teachers):
             "data": {"source": "digits", "size": 32},
             "student": "timm/test_resnet",
             "task": task,
-            "teacher": sections[0] | {"others": sections[1:]},
+            "teacher": sections[0],
+            "teachers": sections[1:],
         }
     )
-    data, stages = build.build_data(asked.data), build.teacher_sections(asked.teacher)
-    return build.build_teachers(stages, data, build.build_task(asked.task), sampling.UNSEEN, seed=0)
+    data, sections = build.build_data(asked.data), build.teacher_sections(asked.all_teachers)
+    task = pick("tasks", asked.task.name)()  # of any kind: the digits' labels are never read
+    return build.build_teachers(sections, data, task, sampling.PLACEHOLDER_STATISTICS, seed=0)
 
 
 def test_two_of_one_kind_begin_apart():
@@ -223,7 +226,7 @@ def test_members_are_the_networks_themselves():
     one, two = network(), network("resnet14")
     both = Ensemble([one, two])
     assert both.members[0] is one and both.members[1] is two and isinstance(two, Network)
-    assert (both.answers, both.classes) == ("classes", 5)
+    assert (both.output_kind, both.classes) == ("classes", 5)
 
 
 def test_what_changes_its_answers_changes_what_it_says_of_itself():

@@ -161,7 +161,7 @@ def test_modes_come_back_after_an_error() -> None:
 
 @pytest.mark.parametrize("wrong", [{"a": "tutor"}, {"tutor": "a"}])
 def test_unknown_speakers_are_refused(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="'tutor' is none of the speakers: a"):
+    with pytest.raises(ValueError, match="'tutor' is none of"):
         evaluate({"a": speaker([0])}, batches([0]), TASK, CLASSES, against=wrong)
 
 

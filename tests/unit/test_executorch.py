@@ -16,10 +16,12 @@ from torch import Tensor, nn
 pytest.importorskip("executorch", reason="needs the package executorch")
 
 from stillroom.errors import Exit, StillroomError
-from stillroom.export import _pt2e, file
-from stillroom.export.executorch import executorch, load, whole
-from stillroom.export.file import ExportWrapper
+from stillroom.export import _pt2e, runtime
+from stillroom.export._wrapper import ExportWrapper
+from stillroom.export.executorch import ExecuTorch, checked_bytes
 from stillroom.models.network import Network
+
+executorch, load = ExecuTorch().write, ExecuTorch().open
 
 CLASSES = ("null", "één", *(f"digit {number}" for number in range(2, 10)))
 
@@ -168,7 +170,7 @@ def test_weights_on_the_grid_are_the_same_whole_numbers_in_the_file() -> None:
 
 def test_layers_that_the_form_lists_stay_in_floats() -> None:
     network, expected = on_the_grid(1.0)
-    network.form = ({"kind": "grid", "bits": 8, "group": 0, "activations": 8, "layers": ["first"], "float": ["last"]},)
+    network.edits = ({"kind": "grid", "bits": 8, "group": 0, "activations": 8, "layers": ["first"], "float": ["last"]},)
     assert _pt2e.exact_layers(ExportWrapper(network)) == {"network.module.last"}
     found = integers(converted(network))
     assert set(found) == {tuple(expected[name].shape) for name in ("first", "linear")}
@@ -218,7 +220,7 @@ def test_a_missing_package_is_named(tmp_path: Path, made: Any, monkeypatch: Any)
     def hidden(name: str) -> ModuleSpec | None:
         return None if name == "executorch" else ModuleSpec(name, None)
 
-    monkeypatch.setattr(file, "find_spec", hidden)
+    monkeypatch.setattr(runtime, "find_spec", hidden)
     assert refused(made.network, tmp_path / "m.pte").code == "SR-X702"
     with pytest.raises(StillroomError) as caught:
         load(made.floats)
@@ -241,7 +243,7 @@ def test_a_broken_file_is_an_error_and_not_the_end_of_the_process(made: Any, tmp
     path.write_bytes(broken[spoil])
     if spoil in ("empty", "text", "bytes", "short"):
         with pytest.raises(ValueError, match=r"not an ExecuTorch program|bytes are announced"):
-            whole(path)
+            checked_bytes(path)
     with pytest.raises(StillroomError) as caught:
         load(path)
     assert (caught.value.code, caught.value.exit) == ("SR-X704", Exit.MODEL)

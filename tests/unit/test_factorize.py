@@ -17,7 +17,7 @@ from stillroom.compress.compression import View
 from stillroom.compress.factorize import Factorize
 from stillroom.errors import StillroomError
 from stillroom.models import surgery
-from stillroom.models.flops import by_part as macs
+from stillroom.models.flops import macs_by_module as macs
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.models.surgery import factored
@@ -52,11 +52,11 @@ def parameters(module: nn.Module) -> int:
 )
 def test_parameters(way: str, ranks: list[int], count: int) -> None:
     layer = nn.Conv2d(64, 64, 3, bias=False)
-    assert parameters(layer) == 36864 and parameters(factored.thin(layer, way, ranks)) == count
+    assert parameters(layer) == 36864 and parameters(factored.thin_layers(layer, way, ranks)) == count
 
 
 def test_parameters_of_a_linear_layer() -> None:
-    assert parameters(factored.thin(nn.Linear(20, 30), "svd", [4])) == 4 * (20 + 30) + 30
+    assert parameters(factored.thin_layers(nn.Linear(20, 30), "svd", [4])) == 4 * (20 + 30) + 30
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -66,7 +66,7 @@ def test_the_work_is_foretold(way: str) -> None:
     ranks = [3] if way != "tucker" else [3, 4]
     example = torch.rand(1, 12, 17, 19)
     assert site.own == macs(layer, example)[""]
-    assert site.work(ranks) == macs(factored.thin(layer, way, ranks), example)[""]
+    assert site.work(ranks) == macs(factored.thin_layers(layer, way, ranks), example)[""]
 
 
 def test_the_work_of_a_linear_layer_on_tokens() -> None:
@@ -108,8 +108,8 @@ def test_a_share_of_the_work(way: Any) -> None:
 
 def test_one_rank_for_all() -> None:
     smaller = Factorize(rank=6, match=False).shrink(made(), view(), 1)
-    chosen = {tuple(said["ranks"]) for said in smaller.form[0]["layers"].values()}
-    assert chosen == {(6, 6)} and smaller.form[0]["layers"].keys() == {
+    chosen = {tuple(said["ranks"]) for said in smaller.edits[0]["layers"].values()}
+    assert chosen == {(6, 6)} and smaller.edits[0]["layers"].keys() == {
         f"layer{i}.0.conv{j}" for i in (1, 2, 3) for j in (1, 2)
     }
 
@@ -123,7 +123,7 @@ def test_rounds_take_shares_of_the_first_network() -> None:
         assert share * 0.97 <= macs(one.module, example)[""] / macs(network.module, example)[""] <= share
     once = Factorize(rank=6, rounds=2, match=False)
     first = once.shrink(network, view(), 1)
-    assert once.shrink(first, view(), 2).form == first.form
+    assert once.shrink(first, view(), 2).edits == first.edits
 
 
 class Odd(nn.Module):
@@ -162,7 +162,7 @@ def test_matching_is_never_worse(way: str, padding_mode: str) -> None:
     images = (torch.rand(16, 8, 8, 8) ** 3).split(8)
     errors = []
     for matched in (False, True):
-        parts = factored.thin(layer, way, ranks)
+        parts = factored.thin_layers(layer, way, ranks)
         with torch.no_grad():
             for part, factor in zip(parts, site.factors(ranks), strict=True):
                 part.weight.copy_(factor)
@@ -177,7 +177,7 @@ def test_matching_is_never_worse(way: str, padding_mode: str) -> None:
 def test_matching_equals_least_squares() -> None:
     torch.manual_seed(0)
     layer, read = nn.Linear(6, 5), torch.randn(400, 6)
-    parts = factored.thin(layer, "svd", [3])
+    parts = factored.thin_layers(layer, "svd", [3])
     fit_last(nn.Sequential(layer), {"0": parts}, [read])
     with torch.no_grad():
         rows = torch.cat([parts[0](read), torch.ones(400, 1)], 1)
@@ -204,7 +204,7 @@ def test_nothing_to_gain() -> None:
         Factorize(least=500).shrink(made(), view(), 1)
     with pytest.raises(StillroomError, match="SR-M382"):
         Factorize(macs=0.001).shrink(made(), view(), 1)
-    assert Factorize(macs=1).shrink(made(), view(), 1).form == ()
+    assert Factorize(macs=1).shrink(made(), view(), 1).edits == ()
 
 
 def test_frozen_layers_stay_frozen() -> None:
@@ -238,13 +238,13 @@ def test_a_form_that_does_not_fit(layers: Any) -> None:
     module = CifarResNet(depth=8)
     before = str(module)
     with pytest.raises((ValueError, TypeError)):
-        surgery.reform(module, [{"kind": "factored", "layers": layers}])
+        surgery.apply(module, [{"kind": "factored", "layers": layers}])
     assert str(module) == before
 
 
 def test_a_layer_in_double_precision() -> None:
     layer = nn.Conv2d(8, 8, 3, padding="same").to(torch.float64).eval()
-    parts = factored.thin(layer, "spatial", [4])
+    parts = factored.thin_layers(layer, "spatial", [4])
     assert parts[0].weight.dtype == torch.float64 and not parts.training
     assert parts(torch.rand(1, 8, 9, 9, dtype=torch.float64)).shape == (1, 8, 9, 9)
     assert copy.deepcopy(parts)[1].bias is not None

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from stillroom.models import create_model
+from stillroom.training import linear_probe as module
 from stillroom.training.linear_probe import linear_probe
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def test_random_features_and_a_fitted_head_beat_chance_and_only_the_head_moves(d
 
 
 def test_the_head_says_what_scikit_learn_says(data, monkeypatch):
-    monkeypatch.setattr(linear_probe, "STRENGTHS", (0.1,))
+    monkeypatch.setattr(module, "STRENGTHS", (0.1,))
     one = network()
     heard = []
     one.heads()[0].register_forward_pre_hook(lambda _, given: heard.append(given[0].detach()))

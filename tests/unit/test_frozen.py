@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from stillroom.config import recipe
+from stillroom.distributed.processes import OneProcess
 from stillroom.models import create_model
 from stillroom.models.network import Network
+from stillroom.pipeline.prepare import prepare
 from stillroom.stages import build
 from stillroom.teachers.ensemble import Ensemble
 from stillroom.teachers.frozen import FrozenTeacher
@@ -48,13 +50,13 @@ def test_it_computes_in_its_own_precision_and_speaks_in_float32(images, dtype, o
         assert torch.is_autocast_enabled("cpu") == (outer != torch.float32)
     assert module.seen == dtype
     assert said.pred.dtype == said.taps["layer"].dtype == torch.float32
-    assert torch.equal(said.pred, asked(teacher, images).pred) and torch.equal(said.pred, teacher.speak(images).pred)
+    assert torch.equal(said.pred, asked(teacher, images).pred) and torch.equal(said.pred, teacher.predict(images).pred)
 
 
 def test_half_precision_is_near(images):
     network = create_model("resnet8", classes=5, channels=3, size=8)
-    exact = FrozenTeacher(network).speak(images.repeat(1, 1, 4, 4)).pred
-    near = FrozenTeacher(network, precision=torch.bfloat16).speak(images.repeat(1, 1, 4, 4)).pred
+    exact = FrozenTeacher(network).predict(images.repeat(1, 1, 4, 4)).pred
+    near = FrozenTeacher(network, precision=torch.bfloat16).predict(images.repeat(1, 1, 4, 4)).pred
     assert not torch.equal(exact, near) and torch.allclose(exact, near, atol=0.05 * exact.abs().max().item())
 
 
@@ -65,16 +67,16 @@ def test_double_precision_stays_double(images):
 
 def test_a_map_is_laid_over_it(images):
     network = Network(Noting(), classes=3)
-    plain = FrozenTeacher(network).speak(images).pred
-    assert torch.equal(FrozenTeacher(network, map=(2, 0)).speak(images).pred, plain[:, [2, 0]])
+    plain = FrozenTeacher(network).predict(images).pred
+    assert torch.equal(FrozenTeacher(network, map=(2, 0)).predict(images).pred, plain[:, [2, 0]])
 
 
 def test_a_spread_copy_answers_in_its_place(images):
     whole, spread = Network(Noting(), classes=3), Network(Noting(), classes=3)
     teacher = FrozenTeacher(whole, map=(2, 0), spread=spread)
-    said, alone = teacher.speak(images), teacher.alone.speak(images)
-    assert torch.equal(said.pred, FrozenTeacher(spread, map=(2, 0)).speak(images).pred)
-    assert torch.equal(alone.pred, FrozenTeacher(whole, map=(2, 0)).speak(images).pred)
+    said, alone = teacher.predict(images), teacher.alone.predict(images)
+    assert torch.equal(said.pred, FrozenTeacher(spread, map=(2, 0)).predict(images).pred)
+    assert torch.equal(alone.pred, FrozenTeacher(whole, map=(2, 0)).predict(images).pred)
     assert teacher.network is whole and teacher.spread is spread
 
 
@@ -89,6 +91,6 @@ def test_a_spread_copy_answers_in_its_place(images):
 )
 def test_what_the_recipe_asks_for(teacher, train, found):
     asked = recipe.read("digits", {"teacher.precision": teacher, "train.precision": train})
-    assert build.teacher_precision(asked, torch.device("cpu")) == found
-    network = create_model("resnet8", classes=10, channels=1, size=8)
-    assert build.freeze(asked, network, torch.device("cpu")).precision == found
+    assert build.teacher_precision(asked.teacher, asked.train, torch.device("cpu")) == found
+    experiment = prepare(asked, OneProcess())
+    assert experiment.freeze(experiment.initial_teachers()).precision == found

@@ -12,7 +12,7 @@ import torch
 from kit.hub import saved
 
 from stillroom.errors import StillroomError
-from stillroom.models import Network, create_model, find, list_models
+from stillroom.models import Network, create_model, find_family, list_models
 
 pytest.importorskip("transformers")
 
@@ -33,8 +33,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make(name: object, answers: str = "classes", classes: int | None = None, size: int = 32, **given) -> Network:
-    return create_model(f"huggingface/{name}", classes=classes, channels=3, size=size, answers=answers, **given)
+def make(name: object, output_kind: str = "classes", classes: int | None = None, size: int = 32, **given) -> Network:
+    return create_model(f"huggingface/{name}", classes=classes, channels=3, size=size, output_kind=output_kind, **given)
 
 
 def refused(*given, **named) -> StillroomError:
@@ -44,7 +44,7 @@ def refused(*given, **named) -> StillroomError:
 
 
 def test_names() -> None:
-    assert find("huggingface/any/name").example.startswith("huggingface/")
+    assert find_family("huggingface/any/name").example.startswith("huggingface/")
     assert "huggingface/NAME" in list_models()
     assert {"huggingface/rt_detr", "huggingface/rt_detr_v2"} <= set(list_models("huggingface/rt_detr"))
     assert "huggingface/dinov2" in list_models("huggingface/dino")
@@ -124,7 +124,7 @@ def test_arguments_change_settings_and_those_inside(detector: Path) -> None:
 def test_a_kind_begins_with_nothing() -> None:
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_ratio": 2, "patch_size": 8}
     network = make("dinov2", "vector", image_size=32, **tiny)
-    assert (network.classes, network.answers, network.training) == (16, "vector", True)
+    assert (network.classes, network.output_kind, network.training) == (16, "vector", True)
     assert refused("dinov2", "vector", pretrained=True).code == "SR-M308"
 
 
@@ -211,4 +211,4 @@ def test_the_package_is_optional(monkeypatch: pytest.MonkeyPatch, folder: Path) 
     for name in [known for known in sys.modules if known.partition(".")[0] == "transformers"]:
         monkeypatch.setitem(sys.modules, name, None)
     assert refused(folder).code == "SR-M350"
-    assert find(f"huggingface/{folder}").names("vit") == []
+    assert find_family(f"huggingface/{folder}").names("vit") == []

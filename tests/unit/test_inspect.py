@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stillroom.data.dataset import load
-from stillroom.data.inspect import inspect, refuse, summarise
+from stillroom.data.dataset import load_dataset
+from stillroom.data.inspect import inspect, raise_first_error, summary
 from stillroom.data.sources._errors import DataPermissionDenied
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 def look(root: Path, **options):
     source = Folder(path=str(root))
-    return inspect(source, load(source, max_bad=1.0), **options)
+    return inspect(source, load_dataset(source, max_bad=1.0), **options)
 
 
 def codes(findings) -> list[str]:
@@ -41,7 +41,7 @@ def codes(findings) -> list[str]:
 
 def test_a_sound_folder_and_the_digits_give_no_finding(root):
     assert look(root, deep=True) == []
-    assert inspect(Digits(), load(Digits())) == []
+    assert inspect(Digits(), load_dataset(Digits())) == []
 
 
 def test_empty_and_text_files_are_found_before_training_in_test_too(root):
@@ -50,13 +50,13 @@ def test_empty_and_text_files_are_found_before_training_in_test_too(root):
     found = look(root)
     assert codes(found) == ["SR-D103", "SR-D103"]
     assert "not an image (0 bytes)" in str(found[1].failure) + str(found[0].failure)
-    refuse(found)
+    raise_first_error(found)
 
 
 def test_permission_denied_is_found(root, monkeypatch):
-    from stillroom.data.sources import source
+    from stillroom.data.sources import _paths
 
-    allowed = source.read_file
+    allowed = _paths.read_file
 
     def read(path: str, *, name: str) -> bytes:
         if path.endswith("0003.png"):
@@ -74,7 +74,7 @@ def test_truncation_is_found_by_looking_deeper(root):
     assert look(root) == []
     assert codes(look(root, deep=True)) == ["SR-D102"]
     source = Folder(path=str(root))
-    data = load(source, max_bad=1.0)
+    data = load_dataset(source, max_bad=1.0)
     data.splits["val"].images(np.arange(3))
     assert codes(inspect(source, data)) == ["SR-D102"], "met while decoding, so known"
 
@@ -86,7 +86,7 @@ def test_an_empty_class(root):
     assert codes(found) == ["SR-D110", "SR-D110"]
     assert "class 'class1' has no image in val" in str(found[0].failure)
     assert "class 'class9' has no image in train and val and test" in str(found[1].failure)
-    refuse(found)
+    raise_first_error(found)
 
 
 def test_a_single_class_is_told(root):
@@ -96,7 +96,7 @@ def test_a_single_class_is_told(root):
     found = look(root)
     assert codes(found) == ["SR-D111"]
     assert "only 'class0' has images" in str(found[0].failure)
-    refuse(found)  # somebody who is still collecting images may go on
+    raise_first_error(found)  # somebody who is still collecting images may go on
 
 
 def test_copies_across_splits_are_found_by_content(root):
@@ -107,17 +107,17 @@ def test_copies_across_splits_are_found_by_content(root):
     assert codes(found) == ["SR-D112"]
     text = str(found[0].failure)
     assert "1 images are in more than one split" in text and "renamed.png" in text
-    refuse(found)
+    raise_first_error(found)
 
 
 @pytest.mark.parametrize("label", [-2, 10])
 def test_a_label_out_of_range_is_refused(label):
     source = Digits()
     source.labels[17] = label
-    found = inspect(source, load(source))
+    found = inspect(source, load_dataset(source))
     assert codes(found) == ["SR-D113"]
     with pytest.raises(StillroomError, match=rf"label out of range: {label}   digit 17"):
-        refuse(found)
+        raise_first_error(found)
 
 
 def test_errors_come_first_and_the_summary_is_plain_data(root):
@@ -126,8 +126,8 @@ def test_errors_come_first_and_the_summary_is_plain_data(root):
     (root / "train" / "class9").mkdir()
     source = Folder(path=str(root))
     source.labels[5] = 77
-    data = load(source)
-    told = summarise(data, inspect(source, data))
+    data = load_dataset(source)
+    told = summary(data, inspect(source, data))
     assert [one["severity"] for one in told["findings"]] == ["error", "warning"]
     assert told["findings"][0]["code"] == "SR-D113" and told["images"]["train"] == 30
     json.dumps(told)

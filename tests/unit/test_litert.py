@@ -19,9 +19,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from stillroom.errors import Exit, StillroomError
-from stillroom.export import file, litert
+from stillroom.export import _litert_converter, litert, runtime
 from stillroom.export._resize import resize
-from stillroom.export.file import ExportWrapper, refusal, unsupported
+from stillroom.export._tools import export_error, unsupported_operator
+from stillroom.export._wrapper import ExportWrapper
+from stillroom.export.litert import LiteRT
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.types import Output
@@ -40,7 +42,7 @@ def digits(start: int, stop: int) -> Tensor:
 def test_a_plain_resize_is_the_resize(old: tuple[int, int], new: int, channels: int) -> None:
     images = torch.rand(2, channels, *old, generator=torch.Generator().manual_seed(0))
     network = Network(nn.Identity(), classes=1, channels=channels, size=new, mean=(0.0,), std=(1.0,))
-    assert (ExportWrapper(network, plain_resize=True)(images) - network.prepare(images)).abs().max() < 1e-5
+    assert (ExportWrapper(network, plain_resize=True)(images) - network.preprocess(images)).abs().max() < 1e-5
     assert (resize(images, new, new + 3) - _antialiased(images, (new, new + 3))).abs().max() < 1e-5
 
 
@@ -79,8 +81,9 @@ def test_a_plain_resize_is_for_one_size() -> None:
 def test_an_error_that_means_a_missing_operator(said: str, operator: str | None) -> None:
     problem = ValueError("step 3 of 3 failed")
     problem.__cause__ = RuntimeError(said)
-    assert unsupported(problem) == operator
-    failure = refusal("target", Path("m.file"), problem)
+    patterns = [pattern for one in runtime.built_in().values() for pattern in one.missing_operator]
+    assert unsupported_operator(problem, patterns) == operator
+    failure = export_error("target", Path("m.file"), problem, patterns)
     assert (failure.code, failure.exit) == ("SR-X730" if operator else "SR-X703", Exit.UNVERIFIED)
     if operator:
         assert failure.what == f"target has no operator {operator}   m.file"
@@ -107,13 +110,13 @@ def test_a_strangers_file_says_nothing(tmp_path: Path) -> None:
 
 def test_layers_on_no_grid_are_named_for_the_converter() -> None:
     network = Network(CifarResNet(depth=8, channels=1), classes=10, channels=1, head=("linear",))
-    network.form = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": ["layer1.0.conv2", "linear"]},)
-    pattern, *rest = litert._floats(network)
-    assert litert._within(network) != litert._within(nn.Identity())
+    network.edits = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": ["layer1.0.conv2", "linear"]},)
+    pattern, *rest = _litert_converter.floats(network)
+    assert _litert_converter.within(network) != _litert_converter.within(nn.Identity())
     inside = "a.Speech/b.models.network.Network_network/c.CifarResNet_module/d.Sequential_layer1/e.Block_0/f.Conv2d_"
     assert re.search(pattern, f"{inside}conv2;2") and not re.search(pattern, f"{inside}conv1;1")
-    assert re.search(litert._within(network), f"{inside}conv2;2")
-    assert not re.search(litert._within(network), "a.Speech/b.models.network.Network_network;3")
+    assert re.search(_litert_converter.within(network), f"{inside}conv2;2")
+    assert not re.search(_litert_converter.within(network), "a.Speech/b.models.network.Network_network;3")
     assert any(re.search(other, "serving_default_logits_output") for other in rest)
 
 
@@ -147,7 +150,7 @@ assert (place / "program.pt2").exists() != (place / "float.tflite").exists()
     monkeypatch.setenv("STILLROOM_LITERT", worker(tmp_path, body))
     path = tmp_path / "m" / "m.tflite"
     for base in (None, tmp_path / "python"):
-        litert.litert(Plain(), path, **asked(bits=8, calibration=iter([digits(0, 3)]), base=base))
+        LiteRT().write(Plain(), path, **asked(bits=8, calibration=iter([digits(0, 3)]), base=base))
         assert path.read_bytes().startswith(b"TFL3 eight") and list(path.parent.iterdir()) == [path]
     said = litert._packed(path)
     assert said["input"].startswith("images: float32 [1, 1, 8, 8]") and said["output"] == "logits: float32 [1, 3]"
@@ -168,7 +171,7 @@ def test_what_the_converter_refuses(tmp_path: Path, monkeypatch: Any, body: str,
     path.parent.mkdir()
     path.write_bytes(b"an earlier export")
     with pytest.raises(StillroomError) as caught:
-        litert.litert(Plain(), path, **asked())
+        LiteRT().write(Plain(), path, **asked())
     assert (caught.value.code, caught.value.exit) == (f"SR-X{code}", Exit.UNVERIFIED)
     assert why is None or why in caught.value.why
     assert path.read_bytes() == b"an earlier export" and list(path.parent.iterdir()) == [path]
@@ -176,12 +179,12 @@ def test_what_the_converter_refuses(tmp_path: Path, monkeypatch: Any, body: str,
 
 @pytest.mark.parametrize("named", [None, "/nowhere/python"])
 def test_no_converter_says_how_to_get_one(tmp_path: Path, monkeypatch: Any, named: str | None) -> None:
-    monkeypatch.setattr(litert, "find_spec", lambda name: None)
+    monkeypatch.setattr(_litert_converter, "find_spec", lambda name: None)
     monkeypatch.delenv("STILLROOM_LITERT", raising=False)
     if named:
         monkeypatch.setenv("STILLROOM_LITERT", named)
     with pytest.raises(StillroomError) as caught:
-        litert.litert(Plain(), tmp_path / "m.tflite", **asked())
+        LiteRT().write(Plain(), tmp_path / "m.tflite", **asked())
     assert (caught.value.code, caught.value.exit) == ("SR-X732", Exit.UNVERIFIED)
     assert "python -m venv DIR" in caught.value.fix and "litert-torch==" in caught.value.fix
     assert (named or "not set") in caught.value.why and not list(tmp_path.iterdir())
@@ -189,25 +192,25 @@ def test_no_converter_says_how_to_get_one(tmp_path: Path, monkeypatch: Any, name
 
 def test_where_the_converter_is_installed_beside_the_program(monkeypatch: Any) -> None:
     monkeypatch.delenv("STILLROOM_LITERT", raising=False)
-    monkeypatch.setattr(litert, "find_spec", lambda name: name)
-    assert litert.converter() == sys.executable
+    monkeypatch.setattr(_litert_converter, "find_spec", lambda name: name)
+    assert _litert_converter.converter() == sys.executable
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     with pytest.raises(StillroomError) as caught:
-        litert.litert(Plain(), path, **asked(bits=4))
+        LiteRT().write(Plain(), path, **asked(bits=4))
     assert (caught.value.code, caught.value.exit) == ("SR-X731", Exit.UNVERIFIED)
-    with pytest.raises(ValueError, match="bits is 32 or 8"):
-        litert.litert(Plain(), path, **asked(bits=16))
+    with pytest.raises(ValueError, match="bits is 32, 8 or 4"):
+        LiteRT().write(Plain(), path, **asked(bits=16))
     with pytest.raises(ValueError, match="need calibration images"):
-        litert.litert(Plain(), path, **asked(bits=8))
+        LiteRT().write(Plain(), path, **asked(bits=8))
 
 
 def test_a_missing_runtime_names_the_extra(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
     with pytest.raises(StillroomError, match=r"pip install 'stillroom\[litert\]'") as caught:
-        litert.load(tmp_path / "m.tflite")
+        LiteRT().open(tmp_path / "m.tflite")
     assert caught.value.code == "SR-X702"
 
 
@@ -216,7 +219,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(b"TFL3" * 100)
     with pytest.raises(StillroomError) as caught:
-        litert.load(path)
+        LiteRT().open(path)
     assert (caught.value.code, caught.value.exit) == ("SR-X704", Exit.MODEL)
 
 
@@ -232,9 +235,11 @@ def test_integers_where_they_belong(tmp_path: Path, capfd: Any) -> None:
         network(digits(0, 256))
     network.eval()
     kept = "layer2.0.conv1"
-    network.form = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": [kept]},)
-    path = litert.litert(network, tmp_path / "m.tflite", **asked(bits=8, calibration=[digits(0, 200)], classes=CLASSES))
-    found = litert.load(path, threads=1)
+    network.edits = ({"kind": "grid", "bits": 8, "group": 0, "layers": [], "float": [kept]},)
+    path = LiteRT().write(
+        network, tmp_path / "m.tflite", **asked(bits=8, calibration=[digits(0, 200)], classes=CLASSES)
+    )
+    found = LiteRT().open(path, threads=1)
     with torch.no_grad():
         assert verify(network(digits(300, 700)).pred, found(digits(300, 700)).pred, gate=0.95).passed
     assert capfd.readouterr() == ("", "")

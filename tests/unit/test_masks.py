@@ -12,9 +12,9 @@ import pytest
 from kit.scenes import MASK_CLASSES, mask_scenes, scenes, split_of
 from PIL import Image
 
-from stillroom.data.dataset import load
-from stillroom.data.decode import numbers
-from stillroom.data.guess import guess
+from stillroom.data.dataset import load_dataset
+from stillroom.data.decode_mask import decode_mask
+from stillroom.data.infer_source import infer_source
 from stillroom.data.inspect import inspect
 from stillroom.data.sources.masks import Masks
 from stillroom.errors import StillroomError
@@ -48,7 +48,7 @@ def test_every_scene_is_read_as_it_was_made(tmp_path, split):
     assert len(source.labels) == 24 and set(source.splits) == ({"train", "val", "test"} if split else set())
     for i in range(24):
         number, scene = made[Path(source.name(i)).stem]
-        assert np.array_equal(numbers(source.mask(i)), scene.mask)
+        assert np.array_equal(decode_mask(source.mask(i)), scene.mask)
         assert not split or i in source.splits[split_of(number, 24)]
 
 
@@ -62,12 +62,16 @@ def test_strata_are_the_rarest_class_where_a_split_must_be_made(tmp_path):
 
 
 def test_guess(tmp_path):
-    assert guess(str(mask_scenes(tmp_path / "a"))) == guess(str(mask_scenes(tmp_path / "b", split=False))) == "masks"
+    assert (
+        infer_source(str(mask_scenes(tmp_path / "a")))
+        == infer_source(str(mask_scenes(tmp_path / "b", split=False)))
+        == "masks"
+    )
     (tmp_path / "c" / "images").mkdir(parents=True)
     (tmp_path / "c" / "labels").mkdir()
     save(np.zeros((4, 4)), tmp_path / "c" / "images" / "a.png")
     (tmp_path / "c" / "labels" / "a.txt").write_text("0 0.5 0.5 1 1")
-    assert not Masks.fits(tmp_path / "c"), "text files are no masks"
+    assert not Masks.matches(tmp_path / "c"), "text files are no masks"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_images_and_masks_without_partner_are_left_out_and_told(tmp_path):
     (tmp_path / "images" / "c.jpg").unlink()
     source = Masks(path=str(tmp_path))
     assert [Path(source.name(i)).stem for i in range(len(source.labels))] == ["a"]
-    assert [Path(name).stem for name in source.without] == ["b"]
+    assert [Path(name).stem for name in source.skipped] == ["b"]
 
 
 def test_palettes_mean_nothing():
@@ -120,7 +124,7 @@ def test_palettes_mean_nothing():
         if mode == "P":
             picture.putpalette([7 * n % 256 for n in range(768)])
         picture.save(file, "PNG")
-        assert numbers(file.getvalue()).tolist() == [[0, 3], [255, 1]]
+        assert decode_mask(file.getvalue()).tolist() == [[0, 3], [255, 1]]
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -136,7 +140,7 @@ def test_grey_of_few_bits_is_not_stretched_to_255(bits):
     rows = (b"\0" + row) * 2
     head = struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0)
     blob = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert numbers(blob).tolist() == [values] * 2
+    assert decode_mask(blob).tolist() == [values] * 2
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I;16", "JPEG"])
@@ -144,7 +148,7 @@ def test_masks_that_are_pictures(mode):
     file = io.BytesIO()
     values = np.zeros((4, 4, 3) if mode == "RGB" else (4, 4), np.uint16 if mode == "I;16" else np.uint8)
     Image.fromarray(values).save(file, "JPEG" if mode == "JPEG" else "PNG")
-    assert code(lambda: numbers(file.getvalue())) == "SR-D122"
+    assert code(lambda: decode_mask(file.getvalue())) == "SR-D122"
 
 
 def test_links_that_lead_outside(tmp_path):
@@ -172,9 +176,9 @@ def test_street_scenes(shared):
         "val": 24,
         "test": 32,
     }
-    data = load(source, size=64)
+    data = load_dataset(source, size=64)
     images, target, items = data.splits["val"].take(np.array([3]))
-    stored = numbers(source.mask(int(items[0])))
+    stored = decode_mask(source.mask(int(items[0])))
     assert images.shape == (1, 3, 64, 64) and stored.shape == (360, 480)
     y, x = (np.floor((np.arange(64) + 0.5) * side / 64).astype(int) for side in stored.shape)
     nearest = stored[y][:, x].astype(int)

@@ -25,7 +25,7 @@ from stillroom.types import Batch, Mixed
 MIXED = Mixed(target=torch.tensor([4, 5, 6, 7]), share=torch.tensor([0.5, 0.6, 0.7, 0.8]))
 BATCH = Batch(images=torch.rand(4, 1, 2, 2), target=torch.arange(4), keys=torch.arange(4), mixed=MIXED)
 LEAST = {"data": "digits", "teacher": "resnet8", "student": "resnet8"}
-BOTH = Augment(shift=0.1, mixup=0.4, cutmix=1.0, views=2)
+BOTH = Augment(shift=0.1, mixup=0.4, cutmix=1.0, num_views=2)
 
 
 def test_a_batch_takes_its_partners_along():
@@ -62,7 +62,7 @@ def test_a_task_whose_labels_can_t_be_mixed_says_so_key_by_key(task):
         assert f"augment.{kind}: must be 0, for the labels of two images can't be made one in {task}" in str(
             refused.value
         )
-    assert recipe.check(LEAST | {"task": task, "augment": {"views": 3}}).augment.looks == 3
+    assert recipe.check(LEAST | {"task": task, "augment": {"num_views": 3}}).augment.distinct_views == 3
 
 
 def test_tasks_of_classes_and_of_vectors_mix():
@@ -76,11 +76,11 @@ def test_check_takes_a_mixed_batch_through_every_measurement():
     found = preflight(
         recipe.check(LEAST | {"augment": {"mixup": 0.4, "cutmix": 1.0}, "methods": ["hinton", "dkd", "hard"]})
     )
-    assert found["batch"][0].startswith("task/ce = ") and len(found["conventions"]) == 3
+    assert found["losses"][0].startswith("task/ce = ") and len(found["conventions"]) == 3
 
 
 def test_training_on_mixed_images_is_its_own_and_comes_again():
-    config = training.replace(training.TRAINING, steps=3, accumulate=2)
+    config = training.replace(training.TRAINING, steps=3, grad_accum_steps=2)
     (_, first), (_, second), (_, plain) = (
         training.steps(training.learner(), config, augment=augment)
         for augment in (BOTH, BOTH, replace(BOTH, mixup=0.0, cutmix=0.0))

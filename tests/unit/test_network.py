@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stillroom.errors import Exit, StillroomError
 from stillroom.models import Network, create_model, list_models
-from stillroom.models._said import logits
+from stillroom.models._logits import extract_logits
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,12 @@ def identity(**arguments) -> Network:
 def test_normalises(photos: Tensor) -> None:
     network = identity(mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
     wanted = torch.stack([(photos[:, 0] - 0.1) / 0.5, photos[:, 1] - 0.2, (photos[:, 2] - 0.3) / 2], 1)
-    torch.testing.assert_close(network.prepare(photos), wanted)
-    assert torch.equal(network.prepare(photos[:, :1]), network.prepare(photos[:, :1].repeat(1, 3, 1, 1)))
+    torch.testing.assert_close(network.preprocess(photos), wanted)
+    assert torch.equal(network.preprocess(photos[:, :1]), network.preprocess(photos[:, :1].repeat(1, 3, 1, 1)))
 
 
 def test_colour_becomes_grey_as_pillow_makes_it(photos: Tensor) -> None:
-    grey = identity(channels=1, mean=(0.0,), std=(1.0,)).prepare(photos)
+    grey = identity(channels=1, mean=(0.0,), std=(1.0,)).preprocess(photos)
     pixels = (photos * 255).round().byte().permute(0, 2, 3, 1).numpy()
     wanted = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in pixels])
     assert grey.shape == (2, 1, 48, 64)
@@ -64,7 +64,7 @@ def test_colour_becomes_grey_as_pillow_makes_it(photos: Tensor) -> None:
 
 @pytest.mark.parametrize("size", [16, 31, 96])
 def test_resizes_as_pillow_does(size: int, photos: Tensor) -> None:
-    resized = identity(size=size, mean=(0.0,), std=(1.0,)).prepare(photos)
+    resized = identity(size=size, mean=(0.0,), std=(1.0,)).preprocess(photos)
     for ours, plane in zip(resized[0], photos[0], strict=True):
         wanted = Image.fromarray(plane.numpy(), mode=None).resize((size, size), Image.Resampling.BILINEAR)
         np.testing.assert_allclose(ours.numpy(), np.asarray(wanted), atol=2e-3)
@@ -73,8 +73,8 @@ def test_resizes_as_pillow_does(size: int, photos: Tensor) -> None:
 def test_a_size_that_is_right_is_left_alone(photos: Tensor) -> None:
     square = photos[..., :48]
     network = identity(size=48, mean=(0.0,), std=(1.0,))
-    assert torch.equal(network.prepare(square), square)
-    assert network.prepare(photos).shape == (2, 3, 48, 48)
+    assert torch.equal(network.preprocess(square), square)
+    assert network.preprocess(photos).shape == (2, 3, 48, 48)
 
 
 def test_three_numbers_for_a_grey_network_are_averaged() -> None:
@@ -106,7 +106,7 @@ def test_a_tap_is_kept_from_later_steps_in_place(photos: Tensor) -> None:
     network = Network(Mean(), classes=3).eval()
     said = network(photos, ("norm", "relu")).taps
     assert said["norm"].min() < 0 and torch.equal(said["relu"], said["norm"].relu())
-    torch.testing.assert_close(said["norm"], network.prepare(photos) / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(said["norm"], network.preprocess(photos) / (1 + 1e-5) ** 0.5)
 
 
 def test_gradients_pass_through_taps(photos: Tensor) -> None:
@@ -157,13 +157,13 @@ X, Y = torch.eye(2), torch.ones(2, 2)
     ids=lambda said: type(said).__name__,
 )
 def test_logits_are_found(said) -> None:
-    assert logits(said) is X
+    assert extract_logits(said) is X
 
 
 @pytest.mark.parametrize("said", [None, {}, {"hidden": X}, (), [None], "logits", Said(None)], ids=str)
 def test_where_there_are_no_logits(said) -> None:
     with pytest.raises(TypeError, match="no logits"):
-        logits(said)
+        extract_logits(said)
 
 
 def test_a_module_in_the_manner_of_hugging_face(photos: Tensor) -> None:
@@ -370,7 +370,7 @@ def test_plain_timm_loads_what_we_save() -> None:
     plain.load_state_dict(network.weights(), strict=True)
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(plain(network.prepare(images)), network(images).pred)
+        assert torch.equal(plain(network.preprocess(images)), network(images).pred)
 
 
 def test_torch_exports_it_with_any_number_of_images() -> None:
@@ -399,9 +399,9 @@ def test_importing_imports_no_library_and_the_names_shadow_none() -> None:
     code = """
 import sys, stillroom.models as models
 assert not {"timm", "torchvision", "onnx"} & set(sys.modules)
-models.names(), models.find("timm/test_vit"), models.build("resnet8", classes=2, channels=1, size=8)
+models.list_models(), models.find_family("timm/test_vit"), models.create_model("resnet8", classes=2, channels=1, size=8)
 assert not {"timm", "torchvision", "onnx"} & set(sys.modules)
-models.names("mobilenet")
+models.list_models("mobilenet")
 import timm, torchvision
 assert "stillroom" not in timm.__file__ + torchvision.__file__
 """

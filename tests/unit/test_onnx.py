@@ -18,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from stillroom.errors import StillroomError
-from stillroom.export.onnx import onnx as export
+from stillroom.export.onnx import ONNX
 from stillroom.matching.feature_info import feature_info
 from stillroom.matching.layer_pairs import find_pairs
-from stillroom.models import Network, _onnx, create_model, flops, restore
+from stillroom.models import Network, _onnx_program, create_model, flops, restore
 from stillroom.models.network import IMAGENET
 
 CLASSES = tuple("0123456789")
@@ -168,11 +168,11 @@ def test_grey_images_and_half_precision(tmp_path: Path) -> None:
 def test_a_file_of_this_program_brings_its_own_pixels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     student = create_model("resnet8", classes=10, channels=1, size=8, mean=(0.3,), std=(0.4,)).eval()
-    path = export(student, tmp_path / "student.onnx", example=images(1, 8, 1), classes=CLASSES)
+    path = ONNX().write(student, tmp_path / "student.onnx", example=images(1, 8, 1), classes=CLASSES)
     network = opened(path, channels=1, size=8)
     torch.testing.assert_close(network(images(4, 8, 1)).pred, student(images(4, 8, 1)).pred, rtol=1e-4, atol=1e-5)
     assert flops.macs(network, (1, 8, 8)) == flops.macs(student, (1, 8, 8))
-    wrong = refused(path, channels=1, size=8, answers="vector", classes=None)
+    wrong = refused(path, channels=1, size=8, output_kind="vector", classes=None)
     assert wrong.code == "SR-M364" and "it says classes" in wrong.what
 
 
@@ -191,17 +191,17 @@ def test_the_output_that_is_meant(tmp_path: Path) -> None:
     v, u = (torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in tensors[:2])
     torch.testing.assert_close(opened(path)(images()).pred, features @ v)
     torch.testing.assert_close(opened(path, output="other")(images()).pred, features @ u)
-    vector = opened(path, answers="vector", classes=None)
+    vector = opened(path, output_kind="vector", classes=None)
     torch.testing.assert_close(vector(images(), ("vector",)).taps["vector"], features)
     assert (vector.classes, vector.head) == (3, ("vector",))
-    dense = opened(path, answers="pixels", classes=4)
+    dense = opened(path, output_kind="pixels", classes=4)
     assert dense(images()).pred.shape == (5, 4, 32, 32)
     wrong = refused(path, output="places")
     assert (
         wrong.code == "SR-M364" and "features [B, 3], other [B, 10], logits [B, 10], places [B, 4, 4, 4]" in wrong.why
     )
     assert refused(path, output="none").code == "SR-M364"
-    assert refused(path, answers="boxes").code == "SR-M315"
+    assert refused(path, output_kind="boxes").code == "SR-M315"
 
 
 # What it is
@@ -239,7 +239,7 @@ def test_the_count_is_the_one_of_the_network_it_was_made_from(tmp_path: Path) ->
     torch.manual_seed(0)
     small = {"img_size": 32, "patch_size": 8, "depth": 2}
     network = create_model("timm/vit_tiny_patch16_224", classes=10, channels=3, size=32, **small).eval()
-    path = export(network, tmp_path / "file.onnx", example=images(1), classes=CLASSES)
+    path = ONNX().write(network, tmp_path / "file.onnx", example=images(1), classes=CLASSES)
     assert flops.macs(opened(path), (3, 32, 32)) == flops.macs(network, (3, 32, 32))
 
 
@@ -408,7 +408,7 @@ def test_files_of_other_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert refused(path).code == "SR-S214"
     path.write_bytes(b"\0\0\0\0ORTM" + bytes(100))
     assert refused(path).code == "SR-S214"
-    monkeypatch.setattr(_onnx, "LARGEST", 50)
+    monkeypatch.setattr(_onnx_program, "LARGEST", 50)
     assert "50 bytes" in refused(path).why
 
 
@@ -418,11 +418,11 @@ def test_an_operator_that_nobody_knows(file: Path) -> None:
 
 
 def test_a_process_that_dies_or_hangs_costs_nothing_here(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx, "ROOM", 1)
-    monkeypatch.setattr(_onnx, "TIMES", 100)  # too little even to read it
+    monkeypatch.setattr(_onnx_program, "ROOM", 1)
+    monkeypatch.setattr(_onnx_program, "TIMES", 100)  # too little even to read it
     assert refused(file).code in ("SR-S214", "SR-X704")
     monkeypatch.undo()
-    monkeypatch.setattr(_onnx, "PATIENCE", 0.01)
+    monkeypatch.setattr(_onnx_program, "PATIENCE", 0.01)
     assert "0.01 seconds" in refused(file).why
 
 

@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx as library
 import pytest
 import torch
 from kit.verdict import verify
+from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from stillroom.errors import Exit, StillroomError
-from stillroom.export import file
-from stillroom.export import onnx as onnx_target
-from stillroom.export.onnx import onnx
-from stillroom.export.openvino import load, openvino
+from stillroom.export import runtime
+from stillroom.export.onnx import ONNX
+from stillroom.export.openvino import OpenVINO
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
 from stillroom.types import Output
+
+onnx, openvino, load = ONNX().write, OpenVINO().write, OpenVINO().open
 
 pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 
@@ -66,9 +69,30 @@ def test_floats_are_floats(made: Made) -> None:
 
 
 def test_integers_are_those_of_the_onnx_file(made: Made) -> None:
+    """Number by number: weights, biases, scales and zero points. How a runtime rounds between layers is its own."""
+    from stillroom.export.openvino import _library
+
+    graph = library.load(made.onnx[8]).graph
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    unpacks = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    named = {name for node in unpacks for name in node.input if name in held}
+    operations = _library().Core().read_model(made.openvino[8]).get_ordered_ops()
+    found = {op.get_friendly_name(): op.data for op in operations if op.get_type_name() == "Constant"}
+    assert (
+        sum(held[name].dtype == np.int8 and held[name].ndim > 1 for name in named) == 8
+    )  # seven convolutions, one head
+    for name in named:
+        assert found[name].dtype == held[name].dtype and np.array_equal(found[name], held[name]), name
+
+
+def test_integers_decide_as_in_onnxruntime(made: Made) -> None:
+    """All but close calls: the network is untrained, and eight bits move its logits by up to a twelfth."""
     images = digits(300, 500)
-    ours, theirs = load(made.openvino[8], threads=1), onnx_target.load(made.onnx[8], threads=1)
-    assert verify(theirs(images).pred, ours(images).pred, gate=0.98, tolerance=0.1).passed
+    best = ONNX().open(made.onnx[32], threads=1)(images).pred.topk(2).values
+    clear = best[:, 0] - best[:, 1] > 0.25
+    ours, theirs = load(made.openvino[8], threads=1), ONNX().open(made.onnx[8], threads=1)
+    verdict = verify(theirs(images).pred[clear], ours(images).pred[clear], gate=1.0, tolerance=0.05)
+    assert verdict.passed and clear.sum() > 80
     assert ours.facts == theirs.facts
 
 
@@ -112,7 +136,7 @@ def test_four_bits_are_those_of_the_onnx_file(tmp_path: Path) -> None:
     body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     network = Network(body, classes=10, channels=1).eval()
     asked: Any = {"example": digits(0, 1), "classes": CLASSES, "bits": 4}
-    theirs = onnx_target.load(onnx(network, tmp_path / "m.onnx", **asked), threads=1)(digits(0, 50)).pred
+    theirs = ONNX().open(onnx(network, tmp_path / "m.onnx", **asked), threads=1)(digits(0, 50)).pred
     ours = load(openvino(network, tmp_path / "m.xml", **asked), threads=1)(digits(0, 50)).pred
     assert (ours - theirs).abs().max() < 1e-5
     assert (ours - network(digits(0, 50)).pred).abs().max() > 1e-3  # rounded, both of them
@@ -121,7 +145,7 @@ def test_four_bits_are_those_of_the_onnx_file(tmp_path: Path) -> None:
 def test_images_of_any_size(tmp_path: Path) -> None:
     from stillroom.tasks.segmentation import Segmentation
 
-    network = Network(nn.Conv2d(1, 10, 3, padding=1), classes=10, channels=1, answers="pixels").eval()
+    network = Network(nn.Conv2d(1, 10, 3, padding=1), classes=10, channels=1, output_kind="pixels").eval()
     task = Segmentation()
     found = load(openvino(network, tmp_path / "m.xml", example=digits(0, 1), classes=CLASSES, task=task))
     images = torch.rand(2, 1, 11, 23)
@@ -163,7 +187,7 @@ def test_a_broken_pair_is_refused(made: Made, tmp_path: Path, missing: str) -> N
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(file, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
     for attempt in (
         lambda: openvino(nn.Identity(), tmp_path / "m.xml", example=digits(0, 1), classes=CLASSES),
         lambda: load(tmp_path / "m.xml"),
@@ -177,11 +201,11 @@ def test_nobody_is_told(made: Made) -> None:
     """Imported by itself, OpenVINO sends a message to its maker from a thread."""
     program = f"""
 import sys
-from stillroom.export.openvino import load
+from stillroom.export.openvino import OpenVINO
 import torch
 heard = []
 sys.addaudithook(lambda event, _: heard.append(event) if event.startswith(("socket", "urllib", "http")) else None)
-load({str(made.openvino[32])!r})(torch.zeros(1, 1, 8, 8))
+OpenVINO().open({str(made.openvino[32])!r})(torch.zeros(1, 1, 8, 8))
 assert "openvino" in sys.modules and sys.modules["openvino_telemetry"] is None
 assert not heard, heard
 """

@@ -15,15 +15,17 @@ from torch import nn
 from stillroom.errors import StillroomError
 from stillroom.matching.feature_info import feature_info
 from stillroom.models import create_model, list_models, restore
-from stillroom.models._backbone import Backbone, pyramid
-from stillroom.models._pixels import Light
+from stillroom.models._backbone import Backbone, as_backbone
+from stillroom.models._segmenter import LightDecoder
 
 FAMILIES = ["test_resnet", "test_convnext", "test_efficientnet", "mobilenetv4_conv_small_050", "levit_128s", "test_vit"]
 
 
-def made(name="timm/test_resnet", answers="pixels", classes=5, size=64, channels=3, **arguments):
+def made(name="timm/test_resnet", output_kind="pixels", classes=5, size=64, channels=3, **arguments):
     torch.manual_seed(0)
-    return create_model(name, classes=classes, channels=channels, size=size, answers=answers, **arguments).eval()
+    return create_model(
+        name, classes=classes, channels=channels, size=size, output_kind=output_kind, **arguments
+    ).eval()
 
 
 def seen(size=64, images=2, channels=3):
@@ -38,7 +40,7 @@ def test_a_backbone_says_what_timm_says_of_its_maps(name):
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=0).eval()
     whole, side = copy.deepcopy(model), model.pretrained_cfg["input_size"][-1]
-    backbone = pyramid(model, maps=3).eval()
+    backbone = as_backbone(model, maps=3).eval()
     with torch.no_grad():
         maps = backbone(seen(side))
         there = whole.forward_intermediates(seen(side), norm=name == "test_vit", intermediates_only=True)
@@ -54,7 +56,7 @@ def test_a_backbone_says_what_timm_says_of_its_maps(name):
 def test_nothing_is_kept_that_the_maps_do_not_need(name):
     model = timm.create_model(name, num_classes=0)
     before, side = set(model.state_dict()), model.pretrained_cfg["input_size"][-1]
-    backbone = pyramid(model, maps=2)
+    backbone = as_backbone(model, maps=2)
     assert set(backbone.state_dict()) <= before
     torch.stack([one.square().mean() for one in backbone(seen(side))]).sum().backward()
     assert all(p.grad is not None for p in backbone.parameters())
@@ -62,13 +64,13 @@ def test_nothing_is_kept_that_the_maps_do_not_need(name):
 
 def test_maps_of_one_resolution_are_the_ends_of_quarters():
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=8, embed_dim=24, num_heads=2, img_size=32)
-    assert pyramid(copy.deepcopy(model), maps=4)._taken == (1, 3, 5, 7)
-    two = pyramid(copy.deepcopy(model), maps=2)
+    assert as_backbone(copy.deepcopy(model), maps=4)._taken == (1, 3, 5, 7)
+    two = as_backbone(copy.deepcopy(model), maps=2)
     assert two._taken == (5, 7) and two.strides == (16, 16) and two.channels == (24, 24)
 
 
 def test_a_copy_is_a_backbone_of_its_own():
-    one = pyramid(timm.create_model("test_resnet", num_classes=0))
+    one = as_backbone(timm.create_model("test_resnet", num_classes=0))
     two = copy.deepcopy(one).eval()
     with torch.no_grad():
         for parameter in one.parameters():
@@ -78,9 +80,9 @@ def test_a_copy_is_a_backbone_of_its_own():
 
 def test_what_a_pyramid_refuses():
     with pytest.raises(ValueError, match="maps must be 1 to 5 for this model, got 6"):
-        pyramid(timm.create_model("test_resnet"), maps=6)
+        as_backbone(timm.create_model("test_resnet"), maps=6)
     with pytest.raises(StillroomError, match="Linear has no feature maps") as caught:
-        pyramid(nn.Linear(1, 1))
+        as_backbone(nn.Linear(1, 1))
     assert caught.value.code == "SR-M345"
 
 
@@ -89,7 +91,7 @@ def test_what_a_pyramid_refuses():
 
 def test_the_light_head_is_its_formula():
     torch.manual_seed(0)
-    head = Light((3, 4, 5), classes=6, width=7).eval()
+    head = LightDecoder((3, 4, 5), classes=6, width=7).eval()
     fine, middle, coarse = torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4), torch.randn(2, 5, 2, 2)
     up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
     total = head.lateral[2](coarse)
@@ -107,7 +109,7 @@ def test_the_light_head_is_its_formula():
 def test_every_decoder_answers_at_the_stride_of_its_finest_map(decoder, stride):
     network = made(decoder=decoder)
     with torch.no_grad():
-        inner, pred = network.module(network.prepare(seen())), network(seen()).pred
+        inner, pred = network.module(network.preprocess(seen())), network(seen()).pred
     assert inner.shape == (2, 5, 64 // stride, 64 // stride) and pred.shape == (2, 5, 64, 64)
     wanted = nn.functional.interpolate(inner, (64, 64), mode="bilinear", align_corners=False)
     assert torch.equal(pred, wanted) and pred.std() > 0
@@ -120,7 +122,7 @@ def test_every_decoder_answers_at_the_stride_of_its_finest_map(decoder, stride):
 def test_more_maps_make_a_finer_answer_and_a_stride_can_be_asked_for():
     for arguments, side in (({"maps": 4}, 16), ({"output_stride": 16, "maps": 2}, 8), ({"width": 8}, 8)):
         network = made(**arguments)
-        assert network.module(network.prepare(seen())).shape[-1] == side
+        assert network.module(network.preprocess(seen())).shape[-1] == side
 
 
 def test_what_a_segmenter_refuses():
@@ -134,7 +136,7 @@ def test_what_a_segmenter_refuses():
             made(**arguments)
         assert caught.value.code == "SR-M304"
     with pytest.raises(StillroomError, match="decoder") as caught:
-        made(answers="classes", decoder="light")
+        made(output_kind="classes", decoder="light")
     assert caught.value.code == "SR-M304"
 
 
@@ -160,24 +162,30 @@ def test_places_that_are_compared_lie_in_the_backbone():
 
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/mobilenetv4_conv_small_050", "timm/test_vit"])
-@pytest.mark.parametrize("answers", ["pixels", "vector"])
-def test_a_classifiers_file_fills_the_backbone(name, answers, tmp_path):
+@pytest.mark.parametrize("output_kind", ["pixels", "vector"])
+def test_a_classifiers_file_fills_the_backbone(name, output_kind, tmp_path):
     classifier = made(name, "classes", classes=7)
     path = tmp_path / "classifier.safetensors"
     save_file(classifier.weights(), path)
-    fresh = made(name, answers, classes=None if answers == "vector" else 5)
+    fresh = made(name, output_kind, classes=None if output_kind == "vector" else 5)
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.add_(1.0)
     network = restore(
-        name, path, classes=None if answers == "vector" else 5, channels=3, size=64, head="replace", answers=answers
+        name,
+        path,
+        classes=None if output_kind == "vector" else 5,
+        channels=3,
+        size=64,
+        head="replace",
+        output_kind=output_kind,
     )
     there, given = network.weights(), classifier.weights()
     inside = [key for key in there if key.startswith("backbone.")]
     assert inside and all(torch.equal(there[key], given[key.removeprefix("backbone.")]) for key in inside)
-    if answers == "vector":
+    if output_kind == "vector":
         said = classifier.eval().module.forward_head(
-            classifier.module.forward_features(classifier.prepare(seen())), pre_logits=True
+            classifier.module.forward_features(classifier.preprocess(seen())), pre_logits=True
         )
         torch.testing.assert_close(network.eval()(seen()).pred, said)
         assert network.classes == said.shape[1] and network.head == ("vector",)
@@ -187,12 +195,12 @@ def test_a_segmenter_comes_back_exactly(tmp_path):
     student, path = made(decoder="lraspp"), tmp_path / "student.safetensors"
     save_file(student.weights(), path, metadata=student.metadata())
     again = restore(
-        "timm/test_resnet", path, classes=None, channels=3, size=64, answers="pixels", decoder="lraspp"
+        "timm/test_resnet", path, classes=None, channels=3, size=64, output_kind="pixels", decoder="lraspp"
     ).eval()
     assert again.classes == 5
     assert torch.equal(again(seen()).pred, student(seen()).pred)
     other = restore(
-        "timm/test_resnet", path, classes=7, channels=3, size=64, answers="pixels", decoder="lraspp", head="replace"
+        "timm/test_resnet", path, classes=7, channels=3, size=64, output_kind="pixels", decoder="lraspp", head="replace"
     )
     changed = [k for k, v in other.weights().items() if v.shape != student.weights()[k].shape]
     assert sorted({key.rpartition(".")[0] for key in changed}) == sorted(student.head)
@@ -205,20 +213,20 @@ def test_a_vector_of_torchvision_is_what_its_last_layer_reads(name, tmp_path):
     (last,), path = classifier.head, tmp_path / "classifier.safetensors"
     save_file(classifier.weights(), path)
     network = restore(
-        f"torchvision/{name}", path, classes=None, channels=3, size=64, head="replace", answers="vector"
+        f"torchvision/{name}", path, classes=None, channels=3, size=64, head="replace", output_kind="vector"
     ).eval()
     with torch.no_grad():
         said, read = network(seen()).pred, classifier(seen(), (f"{last}:in",)).taps[f"{last}:in"]
     wanted = read if read.ndim == 2 else read.relu().mean((2, 3))
     torch.testing.assert_close(said, wanted)
-    assert network.classes == wanted.shape[1] and network.spare == (last,)
+    assert network.classes == wanted.shape[1] and network.removed_heads == (last,)
 
 
 @pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"])
 def test_segmenters_of_torchvision(name):
     network = made(f"torchvision/{name}")
     with torch.no_grad():
-        pixels = network.prepare(seen())
+        pixels = network.preprocess(seen())
         assert torch.equal(network(seen()).pred, network.module(pixels)["out"])
     assert [part.weight.shape[0] for part in network.heads()] == [5] * len(network.head)
     assert not any(key.startswith("aux_classifier") for key in network.weights())
@@ -244,7 +252,7 @@ def test_a_name_for_another_task_is_answered_with_what_there_is():
 )
 def test_the_exported_program_answers_images_of_other_sizes(arguments, tmp_path):
     network = made(**arguments)
-    network.size, network.exact, path = 64, True, str(tmp_path / "model.onnx")
+    network.size, network.always_resize, path = 64, True, str(tmp_path / "model.onnx")
 
     class Plain(nn.Module):
         def __init__(self):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.config import device_profile
-from stillroom.config.schema import Target
+from stillroom.config.schema import Deploy
 from stillroom.errors import StillroomError
 
 
@@ -73,8 +73,8 @@ def test_there_is_no_such_profile(name: str, own: Path) -> None:
 
 def test_the_target_states_more_than_its_profile(own: Path) -> None:
     (own / "board.toml").write_text("threads = 4\nlatency_ms = 20\nhost = 'pi'\n", encoding="utf-8")
-    found = device_profile.with_profile(Target(profile="board", latency_ms=5.0, size_mb=1.0))
-    assert found == Target(profile="board", threads=4, latency_ms=5.0, size_mb=1.0, host="pi")
+    found = device_profile.with_profile(Deploy(profile="board", latency_ms=5.0, size_mb=1.0))
+    assert found == Deploy(profile="board", threads=4, latency_ms=5.0, size_mb=1.0, host="pi")
     assert device_profile.with_profile(found) == found
-    plain = Target(threads=2)
+    plain = Deploy(threads=2)
     assert device_profile.with_profile(plain) is plain

@@ -128,8 +128,9 @@ def test_the_share_is_met_and_the_network_still_learns(name: str, everywhere: bo
 
 @pytest.mark.parametrize("name", MODULES)
 def test_channels_that_are_zero_go_unnoticed(name: str) -> None:
+    """In float64, where the order of a sum's terms changes its sixteenth digit: the network must stay the same."""
     network = made(name)
-    module, example = network.module, torch.randn(4, 3, 16, 16)
+    module, example = network.module.double(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
     channels = Channels(module, example, network.head)
     chosen = [i for i, unit in enumerate(channels.units) if not any(_is_layer_norm(dep) for dep, _ in unit.group)]
     with torch.no_grad():
@@ -145,7 +146,7 @@ def test_channels_that_are_zero_go_unnoticed(name: str) -> None:
     channels.take(plan, [scores[i] for i in chosen], chosen)
     assert len(chosen) > 1 and sum(parameter.numel() for parameter in module.parameters()) < 0.8 * before
     with torch.no_grad():
-        torch.testing.assert_close(module.eval()(example), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(module.eval()(example), expected, atol=1e-10, rtol=1e-10)
 
 
 def _is_layer_norm(dep: Any) -> bool:
@@ -267,7 +268,7 @@ def test_rounds_take_shares_of_the_first_network() -> None:
     last = prune.settle(prune.shrink(halfway, seen, 2))
     for one, share in ((halfway, 0.6), (last, 0.36)):
         assert share * 0.98 <= work(one, 32) / work(network, 32) <= share
-    assert [edit["kind"] for edit in last.form] == ["pruned", "pruned"]
+    assert [edit["kind"] for edit in last.edits] == ["pruned", "pruned"]
 
 
 def test_time_instead_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +306,7 @@ def test_frozen_weights_stay_frozen_and_nothing_is_printed(capsys: pytest.Captur
 
 def test_all_of_the_work_is_no_change() -> None:
     network = made("cifar")
-    assert Prune(macs=1).shrink(network, view(torch.rand(2, 3, 16, 16)), 1).form == ()
+    assert Prune(macs=1).shrink(network, view(torch.rand(2, 3, 16, 16)), 1).edits == ()
 
 
 def test_groups_that_read_two_layers_side_by_side_stay() -> None:
@@ -320,7 +321,7 @@ def test_an_embedding_keeps_its_width() -> None:
     torch.manual_seed(0)
     module = residual()
     module.fc = nn.Identity()
-    network = Network(module, classes=0, size=32, answers="vector").eval()
+    network = Network(module, classes=0, size=32, output_kind="vector").eval()
     smaller = Prune(macs=0.7).shrink(network, view(torch.rand(2, 3, 32, 32)), 1)
     assert smaller(torch.rand(2, 3, 32, 32)).pred.shape == (2, 256)
 
@@ -332,7 +333,7 @@ def test_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StillroomError, match=r"SR-M381.*\n.*batch norm"):
         Prune(importance="bn").shrink(made("attention"), seen, 1)
     detector = made("cifar")
-    detector.answers = "boxes"
+    detector.output_kind = "boxes"
     with pytest.raises(StillroomError, match=r"SR-M381.*\n.*boxes"):
         Prune().shrink(detector, seen, 1)
     network = made("cifar")
@@ -370,7 +371,7 @@ def test_failures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_form_that_does_not_fit(edit: dict[str, Any]) -> None:
     module = CifarResNet(depth=8)
     with pytest.raises(ValueError):
-        surgery.reform(module, [{"kind": "pruned", "shapes": {"bn1.weight": [8]}} | edit])
+        surgery.apply(module, [{"kind": "pruned", "shapes": {"bn1.weight": [8]}} | edit])
     assert module.bn1.weight.shape == (16,)
 
 
@@ -380,7 +381,7 @@ def test_difference_and_reform() -> None:
     assert edit["shapes"] == {"0.weight": [3, 4], "0.bias": [3], "1.weight": [3], "1.bias": [3]}
     assert edit["attributes"] == {"0": {"out_features": 3}, "1": {"normalized_shape": [3]}}
     before[0].bias.requires_grad_(False)
-    surgery.reform(before, surgery.read({"form": surgery.written([edit])}))
+    surgery.apply(before, surgery.from_metadata({"form": surgery.to_text([edit])}))
     before.load_state_dict(after.state_dict())
     assert torch.equal(before(torch.ones(2, 4)), after(torch.ones(2, 4))) and not before[0].bias.requires_grad
     with pytest.raises(ValueError):
@@ -392,7 +393,7 @@ def test_difference_and_reform() -> None:
 def test_shared_and_parametrised_tensors() -> None:
     tied = nn.ModuleDict({"a": nn.Linear(4, 6, bias=False), "b": nn.Linear(4, 6, bias=False)})
     tied["b"].weight = tied["a"].weight
-    surgery.reform(tied, [{"kind": "pruned", "shapes": {"a.weight": [3, 4], "b.weight": [3, 4]}}])
+    surgery.apply(tied, [{"kind": "pruned", "shapes": {"a.weight": [3, 4], "b.weight": [3, 4]}}])
     assert tied["a"].weight is tied["b"].weight and tied["a"].weight.shape == (3, 4)
     odd = nn.utils.parametrizations.weight_norm(nn.Linear(4, 6))
     assert pruned.difference(odd, copy.deepcopy(odd)) == {"kind": "pruned", "shapes": {}, "attributes": {}}

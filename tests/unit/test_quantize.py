@@ -69,7 +69,7 @@ def test_a_shrunk_and_a_settled_network_survive_a_file_and_a_copy(arguments: Any
     compression, images = Quantize(**arguments), digits(70)
     shrunk = compression.shrink(network, view(images), 1)
     settled = compression.settle(shrunk)
-    assert network.form == () and all(torch.equal(value, before[k]) for k, value in network.state_dict().items())
+    assert network.edits == () and all(torch.equal(value, before[k]) for k, value in network.state_dict().items())
     for number, one in enumerate((shrunk, settled)):
         path = tmp_path / f"{number}.safetensors"
         save_file(one.weights(), path, metadata=one.metadata())
@@ -78,7 +78,7 @@ def test_a_shrunk_and_a_settled_network_survive_a_file_and_a_copy(arguments: Any
             assert not torch.equal(expected, network(images).pred)
             assert torch.equal(deepcopy(one)(images).pred, expected)
             again = models.become(fresh(network), path)
-            assert torch.equal(again(images).pred, expected) and again.form == one.form
+            assert torch.equal(again(images).pred, expected) and again.edits == one.edits
     with torch.no_grad():
         assert torch.equal(compression.settle(again_shrunk(network, shrunk, tmp_path))(images).pred, expected)
 
@@ -96,15 +96,15 @@ def test_settling_leaves_plain_layers_on_the_grid_that_the_form_tells() -> None:
     assert [type(part) for part in settled.modules()] == [type(part) for part in network.modules()]
     names = [n for n, part in network.module.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
     told = {"kind": "grid", "bits": 4, "group": 0, "activations": 0, "layers": names, "float": []}
-    assert settled.form == (told,) and grid.of(settled.form) == told
+    assert settled.edits == (told,) and grid.find_grid(settled.edits) == told
     for name in names:
         weight = settled.module.get_submodule(name).weight
         assert all(len(channel.unique()) <= 15 for channel in weight)
     with torch.no_grad():  # nothing but the weights was rounded
         assert torch.equal(settled(digits(70)).pred, shrunk(digits(70)).pred)
     again = compression.shrink(settled, view(digits(70)), 1)
-    assert [edit["kind"] for edit in again.form] == ["rounded"]
-    assert [edit["kind"] for edit in compression.settle(again).form] == ["grid"]
+    assert [edit["kind"] for edit in again.edits] == ["rounded"]
+    assert [edit["kind"] for edit in compression.settle(again).edits] == ["grid"]
 
 
 def test_training_reaches_every_weight_and_moves_ranges_and_evaluation_does_not() -> None:
@@ -126,7 +126,7 @@ def test_training_reaches_every_weight_and_moves_ranges_and_evaluation_does_not(
 
 def test_pixels_are_read_as_they_are_and_everything_else_on_a_grid() -> None:
     images, shrunk = digits(100), Quantize(activations=3).shrink(convolutional(), view(digits(100)), 1)
-    assert shrunk.form[-1]["exact"] == ["conv1"] and not list(shrunk.module.conv1.rounding.buffers())
+    assert shrunk.edits[-1]["exact"] == ["conv1"] and not list(shrunk.module.conv1.rounding.buffers())
     read: dict[str, Tensor] = {}
     for name in ("layer1.0.conv2", "linear"):
         layer: Any = shrunk.module.get_submodule(name)
@@ -145,7 +145,7 @@ def test_the_worst_layers_stay_in_floats() -> None:
     worst = list(costs)[:2]
     with torch.no_grad():  # by hand, for the worst one: it alone is rounded
         alone = deepcopy(network)
-        alone.reform([edit | {"layers": worst[:1]}])
+        alone.apply_edits([edit | {"layers": worst[:1]}])
         alone.module.get_submodule(worst[0]).rounding.begin(  # type: ignore[union-attr, operator]
             seen[worst[0]].low, seen[worst[0]].high, float(seen[worst[0]].size.mean())
         )
@@ -154,7 +154,7 @@ def test_the_worst_layers_stay_in_floats() -> None:
     assert costs[worst[0]] == pytest.approx(float(expected), rel=1e-4)
     shrunk = Quantize(bits=3, activations=3, keep=2).shrink(network, view(images), 1)
     kept = Quantize().settle(shrunk)
-    assert kept.form[-1]["float"] == sorted(worst) and not set(worst) & set(kept.form[-1]["layers"])
+    assert kept.edits[-1]["float"] == sorted(worst) and not set(worst) & set(kept.edits[-1]["layers"])
     for name in worst:
         assert torch.equal(kept.module.get_submodule(name).weight, network.module.get_submodule(name).weight)
 
@@ -174,10 +174,10 @@ def test_scaling_changes_nothing_in_floats_and_lowers_the_error_on_the_grid() ->
         compression = Quantize(scaling=scaling, **LINEAR)  # type: ignore[arg-type]
         settled = compression.settle(compression.shrink(network, view(images), 1))
         errors[scaling] = float((settled(images).pred - network(images).pred).detach().square().mean())
-    scaled = [edit for edit in Quantize(**LINEAR).shrink(network, view(images), 1).form if edit["kind"] == "scaled"]
+    scaled = [edit for edit in Quantize(**LINEAR).shrink(network, view(images), 1).edits if edit["kind"] == "scaled"]
     assert "blocks.0.mlp.fc1" in scaled[0]["layers"] and errors["awq"] < errors["none"]
     plain = deepcopy(network)
-    plain.reform(scaled)
+    plain.apply_edits(scaled)
     layer = plain.module.get_submodule("blocks.0.mlp.fc1")
     assert isinstance(layer, ScaledLinear) and {"weight", "bias", "scale"} == set(layer.state_dict())
     with torch.no_grad():
@@ -206,7 +206,7 @@ class Reader(nn.Module):
 def test_layers_whose_weights_mean_something_else_are_left_alone() -> None:
     network = Network(Reader(), classes=3, channels=1, mean=(0.3,), std=(0.35,)).eval()
     shrunk = Quantize().shrink(network, view(digits(4)), 1)
-    assert shrunk.form[-1]["layers"] == ["called"] and shrunk.form[-1]["exact"] == []
+    assert shrunk.edits[-1]["layers"] == ["called"] and shrunk.edits[-1]["exact"] == []
     assert torch.equal(shrunk.module.stem.weight, network.module.stem.weight)
 
 
@@ -217,7 +217,7 @@ def test_timms_own_convolution_with_padding_as_tensorflow_has_it_rounds_too() ->
     network = Network(module, classes=3, channels=1, size=32, mean=(0.3,), std=(0.35,)).eval()
     shrunk = Quantize().shrink(network, view(digits(2)), 1)
     settled = Quantize().settle(shrunk)
-    assert "conv_stem" in shrunk.form[-1]["layers"] and shrunk.form[-1]["exact"] == ["conv_stem"]
+    assert "conv_stem" in shrunk.edits[-1]["layers"] and shrunk.edits[-1]["exact"] == ["conv_stem"]
     assert type(settled.module.conv_stem).__name__ == "Conv2dSame"
     assert torch.equal(settled.module.conv_stem.weight, shrunk.module.conv_stem.weight)
 
@@ -292,4 +292,4 @@ def test_a_form_that_does_not_fit_is_refused() -> None:
         (convolutional(), {"kind": "scaled", "layers": ["conv1"]}),
     ):
         with pytest.raises((ValueError, AttributeError)):
-            network.reform([wrong])
+            network.apply_edits([wrong])

@@ -31,12 +31,12 @@ def test_three_strings_are_a_whole_recipe():
         ({"network": "torchvision/resnet18", "weights": "none"}, "none", "all"),
         ({"network": "mine.nets:Net"}, "none", "all"),
         ({"network": "resnet20", "weights": "mine.safetensors"}, "mine.safetensors", "none"),
-        ({"network": "timm/convnext_base", "fit": "all"}, "pretrained", "all"),
+        ({"network": "timm/convnext_base", "finetune": "all"}, "pretrained", "all"),
     ],
 )
 def test_a_teacher_s_weights_and_fit_follow_from_what_is_said(teacher, weights, fit):
     found = recipe.check(LEAST | {"teacher": teacher}).teacher
-    assert (found.weights, found.fit) == (weights, fit)
+    assert (found.weights, found.finetune) == (weights, fit)
 
 
 def test_a_path_is_data():
@@ -71,12 +71,12 @@ def test_a_spoken_recipe_gets_the_same_folder_name_again():
 def test_problems_name_their_place_and_come_together():
     with pytest.raises(StillroomError) as caught:
         recipe.check(
-            LEAST | {"train": {"lr": "1e-3", "warmup": 2}, "augment": {"flip": 1}, "methods": [{"nam": "rkd"}]}
+            LEAST | {"train": {"lr": "1e-3", "warmup_fraction": 2}, "augment": {"flip": 1}, "methods": [{"nam": "rkd"}]}
         )
     text = str(caught.value)
     for line in (
         "train.lr: must be a valid number, got '1e-3'",
-        "train.warmup: must be less than 1, got 2",
+        "train.warmup_fraction: must be less than 1, got 2",
         "augment.flip: must be a valid boolean, got 1",
         "methods[0].name: missing",
     ):
@@ -98,7 +98,7 @@ recipes = st.builds(
         schema.Teacher,
         network=st.just("resnet20"),
         weights=st.just("none"),
-        fit=st.just("all"),
+        finetune=st.just("all"),
         train=st.builds(Training, lr=numbers),
     ),
     name=st.text("abc-", min_size=1),
@@ -142,10 +142,12 @@ def test_auto_stands_alone_and_takes_nothing():
 
 
 def test_a_weight_has_a_schedule():
-    found = recipe.check(LEAST | {"methods": [{"name": "hinton", "weight": 2, "warmup": 0.1, "decay": 0.5}]})
-    assert (found.methods[0].weight, found.methods[0].warmup, found.methods[0].decay) == (2, 0.1, 0.5)
-    with pytest.raises(StillroomError, match=r"methods\[0\].warmup"):
-        recipe.check(LEAST | {"methods": [{"name": "hinton", "warmup": 1.5}]})
+    found = recipe.check(
+        LEAST | {"methods": [{"name": "hinton", "weight": 2, "warmup_fraction": 0.1, "decay_start": 0.5}]}
+    )
+    assert (found.methods[0].weight, found.methods[0].warmup_fraction, found.methods[0].decay_start) == (2, 0.1, 0.5)
+    with pytest.raises(StillroomError, match=r"methods\[0\].warmup_fraction"):
+        recipe.check(LEAST | {"methods": [{"name": "hinton", "warmup_fraction": 1.5}]})
 
 
 @pytest.mark.parametrize(
@@ -153,16 +155,18 @@ def test_a_weight_has_a_schedule():
 )
 def test_the_task_says_how_far_a_pretrained_teacher_is_fitted(task, fit):
     found = recipe.check(LEAST | {"teacher": "timm/convnext_base", "task": task})
-    assert (found.teacher.weights, found.teacher.fit) == ("pretrained", fit)
+    assert (found.teacher.weights, found.teacher.finetune) == ("pretrained", fit)
 
 
 def test_a_teacher_that_no_label_can_teach_needs_weights():
-    with pytest.raises(StillroomError, match=r"teacher\.fit: must be 'none', for labels teach nothing in embedding"):
+    with pytest.raises(
+        StillroomError, match=r"teacher\.finetune: must be 'none', for labels teach nothing in embedding"
+    ):
         recipe.check(LEAST | {"task": "embedding"})
 
 
 def test_a_spread_teacher_is_not_asked_once():
-    spread = {"teacher": {"network": "resnet8", "shard": True}, "augment": {"views": 2}}
+    spread = {"teacher": {"network": "resnet8", "shard": True}, "augment": {"num_views": 2}}
     assert recipe.check(LEAST | spread).teacher.shard
     with pytest.raises(StillroomError, match=r"cache.use: can't be 'always' with teacher.shard = true"):
         recipe.check(LEAST | spread | {"cache": {"use": "always"}})
@@ -171,12 +175,12 @@ def test_a_spread_teacher_is_not_asked_once():
 @pytest.mark.parametrize(("key", "value"), [("precision", "float16"), ("shard", True), ("combine", "probabilities")])
 def test_what_holds_for_all_teachers_is_said_once(key, value):
     words = {"data": "digits", "student": "resnet8"}
-    recipe.check(words | {"teacher": {"network": "resnet8", "others": ["resnet14"], key: value}})
-    with pytest.raises(StillroomError, match=rf"teacher.others\[0\].{key}: said once for all teachers"):
-        recipe.check(words | {"teacher": {"network": "resnet8", "others": [{"network": "resnet14", key: value}]}})
+    recipe.check(words | {"teacher": {"network": "resnet8", key: value}, "teachers": ["resnet14"]})
+    with pytest.raises(StillroomError, match=rf"teachers\[0\].{key}: holds for all teachers"):
+        recipe.check(words | {"teacher": "resnet8", "teachers": [{"network": "resnet14", key: value}]})
 
 
-@pytest.mark.parametrize(("key", "value"), [("mixup", float("inf")), ("cutmix", 101.0), ("views", 2**23)])
+@pytest.mark.parametrize(("key", "value"), [("mixup", float("inf")), ("cutmix", 101.0), ("num_views", 2**23)])
 def test_looks_that_can_not_be_are_refused(key, value):
     with pytest.raises(StillroomError, match=f"augment.{key}: must be less than"):
         recipe.read("digits", {f"augment.{key}": value})
@@ -184,7 +188,7 @@ def test_looks_that_can_not_be_are_refused(key, value):
 
 def test_compressions_in_a_word_and_their_training():
     found = recipe.check(LEAST | {"compress": "prune, quantize", "train": {"epochs": 30, "lr": 3e-3, "batch": 64}})
-    assert [one.name for one in found.compress] == ["prune", "quantize"] and all(one.taught for one in found.compress)
+    assert [one.name for one in found.compress] == ["prune", "quantize"] and all(one.distill for one in found.compress)
     for one in found.compress:
         assert (one.train.epochs, one.train.batch) == (10, 64) and one.train.lr == pytest.approx(1e-3)
 
@@ -205,11 +209,11 @@ def test_a_compression_s_training_is_a_third_unless_it_says_how_long(train, own,
 
 
 def test_a_recipe_with_compressions_and_a_target_gives_itself_back():
-    said = {"compress": [{"name": "prune", "macs": 0.4}], "target": {"latency_ms": 5.0, "bits": [8]}}
+    said = {"compress": [{"name": "prune", "macs": 0.4}], "deploy": {"latency_ms": 5.0, "bits": [8]}}
     found = recipe.check(LEAST | said)
     assert recipe.check(tomllib.loads(found.toml())) == found
-    assert found.compress[0].arguments == {"macs": 0.4} and found.target.bits == (8,)
-    assert recipe.check(LEAST | {"target": "cpu"}).target.profile == "cpu"
+    assert found.compress[0].arguments == {"macs": 0.4} and found.deploy.bits == (8,)
+    assert recipe.check(LEAST | {"deploy": "cpu"}).deploy.profile == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -219,10 +223,10 @@ def test_a_recipe_with_compressions_and_a_target_gives_itself_back():
         ({"compress": [{"name": "prune", "mac": 0.5}]}, "compress[0].mac: unknown; did you mean 'macs'?"),
         ({"compress": [{"name": "prune", "train": {"epoch": 1}}]}, "compress[0].train.epoch: unknown"),
         ({"compress": [{"name": "quantize", "bits": 9}]}, "compress[0].bits"),
-        ({"target": {"runtime": "onx"}}, "target.runtime: no target called 'onx'; did you mean 'onnx'?"),
-        ({"export": [{"target": "liter"}]}, "export[0].target: no target called 'liter'; did you mean 'litert'?"),
-        ({"target": {"latency": 5}}, "target.latency: unknown; did you mean 'latency_ms'?"),
-        ({"target": {"latency_ms": 0}}, "target.latency_ms: must be greater than 0"),
+        ({"deploy": {"runtime": "onx"}}, "deploy.runtime: no runtime called 'onx'; did you mean 'onnx'?"),
+        ({"export": [{"runtime": "liter"}]}, "export[0].runtime: no runtime called 'liter'; did you mean 'litert'?"),
+        ({"deploy": {"latency": 5}}, "deploy.latency: unknown; did you mean 'latency_ms'?"),
+        ({"deploy": {"latency_ms": 0}}, "deploy.latency_ms: must be greater than 0"),
     ],
 )
 def test_what_is_wrong_with_a_compression_or_a_target(said, line):

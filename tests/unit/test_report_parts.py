@@ -17,8 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stillroom import report
-from stillroom.report import charts, format, gallery, history, probe, svg
-from stillroom.report import folder as folders
+from stillroom.report import charts, format, gallery, history, run_data, samples, svg
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -26,13 +25,13 @@ pytest_plugins = ["kit.fixtures"]
 def test_softmax_matches_numpy_and_refuses_what_is_no_logit() -> None:
     logits = [1000.0, 998.5, -1000.0]
     exact = np.exp(np.array(logits) - 1000)
-    assert probe.softmax(logits) == pytest.approx(exact / exact.sum(), rel=1e-12)
+    assert samples.softmax(logits) == pytest.approx(exact / exact.sum(), rel=1e-12)
     for wrong in (None, [], [1.0, math.nan], [1.0, None], ["1"], 3.0):
-        assert probe.softmax(wrong) is None
+        assert samples.softmax(wrong) is None
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "text"),
     [
         (format.percent(0.98123), "98.1 %"),
         (format.share(97, 1000), "9.7 %"),
@@ -58,8 +57,8 @@ def test_softmax_matches_numpy_and_refuses_what_is_no_logit() -> None:
         (format.count(10**400), "–"),
     ],
 )
-def test_numbers_as_people_read_them(made: str, said: str) -> None:
-    assert made == said
+def test_numbers_as_people_read_them(made: str, text: str) -> None:
+    assert made == text
 
 
 def test_scales_ticks_and_labels() -> None:
@@ -67,13 +66,13 @@ def test_scales_ticks_and_labels() -> None:
     assert svg.log_ticks(0.02, 3.0) == pytest.approx([0.03, 0.1, 0.3, 1.0, 3.0])
     x = svg.Scale(1, 100, 0, 200, log=True)
     assert (x(1), x(10), x(100)) == (0, 100, 200)
-    places = svg.spread([50, 51, 52, 10], 12, 0, 60)
+    places = svg.place_apart([50, 51, 52, 10], 12, 0, 60)
     assert places == [36, 48, 60, 10]
-    assert svg.spread([], 12, 0, 60) == []
+    assert svg.place_apart([], 12, 0, 60) == []
 
 
 def test_points_of_a_chart_lie_where_their_values_are() -> None:
-    curve = history.Curve("student", history.thin({0: 0.0, 50: 1.0, 100: 2.0}))
+    curve = history.Curve("student", history.downsample({0: 0.0, 50: 1.0, 100: 2.0}))
     drawn = charts.lines([curve], title="x")
     ((places),) = re.findall(r'<polyline points="([^"]+)"', drawn)
     (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, place.split(","))) for place in places.split())
@@ -93,7 +92,9 @@ def test_many_steps_are_thinned_and_keep_their_extremes(run_copy: Path) -> None:
     past = history.read(run_copy)
     (curve,) = past.terms["task/ce"]
     assert (
-        len(curve.buckets) == history.BUCKETS and past.steps == {"student": 60_000} and past.skipped == {"student": 3}
+        len(curve.buckets) == history.MAX_BUCKETS
+        and past.steps == {"student": 60_000}
+        and past.skipped == {"student": 3}
     )
     assert max(bucket.high for bucket in curve.buckets) == 55.0
     assert min(bucket.low for bucket in curve.buckets) == values.min()
@@ -125,39 +126,39 @@ def test_many_classes_show_the_worst(run_copy: Path) -> None:
     change(run_copy / "metrics.json", spoil)
     text = report.write(run_copy).read_text()
     shown = set(re.findall(r">(class \d{3})<", text))
-    assert shown == set(names[-20:]) and "The 20 of 120 classes" in text
+    assert shown == set(names[-20:]) and "20 of 120 classes" in text
 
 
 def test_gallery_agrees_with_a_count_from_the_logits(made_run: Path) -> None:
     images = json.loads((made_run / "samples" / "probe.json").read_text())["images"]
     target = np.array([image["truth"]["class"] for image in images])
-    speakers = images[0]["answers"]
-    says = {key: np.array([image["answers"][key]["logits"] for image in images]).argmax(1) for key in speakers}
-    right = {key: answers == target for key, answers in says.items()}
-    expected = {
-        "Teacher right, student wrong": (right["teacher"] & ~right["student"]).sum(),
-        "Student right, teacher wrong": (right["student"] & ~right["teacher"]).sum(),
-        "Student right, untaught baseline wrong": (right["student"] & ~right["baseline"]).sum(),
-        "int8 ONNX file differs from the student": (says["onnx-8"] != says["student"]).sum(),
-    }
-    assert {group.title: group.total for group in gallery.hang(folders.read(made_run)).groups} == expected
-    for group in gallery.hang(folders.read(made_run)).groups[:1]:
-        for picture in group.pictures:
-            teacher, student = picture.opinions
-            assert teacher.top[0].right and not student.top[0].right
-            assert student.top[0].share >= student.top[1].share >= student.top[2].share
+    models = images[0]["answers"]
+    labels = {key: np.array([image["answers"][key]["logits"] for image in images]).argmax(1) for key in models}
+    correct = {key: found == target for key, found in labels.items()}
+    expected = [
+        (correct["teacher"] & ~correct["student"]).sum(),
+        (correct["student"] & ~correct["teacher"]).sum(),
+        (correct["student"] & ~correct["baseline"]).sum(),
+        (labels["onnx-8"] != labels["student"]).sum(),
+    ]
+    groups = gallery.build(run_data.read(made_run)).groups
+    assert [group.total for group in groups] == expected and "int8 ONNX" in groups[-1].title
+    for image in groups[0].images:
+        teacher, student = image.predictions
+        assert teacher.top[0].correct and not student.top[0].correct
+        assert student.top[0].probability >= student.top[1].probability >= student.top[2].probability
 
 
 def test_thumbnails_are_the_images_themselves(made_run: Path) -> None:
     kept = {image["name"]: image for image in json.loads((made_run / "samples" / "probe.json").read_text())["images"]}
-    groups = gallery.hang(folders.read(made_run)).groups
-    pictures = [picture for group in groups for picture in group.pictures]
+    groups = gallery.build(run_data.read(made_run)).groups
+    pictures = [picture for group in groups for picture in group.images]
     assert pictures
     originals = {row.tobytes() for row in (load_digits().data / 16 * 255).astype(np.float32).astype(np.uint8)}
     for picture in pictures:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.source.split(",")[1]))))
         assert pixels.tobytes() in originals
-        assert picture.true == str(kept[picture.name]["truth"]["class"])
+        assert picture.truth == str(kept[picture.name]["truth"]["class"])
 
 
 @pytest.mark.parametrize("key", ["accuracy", "score"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from stillroom.errors import StillroomError
-from stillroom.io.files import write_json
 from stillroom.io.run_dir import RunDir, differences, read_stream
 
 
@@ -70,50 +69,24 @@ def test_a_process_that_is_not_the_first_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def donor(folder, *names, **info):
+def weights(folder, name="teacher.safetensors"):
     folder.mkdir()
-    write_json(folder / "run.json", {"seeds": [4], **info})
-    for name in names:
-        (folder / name).write_text(f"{name} of {folder.name}")
-    return folder
+    (folder / name).write_text(f"{name} of {folder.name}")
+    return folder / name
 
 
-def test_an_adopted_teacher_is_the_same_file_and_its_seed_is_noted(tmp_path):
-    other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors", "student.safetensors")
-    run = open_run(tmp_path / "mine")
-    run.note(seeds=[1])
-    run.adopt(other)
-    assert run.info == {"seeds": [1], "teacher_of_seed": 4}
-    assert sorted(path.name for path in run.folder.glob("*.safetensors")) == [
-        "teacher-2.safetensors",
-        "teacher.safetensors",
-    ]
-    assert (run.folder / "teacher.safetensors").samefile(other / "teacher.safetensors")  # on the disk once
-    third = open_run(tmp_path / "third")
-    third.adopt(run.folder)
-    assert third.info == {"teacher_of_seed": 4}  # whose it was, not who handed it on
-    run.close()
-    third.close()
-
-
-def test_adopting_goes_on_where_it_was_killed(tmp_path):
-    other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors")
-    run = open_run(tmp_path / "mine")
-    run.note(teacher_of_seed=4)
-    (run.folder / "teacher.safetensors").write_text("teacher.safetensors of other")
-    run.adopt(other)
-    assert (run.folder / "teacher-2.safetensors").read_text() == "teacher-2.safetensors of other"
+def test_copied_weights_are_the_same_file(tmp_path):
+    run, file = open_run(tmp_path / "mine"), weights(tmp_path / "other")
+    run.copy_weights("teacher", file)
+    assert run.weights("teacher").samefile(file)  # on the disk once
     run.close()
 
 
-def test_a_run_with_a_teacher_of_its_own_takes_none(tmp_path):
-    other = donor(tmp_path / "other", "teacher.safetensors", "teacher-2.safetensors")
+def test_weights_that_exist_are_not_replaced(tmp_path):
     run = open_run(tmp_path / "mine")
-    (run.folder / "teacher.safetensors").write_text("mine")
-    run.adopt(other)
-    assert run.info == {} and not (run.folder / "teacher-2.safetensors").exists()
-    run.adopt(donor(tmp_path / "none"))
-    assert run.info == {}
+    run.weights("teacher").write_text("mine")
+    run.copy_weights("teacher", weights(tmp_path / "other"))
+    assert run.weights("teacher").read_text() == "mine"
     run.close()
 
 
@@ -123,6 +96,6 @@ def test_a_file_system_without_second_names_gets_a_copy(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.link", refuse)
     run = open_run(tmp_path / "mine")
-    run.adopt(donor(tmp_path / "other", "teacher.safetensors"))
+    run.copy_weights("teacher", weights(tmp_path / "other"))
     assert (run.folder / "teacher.safetensors").read_text() == "teacher.safetensors of other"
     run.close()

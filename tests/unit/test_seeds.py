@@ -1,4 +1,4 @@
-"""Figures over seeds: means, deviations and intervals as scipy has them, paired by seed, and their page."""
+"""Metrics over seeds: means, deviations and intervals as in scipy, paired by seed, and their page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from scipy import stats
 from stillroom import report
 from stillroom.cli import console, tables
 from stillroom.errors import StillroomError
-from stillroom.report import seeds, spread
-from stillroom.report.seeds import Spread
+from stillroom.report import multi_seed, multi_seed_page
+from stillroom.report.multi_seed import SeedStatistics
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -37,24 +37,24 @@ def spoilt(folder: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("values", [[0.1, 0.4], [0.3, 0.31, 0.35], [-0.2, 0.0, 0.1, 0.4, 1.5]])
 def test_the_statistics_are_those_of_numpy_and_scipy(values):
-    found = Spread(dict(enumerate(values)))
+    found = SeedStatistics(dict(enumerate(values)))
     assert found.mean == pytest.approx(np.mean(values))
     assert found.sd == pytest.approx(np.std(values, ddof=1))
-    assert found.ends == (min(values), max(values))
+    assert found.range == (min(values), max(values))
     wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert found.ci95 == pytest.approx((wanted.low, wanted.high))
-    assert seeds.half(values) == pytest.approx((wanted.high - wanted.low) / 2)
-    assert seeds.reach(len(values)) == pytest.approx(stats.t.ppf(0.975, len(values) - 1))
+    assert multi_seed.ci_half_width(values) == pytest.approx((wanted.high - wanted.low) / 2)
+    assert multi_seed.t_quantile(len(values)) == pytest.approx(stats.t.ppf(0.975, len(values) - 1))
 
 
 def test_one_value_has_neither_deviation_nor_interval():
-    found = Spread({4: 0.5})
-    assert (found.mean, found.sd, found.ends, found.ci95) == (0.5, None, (0.5, 0.5), None)
+    found = SeedStatistics({4: 0.5})
+    assert (found.mean, found.sd, found.range, found.ci95) == (0.5, None, (0.5, 0.5), None)
     assert found.as_dict() == {"value": 0.5, "least": 0.5, "greatest": 0.5, "values": {"4": 0.5}}
 
 
 def test_metrics_hold_every_figure_of_all_seeds(folder):
-    found = seeds.read(folder).metrics()
+    found = multi_seed.read(folder).metrics()
     assert found["seeds"] == [3, 0, 7] and "missing" not in found  # in the recipe's order
     student = found["student"]["accuracy"]
     values = [figures[2] for figures in FIGURES.values()]
@@ -74,7 +74,7 @@ def test_metrics_hold_every_figure_of_all_seeds(folder):
 
 
 def test_the_gain_is_paired_by_seed(folder):
-    gain = seeds.read(folder).metrics()["gain"]
+    gain = multi_seed.read(folder).metrics()["gain"]
     assert gain.keys() == {"accuracy"}
     pairs = np.array([(figures[1], figures[2]) for figures in FIGURES.values()])
     wanted = stats.ttest_rel(pairs[:, 1], pairs[:, 0]).confidence_interval(0.95)
@@ -88,7 +88,7 @@ def test_the_gain_is_paired_by_seed(folder):
     [
         ((0.04, 0.041, 0.039), "better", "by +4.0 points (95 % interval +3.8 to +4.2)"),
         ((-0.04, -0.041, -0.039), "worse", "it harms"),
-        ((0.04, -0.02, 0.01), "open", "the interval holds 0, so this shows neither help nor harm"),
+        ((0.04, -0.02, 0.01), "open", "the interval contains 0"),
         ((0.0, 0.0, 0.0), "open", "+0.0 to +0.0"),
         ((0.04, 0.041), "better", "Over two seeds"),
         ((0.04, 0.03), "open", "Over two seeds"),
@@ -96,22 +96,23 @@ def test_the_gain_is_paired_by_seed(folder):
 )
 def test_the_verdict_claims_no_more_than_the_interval(made_run, tmp_path, gains, kind, words):
     figures = {seed: (0.9, 0.5, 0.5 + gain) for seed, gain in enumerate(gains)}
-    found = seeds.read(make_seeds(made_run, tmp_path / "photos", figures))
-    assert spread.verdict(found)[0] == kind and words in spread.verdict(found)[1]
-    wide = [line for line in spread.limits(found) if "make wide intervals" in line]
+    found = multi_seed.read(make_seeds(made_run, tmp_path / "photos", figures))
+    assert multi_seed_page.verdict(found)[0] == kind and words in multi_seed_page.verdict(found)[1]
+    wide = [line for line in multi_seed_page.limitations(found) if "wide intervals" in line]
     assert wide and f"{stats.t.ppf(0.975, len(gains) - 1):.1f} standard errors" in wide[0]
 
 
-def test_the_page_says_every_figure_and_leads_to_each_seed(folder):
-    text = spread.write(folder).read_text()
+def test_the_page_shows_every_metric_and_links_each_seed(folder):
+    text = multi_seed_page.write(folder).read_text()
     found = Page(text)
     for words in (
-        "Over three seeds the student's accuracy is 95.0 ± 1.0 %; the teacher's is 99.0 %.",
+        multi_seed_page.headline(multi_seed.read(folder)),
+        "95.0 ± 1.0 %",
         "90.0 ± 2.0 %",
         "88.0 to 92.0 %",
         "+5.0 (−1.6 to +11.6)",
         "within the noise",
-        "that of seed 3, the same for all seeds",
+        "from seed 3, the same for all seeds",
         "verified in 3 of 3 seeds",
     ):
         assert words in found.text, words
@@ -122,12 +123,12 @@ def test_the_page_says_every_figure_and_leads_to_each_seed(folder):
     card = (folder / "README.md").read_text()
     for words in ("95.0 ± 1.0 %", "+5.0 (−1.6 to +11.6)", "| seed 7 | 99.0 % | 88.0 % | 96.0 % | +8.0 | done |"):
         assert words in card, words
-    assert json.loads((folder / "metrics.json").read_text()) == seeds.read(folder).metrics()
+    assert json.loads((folder / "metrics.json").read_text()) == multi_seed.read(folder).metrics()
 
 
 def test_a_seed_with_a_page_is_linked(spoilt):
     report.write(spoilt / "seed-0")
-    page = Page(spread.write(spoilt).read_text())
+    page = Page(multi_seed_page.write(spoilt).read_text())
     assert [attributes["href"] for tag, attributes in page.elements if tag == "a"] == ["seed-0/report.html"]
 
 
@@ -136,69 +137,76 @@ def test_a_seed_that_failed_is_named_and_left_out(spoilt):
     change(spoilt / "seed-0" / "run.json", lambda run: run.update(status="failed", exit_code=6))
     change(spoilt / "seed-7" / "metrics.json", lambda found: found["exports"][1].update(verified=False))
     shutil.rmtree(spoilt / "seed-3")
-    found = seeds.read(spoilt)
+    found = multi_seed.read(spoilt)
     metrics = found.metrics()
     assert metrics["seeds"] == [7] and metrics["exports"][1]["unverified_seeds"] == [7]
     assert metrics["missing"] == {
-        "3": {"status": "not begun", "exit_code": None},
+        "3": {"status": "not started", "exit_code": None},
         "0": {"status": "failed", "exit_code": 6},
     }
-    text = Page(spread.write(spoilt).read_text()).text
-    assert "Seed 0 is not in these figures: its status is “failed”, exit code 6." in text
-    assert "The int8 ONNX file of seed 7 is UNVERIFIED: don't ship it." in text and "verified in 0 of 1 seeds" in text
-    assert spread.verdict(found) == ("open", "One seed, +8.0 points: what another would give is not known.")
+    text = Page(multi_seed_page.write(spoilt).read_text()).text
+    problems = multi_seed_page.problems(found)
+    assert all(line in text for line in problems) and "verified in 0 of 1 seeds" in text
+    assert "int8 ONNX file of seed 7 is UNVERIFIED" in problems[0]
+    assert any(line.startswith("Seed 0 ") and "“failed”, exit code 6" in line for line in problems)
+    kind, sentence = multi_seed_page.verdict(found)
+    assert kind == "open" and "One seed, +8.0 points" in sentence
 
 
-def test_whose_teacher_it_was(spoilt):
-    found = seeds.read(spoilt)
-    assert spread.teacher(found) == "that of seed 3, the same for all seeds"
+def test_the_origin_of_the_teacher_is_named(spoilt):
+    found = multi_seed.read(spoilt)
+    assert multi_seed_page.teacher(found) == "from seed 3, the same for all seeds"
     change(spoilt / "seed-7" / "run.json", lambda run: run.pop("teacher_of_seed"))
     change(spoilt / "seed-7" / "run.json", lambda run: run["stages"].update({"teacher": {"seconds": 1.0}}))
-    assert spread.teacher(seeds.read(spoilt)) == "not the same for all seeds: those of seed 3, seed 7"
+    assert multi_seed_page.teacher(multi_seed.read(spoilt)) == "not the same for all seeds: from seed 3, seed 7"
     for seed in FIGURES:
         change(spoilt / f"seed-{seed}" / "run.json", lambda run: run.pop("teacher_of_seed", None))
         change(spoilt / f"seed-{seed}" / "run.json", lambda run: run["stages"].pop("teacher", None))
-    assert spread.teacher(seeds.read(spoilt)) == "as it was given, the same for all seeds"
+    assert multi_seed_page.teacher(multi_seed.read(spoilt)) == "given weights, the same for all seeds"
 
 
-def test_a_seeds_own_page_says_whose_teacher_it_was_and_that_it_is_one_of_several(folder):
+def test_the_page_of_one_seed_names_the_seed_of_its_teacher(folder):
     text = Page(report.page.render(folder / "seed-7").replace("<wbr>", "")).text
-    assert "resnet20 (width 2.0), that of seed 3" in text and "One of 3 seeds (7)" in text
-    assert "how much another seed would change the figures was not measured" not in text
-    assert ", that of seed" not in Page(report.page.render(folder / "seed-3")).text
+    assert "resnet20 (width 2.0), from seed 3" in text and "One of 3 seeds (7)" in text
+    assert "One seed (" not in text
+    assert ", from seed" not in Page(report.page.render(folder / "seed-3")).text
 
 
-def test_without_an_untaught_student_there_is_no_gain(spoilt):
+def test_without_a_baseline_there_is_no_gain(spoilt):
     for seed in FIGURES:
         change(spoilt / f"seed-{seed}" / "metrics.json", lambda found: found.pop("baseline"))
-    found = seeds.read(spoilt)
-    assert spread.verdict(found)[0] == "unknown" and found.metrics()["gain"] == {}
-    assert "What the teacher added" not in Page(spread.write(spoilt).read_text()).text
+    found = multi_seed.read(spoilt)
+    assert multi_seed_page.verdict(found)[0] == "unknown" and found.metrics()["gain"] == {}
+    assert 'id="gain"' not in multi_seed_page.write(spoilt).read_text()
 
 
 def test_names_stay_text(spoilt):
     recipe = spoilt / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('"photos"', '"<script>a|b</script>"'))
-    text = spread.write(spoilt).read_text()
+    text = multi_seed_page.write(spoilt).read_text()
     assert "<script" not in text and "<script>a|b</script>" in Page(text).text
     assert "<script>" not in (spoilt / "README.md").read_text()
 
 
 def test_what_is_no_folder_of_several_seeds(folder, made_run, tmp_path):
-    assert seeds.there(folder) and not seeds.there(made_run) and not seeds.there(tmp_path)
+    assert (
+        multi_seed.is_multi_seed(folder)
+        and not multi_seed.is_multi_seed(made_run)
+        and not multi_seed.is_multi_seed(tmp_path)
+    )
     with pytest.raises(StillroomError) as caught:
-        spread.write(made_run)
+        multi_seed_page.write(made_run)
     assert caught.value.code == "SR-C460"
     empty = tmp_path / "photos"
     empty.mkdir()
     shutil.copy(folder / "recipe.toml", empty)
     with pytest.raises(StillroomError) as caught:
-        spread.write(empty)
-    assert caught.value.code == "SR-C432" and "seed 3: not begun" in str(caught.value)
+        multi_seed_page.write(empty)
+    assert caught.value.code == "SR-C432" and "seed 3: not started" in str(caught.value)
 
 
 def test_the_console_shows_the_same(folder, capsys):
-    console.out.print(tables.spread(seeds.read(folder)))
+    console.out.print(tables.multi_seed(multi_seed.read(folder)))
     said = capsys.readouterr().out
-    assert [line.split()[0] for line in said.splitlines()[1:]] == ["teacher", "untaught", "student", "float", "int8"]
+    assert [line.split()[0] for line in said.splitlines()[1:]] == ["teacher", "baseline", "student", "float", "int8"]
     assert "95.0 ± 1.0 %" in said and "94.0 to 96.0 %" in said and said.count("yes") == 2

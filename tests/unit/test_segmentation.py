@@ -110,7 +110,9 @@ def test_a_small_network_learns_eight_scenes():
     true = torch.from_numpy(np.stack([scene.mask for scene in shown])).long()
     seen = Batch(images=images, target=torch.where(true == VOID, -1, true), keys=torch.arange(8))
     torch.manual_seed(0)
-    network = create_model("timm/test_resnet", classes=len(MASK_CLASSES), channels=1, size=64, answers="pixels", maps=4)
+    network = create_model(
+        "timm/test_resnet", classes=len(MASK_CLASSES), channels=1, size=64, output_kind="pixels", maps=4
+    )
     task, optimiser = Segmentation(dice=0.5), torch.optim.AdamW(network.parameters(), lr=3e-3)
     (metric, *_), before = task.metrics(MASK_CLASSES), None
     for _ in range(60):

@@ -12,6 +12,7 @@ from stillroom.export._errors import OutputMismatch
 from stillroom.io.errors import DiskFull
 from stillroom.io.files import write_json
 from stillroom.pipeline import seeds
+from stillroom.pipeline.resume import RunResult, TrainedTeacher
 from stillroom.training.errors import TrainingDiverged
 
 FAILURES = {
@@ -26,26 +27,30 @@ def read(*seeds, **more):
 
 
 class Runs:
-    """Stands in for the pipeline: keeps what it was asked, and leaves a run's folder, or a failure, behind."""
+    """Stands in for `pipeline.run.run`: records its calls, and leaves a run's folder, or a failure, behind."""
 
     def __init__(self, ends=(), *, trains=True, stage="student"):
         self.asked, self.ends, self.trains, self.stage = [], dict(ends), trains, stage
 
-    def __call__(self, one, place, *, students=1, teacher_of=None):
+    def __call__(self, one, place, shared):
         (seed,) = one.seeds
-        self.asked.append((seed, place.name, students, teacher_of and teacher_of.name))
+        donor = shared.teacher and shared.teacher.files["teacher"].parent.name
+        self.asked.append((seed, place.name, shared.num_students, donor))
         code = self.ends.get(seed)
         failure = FAILURES[code] if code else None
         place.mkdir(parents=True, exist_ok=True)
         ended = {"status": "failed", "exit_code": int(failure.exit)} if failure else {"status": "done", "exit_code": 0}
         write_json(place / "run.json", {"seeds": [seed], "stage": self.stage} | ended)
-        if self.trains:
+        finished = self.trains and not self.stage.startswith("teacher")
+        if finished:
             (place / "teacher.safetensors").touch()
         if code in (None, "SR-X701"):
             accuracy = {"accuracy": {"value": 0.5 + seed / 100}}
             write_json(place / "metrics.json", dict.fromkeys(("teacher", "baseline", "student"), accuracy))
-        if failure:
+        if failure and (code == "SR-R501" or self.stage.startswith("teacher")):
             raise failure
+        teacher = TrainedTeacher({"teacher": place / "teacher.safetensors"}, seed) if finished else None
+        return RunResult(folder=place, teacher=teacher, choice=None, failures=(failure,) if failure else ())
 
 
 def test_the_first_teacher_is_everybodys(tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stillroom.data.decode import decode
-from stillroom.data.guess import guess
+from stillroom.data.infer_source import infer_source
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.idx import Idx
@@ -213,9 +213,9 @@ def test_parquet_reads_a_row_group_when_asked_and_not_before(tmp_path):
     pq.write_table(table(range(60)), tmp_path / "train.parquet", row_group_size=20)
     pq.write_table(table(range(60, 80)), tmp_path / "test.parquet")
     source = Parquet(path=str(tmp_path), channels=3)
-    assert source._loaded == {}
+    assert source._row_groups == {}
     source.read(int(source.splits["train"][25]))
-    assert len(source._loaded) == 1
+    assert len(source._row_groups) == 1
 
 
 def test_parquet_labels_as_text_as_bare_numbers_and_missing(tmp_path):
@@ -307,11 +307,11 @@ def test_fashion_mnist_is_known_by_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda blob: blob[:50], "header promises 100 × 8 × 8 bytes, there are 34"),
+        (lambda blob: blob[:50], "100 × 8 × 8 bytes, there are 34"),
         (lambda blob: blob + b"x", "there are more"),
         (lambda blob: blob[:10], "it starts with 00 00 08 03"),
         (lambda blob: b"\x89PNG" + blob[4:], "it starts with 89 50 4e 47"),
-        (lambda blob: blob[:4] + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1), "promises"),
+        (lambda blob: blob[:4] + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1), "header"),
     ],
 )
 def test_idx_headers_are_checked(tmp_path, spoil, why):
@@ -347,20 +347,24 @@ def test_digits_are_scikit_learn_s():
 
 
 def test_guess(tmp_path):
-    assert guess("digits") == "digits"
+    assert infer_source("digits") == "digits"
     put(tmp_path / "photos" / "train" / "cat" / "1.png", 1)
-    assert guess(str(tmp_path / "photos")) == "folder"
+    assert infer_source(str(tmp_path / "photos")) == "folder"
     write_idx(tmp_path / "mnist", "train", slice(0, 10), packed=True)
-    assert guess(str(tmp_path / "mnist")) == "idx"
+    assert infer_source(str(tmp_path / "mnist")) == "idx"
     (tmp_path / "hub" / "data").mkdir(parents=True)
     pq.write_table(table(range(3)), tmp_path / "hub" / "data" / "train.parquet")
-    assert guess(str(tmp_path / "hub")) == guess(str(tmp_path / "hub" / "data" / "train.parquet")) == "parquet"
-    assert code(lambda: guess(str(tmp_path / "nowhere"))) == "SR-D101"
+    assert (
+        infer_source(str(tmp_path / "hub"))
+        == infer_source(str(tmp_path / "hub" / "data" / "train.parquet"))
+        == "parquet"
+    )
+    assert code(lambda: infer_source(str(tmp_path / "nowhere"))) == "SR-D101"
     (tmp_path / "empty").mkdir()
-    assert code(lambda: guess(str(tmp_path / "empty"))) == "SR-D109"
+    assert code(lambda: infer_source(str(tmp_path / "empty"))) == "SR-D109"
     put(tmp_path / "hub" / "cat" / "1.png", 1)
     with pytest.raises(StillroomError, match="it could be folder or parquet"):
-        guess(str(tmp_path / "hub"))
+        infer_source(str(tmp_path / "hub"))
 
 
 def test_the_larger_sets(shared):

@@ -12,10 +12,11 @@ from kit.scenes import coco_scenes, mask_scenes, scenes, split_of, voc_scenes
 from PIL import Image
 
 from stillroom.config.schema import Augment
-from stillroom.data.dataset import load
-from stillroom.data.decode import decode, stretch
-from stillroom.data.inspect import inspect, inspect_labels
+from stillroom.data.dataset import load_dataset
+from stillroom.data.decode import decode
+from stillroom.data.inspect import inspect, inspect_targets
 from stillroom.data.loader import Loader, in_order
+from stillroom.data.resize import resize_square
 from stillroom.data.sources.coco import Coco
 from stillroom.data.sources.masks import Masks
 from stillroom.data.sources.voc import Voc
@@ -28,7 +29,7 @@ POLICY = Augment(flip=True, shift=0.1, zoom=0.2, rotate=10)
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
 @pytest.mark.parametrize("kind", ["coco", "voc"])
 def test_a_batch_holds_each_image_s_boxes_in_shares(tmp_path, kind, memory_gb):
-    data = load(source(kind, tmp_path), memory_gb=memory_gb)
+    data = load_dataset(source(kind, tmp_path), memory_gb=memory_gb)
     assert data.kind == "boxes" and data.size == 64
     seen = 0
     for split in data.splits.values():
@@ -50,7 +51,7 @@ def test_a_batch_holds_each_image_s_boxes_in_shares(tmp_path, kind, memory_gb):
 
 @pytest.mark.parametrize("memory_gb", [1.0, 0.0])
 def test_a_batch_holds_each_image_s_mask(tmp_path, memory_gb):
-    data = load(source("masks", tmp_path), memory_gb=memory_gb)
+    data = load_dataset(source("masks", tmp_path), memory_gb=memory_gb)
     assert data.kind == "masks"
     for split in data.splits.values():
         for batch in in_order(split, 5):
@@ -62,7 +63,7 @@ def test_a_batch_holds_each_image_s_mask(tmp_path, memory_gb):
 
 @pytest.mark.parametrize("size", [48, 100])
 def test_a_mask_of_another_size_takes_the_nearest_pixels(tmp_path, size):
-    split = load(source("masks", tmp_path), size=size).splits["train"]
+    split = load_dataset(source("masks", tmp_path), size=size).splits["train"]
     _, masks, items = split.take(np.arange(4))
     at = np.floor((np.arange(size) + 0.5) * 64 / size).astype(int)
     for mask, item in zip(masks.numpy(), items.tolist(), strict=True):
@@ -73,7 +74,7 @@ def test_a_mask_of_another_size_takes_the_nearest_pixels(tmp_path, size):
 @pytest.mark.parametrize("kind", ["coco", "masks"])
 def test_memory_or_not_is_the_same_and_batch_n_is_a_function_of_n(tmp_path, kind):
     made = source(kind, tmp_path)
-    kept, read = (load(made, size=48, memory_gb=memory).splits["train"] for memory in (1.0, 0.0))
+    kept, read = (load_dataset(made, size=48, memory_gb=memory).splits["train"] for memory in (1.0, 0.0))
     one = list(zip(range(4), Loader(kept, batch=5, seed=3, augment=POLICY)(0), strict=False))
     for n, batch in one:
         again = Loader(read, batch=5, seed=3, augment=POLICY).at(n)
@@ -86,7 +87,7 @@ def test_memory_or_not_is_the_same_and_batch_n_is_a_function_of_n(tmp_path, kind
 
 @pytest.mark.parametrize("kind", ["coco", "masks"])
 def test_the_parts_of_two_processes_are_the_batch_of_one(tmp_path, kind):
-    split = load(source(kind, tmp_path)).splits["train"]
+    split = load_dataset(source(kind, tmp_path)).splits["train"]
     whole = Loader(split, batch=8, seed=1, augment=POLICY).at(2)
     for rank in range(2):
         part = Loader(split, batch=8, seed=1, augment=POLICY, rank=rank, world=2).at(2)
@@ -102,10 +103,10 @@ def test_the_parts_of_two_processes_are_the_batch_of_one(tmp_path, kind):
 
 
 def test_images_are_stretched_and_shares_stay_shares():
-    data = load(Listed(*[noted([10, 5, 30, 20])] * 6), size=32)
+    data = load_dataset(Listed(*[noted([10, 5, 30, 20])] * 6), size=32)
     batch = next(in_order(data.splits["train"], 1))
     raw = data.source.read(int(batch.keys[0]))
-    assert np.array_equal(batch.images[0], stretch(raw, size=32).transpose(2, 0, 1) / np.float32(255))
+    assert np.array_equal(batch.images[0], resize_square(raw, size=32).transpose(2, 0, 1) / np.float32(255))
     assert batch.target["boxes"].tolist() == [[[0.25, 0.25, 0.75, 1.0]]]
     assert batch.target["size"].tolist() == [[20, 40]]
 
@@ -123,7 +124,7 @@ def test_the_targets_move_with_the_images_in_a_loader():
     draw = np.random.default_rng(0)
     corners = draw.integers(4, 30, (30, 2))
     boxes = np.concatenate([corners, corners + draw.integers(8, 30, (30, 2))], axis=1)
-    data = load(Painted(*[noted(box, size=(64, 64)) for box in boxes]))
+    data = load_dataset(Painted(*[noted(box, size=(64, 64)) for box in boxes]))
     batch = Loader(data.splits["train"], batch=10, seed=0, augment=Augment(flip=True, shift=0.3)).at(7)
     for image, box, label in zip(batch.images, batch.target["boxes"][:, 0], batch.target["labels"][:, 0], strict=True):
         if label == 0:
@@ -133,7 +134,7 @@ def test_the_targets_move_with_the_images_in_a_loader():
 
 
 def test_batches_without_a_box_travel():
-    data = load(Listed(*[noted()] * 9), size=16)
+    data = load_dataset(Listed(*[noted()] * 9), size=16)
     for batch in (
         Loader(data.splits["train"], batch=4, seed=0, augment=POLICY).at(0),
         next(in_order(data.splits["test"], 2)),
@@ -149,10 +150,10 @@ def test_a_mask_of_nothing_but_void_travels(tmp_path):
     for file in (root / "train" / "labels").iterdir():
         Image.fromarray(np.full((64, 64), 255, np.uint8)).save(file)
     made = Masks(path=str(root))
-    data = load(made)
+    data = load_dataset(made)
     batch = Loader(data.splits["train"], batch=4, seed=0, augment=POLICY).at(0)
     assert (batch.target == -1).all()
-    assert only(inspect_labels(made, data), "SR-D131").values["count"] == 16
+    assert only(inspect_targets(made, data), "SR-D131").values["count"] == 16
 
 
 def test_crowds_and_unknown_images_reach_the_batch(tmp_path):
@@ -162,25 +163,25 @@ def test_crowds_and_unknown_images_reach_the_batch(tmp_path):
         (root / "more").mkdir(exist_ok=True)
         Image.fromarray(scan).save(root / "more" / f"{n}.png")
     made = Coco(path=str(root), unlabelled="more")
-    data = load(made)
+    data = load_dataset(made)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 19, "val": 4, "test": 4}
     (batch,) = in_order(data.splits["train"], 19)
     assert batch.target["known"].tolist() == [True] * 16 + [False] * 3
     assert batch.target["size"][16:].tolist() == [[40, 64]] * 3 and (batch.target["labels"][16:] == -1).all()
     assert data.summary()["images"] == {"train": 19, "val": 4, "test": 4}
-    told = [f for f in inspect_labels(made, data) if f.code == "SR-D127"]
+    told = [f for f in inspect_targets(made, data) if f.code == "SR-D127"]
     assert told[0].failure.values["count"] == 6, "nobody says that there is nothing in the unknown ones"
-    crowded = load(Listed(*[noted([1, 1, 9, 9], [2, 2, 9, 9], crowd=[True, False])] * 6), size=16)
+    crowded = load_dataset(Listed(*[noted([1, 1, 9, 9], [2, 2, 9, 9], crowd=[True, False])] * 6), size=16)
     assert next(in_order(crowded.splits["train"], 1)).target["crowd"].tolist() == [[True, False]]
     assert crowded.summary()["per_class"]["train"] == [2, 0], "a crowd is not counted"
 
 
 def test_unknown_images_change_no_split_that_is_carved(tmp_path):
     root = coco_scenes(tmp_path, split=False)
-    before = load(Coco(path=str(root))).splits
+    before = load_dataset(Coco(path=str(root))).splits
     (root / "more").mkdir()
     Image.fromarray(scenes(1)[0].image).save(root / "more" / "1.png")
-    after = load(Coco(path=str(root), unlabelled="more")).splits
+    after = load_dataset(Coco(path=str(root), unlabelled="more")).splits
     assert all(np.array_equal(before[name].listed, after[name].listed) for name in ("val", "test"))
     assert after["train"].listed.tolist() == [*before["train"].listed.tolist(), 24]
 
@@ -190,7 +191,7 @@ def test_carved_splits_share_out_every_class(tmp_path, kind):
     made = (
         voc_scenes(tmp_path, images=90, split=False) if kind == "voc" else mask_scenes(tmp_path, images=90, split=False)
     )
-    data = load(Voc(path=str(made)) if kind == "voc" else Masks(path=str(made)))
+    data = load_dataset(Voc(path=str(made)) if kind == "voc" else Masks(path=str(made)))
     assert [len(data.splits[name]) for name in ("train", "val", "test")] == pytest.approx([58, 14, 18], abs=3)
     counts = np.array(list(data.summary()["per_class"].values()))
     assert (counts >= 3).all()
@@ -200,7 +201,10 @@ def test_carved_splits_share_out_every_class(tmp_path, kind):
 
 
 def test_counts_of_boxes_and_of_images_with_a_class(tmp_path):
-    boxes, masks = load(source("coco", tmp_path / "a")).summary(), load(source("masks", tmp_path / "b")).summary()
+    boxes, masks = (
+        load_dataset(source("coco", tmp_path / "a")).summary(),
+        load_dataset(source("masks", tmp_path / "b")).summary(),
+    )
     made = list(enumerate(MADE.values()))
     for split in ("train", "val", "test"):
         mine = [scene for number, scene in made if split_of(number, len(made)) == split]
@@ -214,7 +218,7 @@ def test_the_fingerprint_tells_annotations_apart(tmp_path):
         made = mask_scenes(root) if kind == "masks" else voc_scenes(root)
         if change:
             change(root)
-        return load(Masks(path=str(made)) if kind == "masks" else Voc(path=str(made))).fingerprint
+        return load_dataset(Masks(path=str(made)) if kind == "masks" else Voc(path=str(made))).fingerprint
 
     def edit(split: str):
         def change(root: Path):
@@ -250,7 +254,7 @@ def test_an_image_whose_mask_is_no_use_is_replaced_with_its_mask(tmp_path, memor
         else:
             file.write_bytes(blob)
     made = Masks(path=str(root))
-    data = load(made, max_bad=0.5, memory_gb=memory_gb)
+    data = load_dataset(made, max_bad=0.5, memory_gb=memory_gb)
     train = data.splits["train"]
     images, masks, items = train.take(np.arange(16))
     assert [Path(train.name_of(int(i))).stem for i in items[[1, 2, 5]]] == ["0003", "0003", "0006"]
@@ -260,18 +264,18 @@ def test_an_image_whose_mask_is_no_use_is_replaced_with_its_mask(tmp_path, memor
         assert np.array_equal(mask.numpy(), np.where(scene.mask == 255, -1, scene.mask.astype(int)))
     assert sorted(bad.code for bad in data.bad) == ["SR-D103", "SR-D103", "SR-D122"]
     with pytest.raises(StillroomError, match="SR-D107"):
-        load(made, max_bad=0.05).splits["train"].take(np.arange(16))
-    found = codes(inspect(made, load(made, max_bad=0.5)))
+        load_dataset(made, max_bad=0.05).splits["train"].take(np.arange(16))
+    found = codes(inspect(made, load_dataset(made, max_bad=0.5)))
     assert found.count("SR-D103") == 2 and found.count("SR-D122") == 1
 
 
 def test_stretch_is_the_whole_image():
     picture = np.zeros((10, 30, 3), np.uint8)
     picture[:, 15:] = 200
-    square = stretch(picture, size=20)
+    square = resize_square(picture, size=20)
     assert square.shape == (20, 20, 3) and (square[:, :8] == 0).all() and (square[:, 12:] == 200).all()
-    assert stretch(square, size=20) is square
-    assert stretch(picture[:, :, :1], size=20).shape == (20, 20, 1)
+    assert resize_square(square, size=20) is square
+    assert resize_square(picture[:, :, :1], size=20).shape == (20, 20, 1)
 
 
 def test_decoded_pixels_are_those_that_boxes_are_drawn_on(tmp_path):
@@ -288,7 +292,7 @@ def test_decoded_pixels_are_those_that_boxes_are_drawn_on(tmp_path):
         text = f"<annotation>{size}<object><name>x</name><bndbox>{box}</bndbox></object></annotation>"
         (tmp_path / "Annotations" / f"{name}.xml").write_text(text)
     made = Voc(path=str(tmp_path))
-    data = load(made, size=16)
+    data = load_dataset(made, size=16)
     assert codes(inspect(made, data)) == []
     assert decode(made.read(0), channels=3).shape == (40, 20, 3)
     assert next(in_order(data.splits["train"], 1)).target["size"].tolist() == [[40, 20]]

@@ -21,22 +21,21 @@ from torch import nn
 
 from stillroom.config import recipe
 from stillroom.config.schema import Augment
-from stillroom.data import sampling
-from stillroom.data.dataset import load
-from stillroom.data.guess import guess
+from stillroom.data.dataset import load_dataset
+from stillroom.data.infer_source import infer_source
 from stillroom.data.inspect import inspect
 from stillroom.data.loader import Loader
 from stillroom.data.sources.digits import Digits
 from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.images import Images
 from stillroom.data.sources.parquet import Parquet
-from stillroom.data.subset import known
-from stillroom.distributed.engine import Engine
+from stillroom.data.subset import labelled_subset
+from stillroom.distributed.processes import OneProcess
 from stillroom.errors import StillroomError
 from stillroom.evaluation.evaluate import evaluate
 from stillroom.evaluation.validate import validate
 from stillroom.models import create_model
-from stillroom.stages import build
+from stillroom.pipeline.prepare import prepare
 from stillroom.tasks._agreeing import agreeing
 from stillroom.tasks.classification import Classification
 from stillroom.tasks.embedding import Embedding
@@ -53,7 +52,7 @@ def code(call) -> str:
 
 
 def codes(source) -> list[str]:
-    return [finding.code for finding in inspect(source, load(source))]
+    return [finding.code for finding in inspect(source, load_dataset(source))]
 
 
 @pytest.fixture
@@ -66,9 +65,9 @@ def photos(tmp_path):
 
 def test_further_images_are_for_training_and_move_nobody_else(photos, tmp_path):
     flat_digits(tmp_path / "more" / "deep", count=40, start=900)
-    before, source = load(Folder(path=str(photos))), Folder(path=str(photos), unlabelled=str(tmp_path / "more"))
-    data = load(source)
-    assert source.further == 40 and (source.labels[30:] == -1).all() and (source.labels[:30] >= 0).all()
+    before, source = load_dataset(Folder(path=str(photos))), Folder(path=str(photos), unlabelled=str(tmp_path / "more"))
+    data = load_dataset(source)
+    assert source.num_unlabelled == 40 and (source.labels[30:] == -1).all() and (source.labels[:30] >= 0).all()
     assert data.splits["val"].listed.tolist() == before.splits["val"].listed.tolist()
     assert data.splits["test"].listed.tolist() == before.splits["test"].listed.tolist()
     assert data.splits["train"].listed.tolist() == [*before.splits["train"].listed.tolist(), *range(30, 70)]
@@ -86,7 +85,7 @@ def test_several_folders_wherever_they_lie(photos, tmp_path, monkeypatch):
     flat_digits(tmp_path / "beside", count=7, start=920)
     named = ["unsorted", "here", "../beside"]
     source = Folder(path="photos", unlabelled=named)
-    assert source.unlabelled is named and source.further == 18 and source.classes == ("0", "1", "2")
+    assert source.unlabelled is named and source.num_unlabelled == 18 and source.classes == ("0", "1", "2")
     assert [source.name(item) for item in (30, 35, 47)] == [
         "photos/unsorted/0900.png",
         "here/0910.png",
@@ -103,16 +102,16 @@ def test_further_folders_that_are_none_are_refused(photos, tmp_path):
     flat_digits(tmp_path / "away", count=1)
     (tmp_path / "empty" / "link.png").symlink_to(tmp_path / "away" / "0000.png")
     assert code(lambda: Folder(path=str(photos), unlabelled=str(tmp_path / "empty"))) == "SR-S201"
-    assert Folder(path=str(photos), unlabelled=str(tmp_path / "empty"), allow_outside=True).further == 1
+    assert Folder(path=str(photos), unlabelled=str(tmp_path / "empty"), allow_outside=True).num_unlabelled == 1
 
 
 def test_a_test_image_among_the_further_ones_is_told(photos, tmp_path):
-    held_out = load(Folder(path=str(photos))).splits["test"]
+    held_out = load_dataset(Folder(path=str(photos))).splits["test"]
     flat_digits(tmp_path / "more", count=4, start=900)
     copied = tmp_path / "more" / "copied.png"
     copied.write_bytes(Path(held_out.name_of(int(held_out.listed[0]))).read_bytes())
     source = Folder(path=str(photos), unlabelled=str(tmp_path / "more"))
-    found = inspect(source, load(source))
+    found = inspect(source, load_dataset(source))
     assert [finding.code for finding in found] == ["SR-D112"]
     assert str(copied) in str(found[0].failure) and "test: " in str(found[0].failure)
 
@@ -132,7 +131,7 @@ def test_rows_without_a_label_are_for_training(tmp_path):
     labels = [number % 2 if number < 40 else None for number in range(60)]
     pq.write_table(rows(labels), tmp_path / "photos.parquet")
     source = Parquet(path=str(tmp_path / "photos.parquet"))
-    data = load(source)
+    data = load_dataset(source)
     assert data.summary()["unlabelled"] == 20 and codes(source) == []
     assert (source.labels[np.concatenate([data.splits[name].listed for name in ("val", "test")])] >= 0).all()
     assert set(range(40, 60)) <= set(data.splits["train"].listed.tolist())
@@ -150,21 +149,21 @@ def test_a_published_test_split_without_labels_is_refused(tmp_path):
 def test_a_flat_folder_is_found_and_split(tmp_path):
     flat_digits(tmp_path / "flat" / "2024", count=10)
     flat_digits(tmp_path / "flat", count=30, start=10)
-    assert guess(str(tmp_path / "flat")) == "folder", "folders with images are taken for classes"
-    data = load(Images(path=str(tmp_path / "flat")))
+    assert infer_source(str(tmp_path / "flat")) == "folder", "folders with images are taken for classes"
+    data = load_dataset(Images(path=str(tmp_path / "flat")))
     assert not data.labelled and data.classes == () and data.kind == "labels"
     assert {name: len(split.listed) for name, split in data.splits.items()} == {"train": 26, "val": 6, "test": 8}
     assert data.summary()["unlabelled"] == 40 and codes(data.source) == []
     os.rename(tmp_path / "flat" / "2024", tmp_path / "elsewhere")
-    assert guess(str(tmp_path / "flat")) == "images"
-    assert load(Images(path=str(tmp_path / "flat"), classes=CLASSES)).classes == CLASSES
+    assert infer_source(str(tmp_path / "flat")) == "images"
+    assert load_dataset(Images(path=str(tmp_path / "flat"), classes=CLASSES)).classes == CLASSES
 
 
 def test_a_flat_folder_may_be_split_by_its_owner(tmp_path):
     for split, start in (("train", 0), ("validation", 20), ("test", 25)):
         flat_digits(tmp_path / split, count=5 if start else 20, start=start)
-    assert guess(str(tmp_path)) == "images"
-    splits = load(Images(path=str(tmp_path))).splits
+    assert infer_source(str(tmp_path)) == "images"
+    splits = load_dataset(Images(path=str(tmp_path))).splits
     assert {name: len(split.listed) for name, split in splits.items()} == {"train": 20, "val": 5, "test": 5}
     assert splits["val"].name_of(int(splits["val"].listed[0])).endswith("validation/0020.png")
     assert code(lambda: Images(path=str(tmp_path / "nowhere"))) == "SR-D101"
@@ -175,15 +174,15 @@ def test_a_flat_folder_may_be_split_by_its_owner(tmp_path):
 
 def test_what_is_known_of_a_split_is_a_split(photos, tmp_path):
     flat_digits(tmp_path / "more", count=40, start=900)
-    whole = load(Folder(path=str(photos), unlabelled=str(tmp_path / "more"))).splits["train"]
-    alone = load(Folder(path=str(photos))).splits["train"]
-    part = known(whole)
+    whole = load_dataset(Folder(path=str(photos), unlabelled=str(tmp_path / "more"))).splits["train"]
+    alone = load_dataset(Folder(path=str(photos))).splits["train"]
+    part = labelled_subset(whole)
     assert len(part) == len(alone) == 21 and part.items.tolist() == alone.items.tolist() == part.listed.tolist()
     assert part.labels.tolist() == alone.labels.tolist() and part.name_of(3) == alone.name_of(3)
     one, other = (Loader(split, batch=8, seed=3, augment=Augment(rotate=9, mixup=0.2)).at(2) for split in (part, alone))
     assert torch.equal(one.images, other.images) and torch.equal(one.target, other.target)
     assert torch.equal(one.keys, other.keys) and (one.target >= 0).all()
-    assert known(alone) is alone
+    assert labelled_subset(alone) is alone
 
 
 # who reads labels ---------------------------------------------------------------------------------------------------
@@ -194,7 +193,7 @@ def test_a_head_is_fitted_to_what_is_known():
     heads = []
     for blind in (False, True):
         source = Digits()
-        data = load(source)
+        data = load_dataset(source)
         items = data.splits["train"].listed
         if blind:
             source.labels[items[::2]] = -1
@@ -202,7 +201,7 @@ def test_a_head_is_fitted_to_what_is_known():
             data.splits["train"]._items = items[1::2]
         torch.manual_seed(0)
         network = create_model("resnet8", classes=10, channels=1, size=8)
-        data.splits["train"].memory = False
+        data.splits["train"].in_memory = False
         assert linear_probe(network, data.splits["train"], data.splits["val"], device=torch.device("cpu")) > 0.7
         heads.append(network.heads()[0].weight)
     torch.testing.assert_close(*heads, atol=1e-6, rtol=0)
@@ -250,8 +249,8 @@ def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
 
 def test_no_label_teaches_and_the_rest_is_as_in_the_task():
     task = agreeing(Classification(smoothing=0.1))
-    assert task.loss(said(0, 1), unlabelled(2)) == {} and not task.taught and task.fit == "none"
-    assert (task.needs, task.answers, task.gates[8], task.smoothing) == ("labels", "classes", 0.98, 0.1)
+    assert task.loss(said(0, 1), unlabelled(2)) == {} and not task.taught and task.finetune == "none"
+    assert (task.needs, task.output_kind, task.gates[8], task.smoothing) == ("labels", "classes", 0.98, 0.1)
     assert task.outputs(7) == 7 and task.decode(said(2, 1)).tolist() == [2, 1]
     again = copy.deepcopy(task)
     assert again.smoothing == 0.1 and again.about == task.about
@@ -281,7 +280,7 @@ def test_the_teacher_knows_and_is_not_judged_by_itself():
         agreeing(Classification()),
         CLASSES,
         against={"student": "teacher", "file": "student"},
-        judge="teacher",
+        reference="teacher",
         keep=lambda name, batch, answer, right: kept.update({name: right.tolist()}),
     )
     assert "teacher_agreement" not in found.figures["teacher"]
@@ -293,17 +292,17 @@ def test_the_teacher_knows_and_is_not_judged_by_itself():
 
 
 def test_selection_asks_the_teacher_too():
-    data = load(Digits())
+    data = load_dataset(Digits())
     torch.manual_seed(0)
     one, other = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
     first, second = (lambda images, net=net: Output(pred=net(images)) for net in (one, other))
-    task, split, engine = agreeing(Classification()), data.splits["val"], Engine(1)
-    assert validate(first, task, split, data.classes, 50, engine, first) == 1
+    task, split = agreeing(Classification()), data.splits["val"]
+    assert validate(first, task, split, data.classes, batch=50, reference=first) == 1
     images = split.images(np.arange(len(split))).float() / 255
     with torch.no_grad():
         alike = (one(images).argmax(1) == other(images).argmax(1)).float().mean().item()
-    assert validate(first, task, split, data.classes, 50, engine, second) == pytest.approx(alike)
-    assert validate(first, task, split, data.classes, 50, engine) == 0, "nobody knows"
+    assert validate(first, task, split, data.classes, batch=50, reference=second) == pytest.approx(alike)
+    assert validate(first, task, split, data.classes, batch=50) == 0, "nobody knows"
 
 
 # from a recipe ------------------------------------------------------------------------------------------------------
@@ -324,41 +323,43 @@ def asked(flat, **more):
     return recipe.read(None, words | {key.replace("__", "."): value for key, value in more.items()})
 
 
+def prepared(flat, **more):
+    return prepare(asked(flat, **more), OneProcess())
+
+
 def test_the_classes_are_the_teachers(flat):
-    taught, data, task = build.build_data_and_task(asked(flat))
-    assert data.classes == tuple("0123456789") and task.about.truth == "teacher"
-    assert taught.task.weight == 0, "so that methods are chosen as where there are no labels"
-    assert build.build_data_and_task(asked(flat, teacher__map=[4, 2, 7]))[1].classes == ("0", "1", "2")
-    named = build.build_data_and_task(asked(flat, data__classes=[f"digit {k}" for k in range(10)]))[1]
-    assert named.classes[3] == "digit 3" and named.fingerprint != data.fingerprint
-    vectors = build.build_data_and_task(asked(flat, task="embedding", methods="cosine"))
-    assert vectors[1].classes == () and vectors[2].about.headline == "teacher_agreement"
-    student = build.build_network(taught.student, data, task, sampling.UNSEEN, seed=0)
-    assert student.classes == 10
+    one = prepared(flat)
+    assert one.data.classes == tuple("0123456789") and one.task.about.truth == "teacher"
+    assert one.label_weight == 0, "so that methods are chosen as where there are no labels"
+    assert prepared(flat, teacher__class_map=[4, 2, 7]).data.classes == ("0", "1", "2")
+    named = prepared(flat, data__classes=[f"digit {k}" for k in range(10)]).data
+    assert named.classes[3] == "digit 3" and named.fingerprint != one.data.fingerprint
+    vectors = prepared(flat, task="embedding", methods="cosine")
+    assert vectors.data.classes == () and vectors.task.about.headline == "teacher_agreement"
+    assert one.initial_student().classes == 10
 
 
 def test_classes_that_do_not_fit_the_teacher_are_refused(flat):
-    taught, data, task = build.build_data_and_task(asked(flat, data__classes=["a", "b"]))
-    assert code(lambda: build.build_network(taught.teacher, data, task, sampling.UNSEEN, seed=0)) == "SR-M301"
+    assert code(prepared(flat, data__classes=["a", "b"]).initial_teachers) == "SR-M301"
 
 
 def test_what_would_teach_nothing_is_refused(flat):
     found = []
     for more in (
-        {"teacher__fit": "head"},
-        {"teacher__fit": "all"},
+        {"teacher__finetune": "head"},
+        {"teacher__finetune": "all"},
         {"methods": []},
         {"methods": ["hinton", "dkd"]},
-        {"teacher__others": [{"network": "resnet8", "weights": "none"}]},
+        {"teachers": [{"network": "resnet8", "weights": "none"}]},
     ):
         with pytest.raises(StillroomError) as caught:
-            build.build_data_and_task(asked(flat, **more))
+            prepared(flat, **more)
         found.append((caught.value.code, caught.value.what))
     assert found == [
-        ("SR-D140", "no image has a label, and teacher.fit is 'head'"),
-        ("SR-D140", "no image has a label, and teacher.fit is 'all'"),
+        ("SR-D140", "no image has a label, and teacher.finetune is 'head'"),
+        ("SR-D140", "no image has a label, and teacher.finetune is 'all'"),
         ("SR-D142", "no image has a label, and there are no methods"),
         ("SR-D142", "no image has a label, and dkd set the true class apart"),
-        ("SR-D140", "no image has a label, and teacher.others[0].fit is 'all'"),
+        ("SR-D140", "no image has a label, and teachers[0].finetune is 'all'"),
     ]
-    assert build.build_data_and_task(asked(flat, methods="auto"))[0].methods[0].name == "auto"
+    assert prepared(flat, methods="auto").methods[0].name == "auto"

@@ -14,11 +14,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from stillroom.errors import Exit
-from stillroom.export._verify import Verification, settle
-from stillroom.export.onnx import load, onnx
+from stillroom.export._verify import Verification, mark_unverified
+from stillroom.export.onnx import ONNX
 from stillroom.metrics.measurement import Measurement, wilson
 from stillroom.models.network import Network
 from stillroom.models.resnet import CifarResNet
+
+onnx, load = ONNX().write, ONNX().open
 
 LOG = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]]).log()
 OTHER = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4], [0.6, 0.3, 0.1]]).log()
@@ -76,8 +78,8 @@ def test_what_is_not_a_number_agrees_with_nothing(wrong: float) -> None:
 def test_the_name_is_the_verdict(tmp_path: Path) -> None:
     path = tmp_path / "model-int8.onnx"
     path.write_bytes(b"weights")
-    assert settle(path, verify(LOG, LOG, gate=1.0)) == path and path.exists()
-    failed = settle(path, verify(LOG, OTHER, gate=1.0))
+    assert mark_unverified(path, verify(LOG, LOG, gate=1.0)) == path and path.exists()
+    failed = mark_unverified(path, verify(LOG, OTHER, gate=1.0))
     assert failed == tmp_path / "model-int8.unverified.onnx"
     assert failed.read_bytes() == b"weights" and not path.exists()
 

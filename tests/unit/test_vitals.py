@@ -39,7 +39,7 @@ def test_each_term_has_a_value_a_weight_and_a_pull():
     found = distillation.terms(learner, heard, batch)
     assert [term.name for term in found] == ["task/ce", "hinton/kl", "fitnet/hint"]
     assert [term.weight for term in found] == [1.0, 0.9, 100.0]
-    assert all(term.value > 0 and term.pull > 0 for term in found)
+    assert all(term.value > 0 and term.gradient_norm > 0 for term in found)
 
 
 def test_a_tap_in_a_list_that_never_runs_is_refused():
@@ -82,23 +82,23 @@ def test_a_loss_that_does_not_reach_the_student_is_refused():
 
 def test_a_teacher_in_training_mode_is_refused():
     _, teacher, batch, heard = scene()
-    assert "inference mode" in distillation.teacher(teacher, batch, heard)
+    assert "evaluation mode" in distillation.check_frozen(teacher, batch, heard)
     teacher.network.layer = None
     teacher.network.train()
     with pytest.raises(StillroomError, match="training mode") as refused:
-        distillation.teacher(teacher, batch, heard)
+        distillation.check_frozen(teacher, batch, heard)
     assert refused.value.code == "SR-T320"
 
 
 def test_a_projector_that_no_optimiser_knows_is_refused():
     """arXiv 2605.31191: feature distillation did nothing while the projector was left out of the clip group."""
     learner, _, batch, heard = scene({"fitnet": {}})
-    said = list(distillation.own_parts(learner, state_of(learner), heard, batch))
-    assert len(said) == 1 and said[0].startswith("fitnet: 1,056 weights")  # 32 x 32 and 32
+    said = list(distillation.check_parameters(learner, state_of(learner), heard, batch))
+    assert len(said) == 1 and said[0].startswith("fitnet: 1,056 ")  # 32 x 32 and 32
     before = state_of(learner)
     learner.methods["fitnet"].late = nn.Linear(2, 2)
     with pytest.raises(StillroomError, match=r"late\.weight") as refused:
-        list(distillation.own_parts(learner, before, heard, batch))
+        list(distillation.check_parameters(learner, before, heard, batch))
     assert refused.value.code == "SR-T321"
 
 
@@ -110,7 +110,7 @@ def outputs():
 def test_conventions_of_a_right_loss():
     _, _, batch, _ = scene()
     said = distillation.conventions("hinton", Hinton(), *outputs(), dataclasses.replace(batch, target=batch.target[:8]))
-    assert "x1.00 with the batch doubled" in said and "x1.00 with classes added" in said and "T = 8 for 4" in said
+    assert "x1.00 with the batch doubled" in said and "x1.00 with classes of" in said and "T = 8 for 4" in said
 
 
 def test_a_loss_divided_by_its_classes_shows():
@@ -124,7 +124,7 @@ def test_a_loss_divided_by_its_classes_shows():
     said = distillation.conventions(
         "divided", Divided(), *outputs(), dataclasses.replace(batch, target=batch.target[:8])
     )
-    assert "x0.50 with classes added" in said
+    assert "x0.50 with classes of" in said
 
 
 def test_a_temperature_without_its_square_shows():
@@ -174,36 +174,36 @@ def knowing(order=None, mean=(0.0,), std=(1.0,)):
 
 
 def test_a_teacher_that_knows_is_left_in_peace():
-    said = distillation.knowledge(knowing(), Written(), 10)
+    said = distillation.teacher_accuracy(knowing(), Written(), 10)
     assert said == ["right on 100.0% of 400 val images, chance is 10.0%"]
 
 
 def test_classes_in_another_order_are_found_with_the_map_that_mends_them():
     """deit 124: other classes than the data's, and nobody noticed."""
     order = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
-    said = distillation.knowledge(knowing(order), Written(), 10)
+    said = distillation.teacher_accuracy(knowing(order), Written(), 10)
     assert any("SR-M313" in line and str(order.tolist()) in line for line in said)
     mended = FrozenTeacher(knowing(order).network, map=order.tolist())
-    assert distillation.knowledge(mended, Written(), 10)[0].startswith("right on 100.0%")
+    assert distillation.teacher_accuracy(mended, Written(), 10)[0].startswith("right on 100.0%")
 
 
 def test_pixels_normalised_in_another_way_are_found():
     """lightly-train 901: a wrong normalisation corrupted the teacher's features without a word."""
-    said = distillation.knowledge(knowing(mean=(0.485,), std=(0.229,)), Written(), 10)
+    said = distillation.teacher_accuracy(knowing(mean=(0.485,), std=(0.229,)), Written(), 10)
     assert any("SR-M314" in line and "pixels as they are" in line for line in said)
     assert any("SR-M302" in line for line in said) or not said[0].startswith("right on 100.0%")
 
 
 def test_pixels_are_put_back_after_the_question():
     teacher = knowing(mean=(0.25,), std=(0.5,))
-    distillation.knowledge(teacher, Written(), 10)
+    distillation.teacher_accuracy(teacher, Written(), 10)
     assert teacher.network.mean.item() == 0.25 and teacher.network.std.item() == 0.5
 
 
 def test_check_says_all_of_it():
     said = preflight(read("digits", {"methods": "hinton,fitnet", "train.batch": 16}))
     assert said["methods"] == ["hinton: predictions", "fitnet: layer2 [32, 4, 4] ~ layer2 [64, 4, 4]"]
-    assert len(said["batch"]) == 3 and "fitnet: 2,112 weights" in said["teaching"][1]
+    assert len(said["losses"]) == 3 and "fitnet: 2,112 parameters" in said["gradients"][1]
     assert said["conventions"][0].startswith("hinton: x1.00 with the batch doubled")
 
 
@@ -219,5 +219,5 @@ def test_a_teacher_as_it_is_is_asked_what_it_knows(tmp_path):
         "teacher.weights": str(tmp_path / "teacher.safetensors"),
     }
     said = preflight(read("digits", recipe))
-    assert "SR-M302" in " ".join(said["knowledge"])
+    assert "SR-M302" in " ".join(said["teacher accuracy"])
     assert rows(torch.zeros(2, 3, 4, 4)).shape == (32, 3)

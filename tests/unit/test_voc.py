@@ -66,12 +66,12 @@ def test_lists_decide_what_is_read(tmp_path):
     (lists / "train.txt").write_text("0000 1\n\n0001 -1\n0000\nnowhere\n")
     source = Voc(path=str(root))
     assert [Path(source.name(i)).stem for i in source.splits["train"]] == ["0000", "0001"]
-    assert source.without == [str(root / "JPEGImages" / "nowhere")]
+    assert source.skipped == [str(root / "JPEGImages" / "nowhere")]
     for file in lists.iterdir():
         file.unlink()
     assert len(Voc(path=str(root)).labels) == 8 and Voc(path=str(root)).splits == {}
     (root / "Annotations" / "0003.xml").unlink()
-    assert [Path(name).stem for name in Voc(path=str(root)).without] == ["0003"]
+    assert [Path(name).stem for name in Voc(path=str(root)).skipped] == ["0003"]
 
 
 @pytest.mark.parametrize(

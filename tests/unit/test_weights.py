@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stillroom.errors import Exit, StillroomError
-from stillroom.models import Network, create_model, fill, load, restore
-from stillroom.models._weights import statistics
+from stillroom.models import Network, assign_weights, create_model, read_weights, restore
+from stillroom.models._weights import statistics_from_metadata
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def refused(code: str, path: Path, **arguments) -> StillroomError:
     with pytest.raises(StillroomError) as caught:
-        load(path, **arguments)
+        read_weights(path, **arguments)
     assert caught.value.code == code and caught.value.exit is Exit.MODEL
     return caught.value
 
@@ -46,16 +46,16 @@ def refused(code: str, path: Path, **arguments) -> StillroomError:
 
 
 def test_safetensors(network: Network, good: Path) -> None:
-    state, said = load(good)
+    state, said = read_weights(good)
     assert same(state, network.weights())
     assert said == network.metadata()
-    assert statistics(said) == (network.mean.flatten().tolist(), network.std.flatten().tolist())
+    assert statistics_from_metadata(said) == (network.mean.flatten().tolist(), network.std.flatten().tolist())
 
 
 def test_half_precision_becomes_float32(network: Network, tmp_path: Path) -> None:
     half = {key: value.half() if value.is_floating_point() else value for key, value in network.weights().items()}
     save_file(half, tmp_path / "half.safetensors")
-    state, _ = load(tmp_path / "half.safetensors")
+    state, _ = read_weights(tmp_path / "half.safetensors")
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
     assert all(torch.equal(state[key], value.to(state[key].dtype)) for key, value in half.items())
 
@@ -75,7 +75,7 @@ def test_half_precision_becomes_float32(network: Network, tmp_path: Path) -> Non
 )
 def test_state_dicts_in_all_their_wrappings(wrap, modern: bool, network: Network, tmp_path: Path) -> None:
     torch.save(wrap(network.weights()), tmp_path / "w.pt", _use_new_zipfile_serialization=modern)
-    state, said = load(tmp_path / "w.pt")
+    state, said = read_weights(tmp_path / "w.pt")
     assert same(state, network.weights()) and said == {}
 
 
@@ -85,7 +85,7 @@ X = torch.ones(3, 1, 1)
 def test_the_content_decides_and_not_the_name(network: Network, good: Path, tmp_path: Path) -> None:
     other = tmp_path / "weights.pt"
     other.write_bytes(good.read_bytes())
-    assert same(load(other)[0], network.weights())
+    assert same(read_weights(other)[0], network.weights())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_content_decides_and_not_the_name(network: Network, good: Path, tmp_
     ],
 )
 def test_statistics_in_metadata(said: dict, wanted) -> None:
-    assert statistics(said) == wanted
+    assert statistics_from_metadata(said) == wanted
 
 
 # Damaged files
@@ -158,7 +158,7 @@ def test_missing_and_unexpected_names_are_listed_to_five(network: Network) -> No
     state = {key: value for key, value in state.items() if key not in gone} | {f"extra{i}": X for i in range(7)}
     before = {key: value.clone() for key, value in network.weights().items()}
     with pytest.raises(StillroomError) as caught:
-        fill(network, state, name="student.safetensors")
+        assign_weights(network, state, name="student.safetensors")
     failure = caught.value
     assert failure.code == "SR-M311" and "student.safetensors" in failure.what
     assert f"{len(gone)} missing: {', '.join(gone[:5])} and {len(gone) - 5} more" in failure.why
@@ -168,7 +168,7 @@ def test_missing_and_unexpected_names_are_listed_to_five(network: Network) -> No
 
 def test_shapes_that_differ_are_listed(network: Network) -> None:
     with pytest.raises(StillroomError, match=r"conv1\.weight is \(16, 3, 5, 5\), not \(16, 3, 3, 3\)") as caught:
-        fill(network, network.weights() | {"conv1.weight": torch.zeros(16, 3, 5, 5)})
+        assign_weights(network, network.weights() | {"conv1.weight": torch.zeros(16, 3, 5, 5)})
     assert caught.value.code == "SR-M311"
 
 
@@ -176,9 +176,9 @@ def test_a_head_for_other_classes(network: Network) -> None:
     other = create_model("resnet8", classes=9, channels=3, size=12)
     before = {key: value.clone() for key, value in other.weights().items()}
     with pytest.raises(StillroomError, match="student has 4 outputs, the data 9 classes; no mapping") as caught:
-        fill(other, network.weights(), name="student")
-    assert caught.value.code == "SR-M301" and 'fit = "head"' in caught.value.fix
-    fill(other, network.weights(), head="replace")
+        assign_weights(other, network.weights(), name="student")
+    assert caught.value.code == "SR-M301" and 'finetune = "head"' in caught.value.fix
+    assign_weights(other, network.weights(), head="replace")
     for key, value in other.weights().items():
         assert torch.equal(value, before[key] if key.startswith("linear.") else network.weights()[key]), key
 
@@ -186,15 +186,15 @@ def test_a_head_for_other_classes(network: Network) -> None:
 def test_a_file_of_features_alone_needs_a_new_head(network: Network) -> None:
     features = {key: value for key, value in network.weights().items() if not key.startswith("linear.")}
     with pytest.raises(StillroomError, match=r"2 missing: linear\.weight, linear\.bias") as caught:
-        fill(create_model("resnet8", classes=9, channels=3, size=12), features)
+        assign_weights(create_model("resnet8", classes=9, channels=3, size=12), features)
     assert caught.value.code == "SR-M311"
-    fill(create_model("resnet8", classes=9, channels=3, size=12), features, head="replace")
+    assign_weights(create_model("resnet8", classes=9, channels=3, size=12), features, head="replace")
 
 
 def test_counters_may_be_missing(network: Network) -> None:
     old = {key: value for key, value in network.weights().items() if not key.endswith("num_batches_tracked")}
     fresh = create_model("resnet8", classes=4, channels=3, size=12)
-    fill(fresh, old)
+    assign_weights(fresh, old)
     assert same(fresh.weights(), network.weights())
 
 
@@ -266,7 +266,7 @@ def test_a_whole_model_is_refused_and_by_its_hash_read_in_another_process(networ
     assert "stillroom.models.resnet.CifarResNet" in failure.what
     told = tmp_path / "told"
     torch.save({"model": network.module, "note": Teller(told)}, path)
-    state, _ = load(path, trust=f"sha256:{digest(path).upper()}")
+    state, _ = read_weights(path, trust=f"sha256:{digest(path).upper()}")
     assert same(state, network.weights())
     assert int(told.read_text()) != os.getpid()
 

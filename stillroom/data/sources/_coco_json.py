@@ -1,4 +1,4 @@
-"""What a file in COCO's format holds, entry by entry, whatever somebody may have put there."""
+"""Validated reading of annotation files in COCO's format."""
 
 from __future__ import annotations
 
@@ -10,70 +10,72 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.data.sources._box_source import AnnotatedImage
 from stillroom.data.sources._errors import InvalidCoco
-from stillroom.data.sources._noted import Note
-from stillroom.data.sources.source import printable, read_file
+from stillroom.data.sources._paths import printable, read_file
 from stillroom.errors import StillroomError
 
-LONGEST = 2**31
+MAX_SIDE = 2**31
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The file's content, its outline checked."""
+def read_json(file: Path) -> dict[str, Any]:
+    """The file's content, with its top-level structure checked."""
     try:
         content = json.loads(read_file(str(file), name=printable(str(file))))
     except (ValueError, RecursionError) as problem:
-        raise refuse(file, f"it is not json: {problem}") from problem
+        raise coco_error(file, f"it is not json: {problem}") from problem
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise refuse(file, f"there is no list called {key!r} in it")
+            raise coco_error(file, f"there is no list called {key!r} in it")
         if not all(isinstance(entry, dict) for entry in content[key]):
-            raise refuse(file, f"an entry of {key!r} is not an object")
+            raise coco_error(file, f"an entry of {key!r} is not an object")
     return content
 
 
-def categories(contents: Mapping[Path, dict[str, Any]]) -> dict[int, str]:
-    """Category id -> name, in the order of the ids."""
+def read_categories(contents: Mapping[Path, dict[str, Any]]) -> dict[int, str]:
+    """Category id -> name, in order of the ids."""
     names: dict[int, str] = {}
     for file, content in contents.items():
         for category in content["categories"]:
-            number = _number(file, category, "id", "category")
-            name = str(category.get("name", number)).encode(errors="backslashreplace").decode()
-            if names.setdefault(number, name) != name:
-                raise refuse(file, f"category {number} is {name!r} here and {names[number]!r} in another file")
+            key = _integer(file, category, "id", "category")
+            name = str(category.get("name", key)).encode(errors="backslashreplace").decode()
+            if names.setdefault(key, name) != name:
+                raise coco_error(file, f"category {key} is {name!r} here and {names[key]!r} in another file")
     if not names:
-        raise refuse(next(iter(contents)), "there are no categories in it")
+        raise coco_error(next(iter(contents)), "there are no categories in it")
     return dict(sorted(names.items()))
 
 
-def notes_of(file: Path, content: dict[str, Any], *, folder: str, split: str, places: dict[int, int]) -> list[Note]:
+def read_images(
+    file: Path, content: dict[str, Any], *, folder: str, split: str, label_of: dict[int, int]
+) -> list[AnnotatedImage]:
     """The file's images with their boxes.
 
     Args:
-        file: for the errors.
-        content: as read.
+        file: for error messages.
+        content: from `read_json`.
         folder: of the images.
-        split: that the file is for, or "".
-        places: category id -> label.
+        split: of the file, or "".
+        label_of: category id -> label.
     """
     found: dict[int, list[tuple[list[float], int, bool]]] = {}
     for entry in content["images"]:
-        number = _number(file, entry, "id", "image")
-        if number in found:
-            raise refuse(file, f"image {number} is there twice")
-        found[number] = []
+        key = _integer(file, entry, "id", "image")
+        if key in found:
+            raise coco_error(file, f"image {key} is listed twice")
+        found[key] = []
     for entry in content["annotations"]:
-        number = _number(file, entry, "image_id", "annotation")
-        if number not in found:
-            raise refuse(file, f"annotation {entry.get('id')} is of image {number}, which is not listed")
-        label = places.get(_number(file, entry, "category_id", "annotation"), -1)
-        found[number].append((_box(file, entry), label, bool(entry.get("iscrowd", 0))))
-    notes = []
+        key = _integer(file, entry, "image_id", "annotation")
+        if key not in found:
+            raise coco_error(file, f"annotation {entry.get('id')} is of image {key}, which is not listed")
+        label = label_of.get(_integer(file, entry, "category_id", "annotation"), -1)
+        found[key].append((_box(file, entry), label, bool(entry.get("iscrowd", 0))))
+    images = []
     for entry in content["images"]:
         boxes = found[entry["id"]]
-        notes.append(
-            Note(
-                path=os.path.join(folder, text_of(file, entry, "file_name")),
+        images.append(
+            AnnotatedImage(
+                path=os.path.join(folder, text_field(file, entry, "file_name")),
                 split=split,
                 boxes=np.array([box for box, _, _ in boxes], dtype=np.float64).reshape(-1, 4),
                 labels=np.array([label for _, label, _ in boxes], dtype=np.int64),
@@ -81,42 +83,42 @@ def notes_of(file: Path, content: dict[str, Any], *, folder: str, split: str, pl
                 size=_size(entry),
             )
         )
-    return notes
+    return images
 
 
 def _box(file: Path, entry: dict[str, Any]) -> list[float]:
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        raise refuse(file, f"annotation {entry.get('id')} has no bbox of four numbers")
+        raise coco_error(file, f"annotation {entry.get('id')} has no bbox of four numbers")
     try:
         left, top, width, height = (float(value) for value in box)
-    except OverflowError as problem:  # json's whole numbers have no end
-        raise refuse(file, f"annotation {entry.get('id')}: {problem}") from problem
+    except OverflowError as problem:  # JSON integers are unbounded
+        raise coco_error(file, f"annotation {entry.get('id')}: {problem}") from problem
     return [left, top, left + width, top + height]
 
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     sides = (entry.get("height"), entry.get("width"))
-    return sides if all(type(side) is int and 0 < side < LONGEST for side in sides) else None  # type: ignore[return-value]
+    return sides if all(type(side) is int and 0 < side < MAX_SIDE for side in sides) else None  # type: ignore[return-value]
 
 
-def _number(file: Path, entry: dict[str, Any], key: str, what: str) -> int:
+def _integer(file: Path, entry: dict[str, Any], key: str, what: str) -> int:
     value = entry.get(key)
     if type(value) is not int:
-        raise refuse(file, f"{what} {entry.get('id')} has {value!r} as its {key}, which is no whole number")
+        raise coco_error(file, f"{what} {entry.get('id')} has the {key} {value!r}, which is not an integer")
     return value
 
 
-def text_of(file: Path, entry: dict[str, Any], key: str) -> str:
-    """An entry's text, which a path can be made of."""
+def text_field(file: Path, entry: dict[str, Any], key: str) -> str:
+    """A text field of an entry, usable as a path."""
     value = entry.get(key)
     if not isinstance(value, str) or not value or "\0" in value or not _is_text(value):
-        raise refuse(file, f"image {entry.get('id')} has no {key}")
+        raise coco_error(file, f"image {entry.get('id')} has no {key}")
     return value
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be written: json may hold halves of letters."""
+    """Whether the value can be encoded: JSON may contain lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -124,6 +126,6 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def refuse(file: Path, why: str) -> StillroomError:
-    """Why the file can't be used."""
+def coco_error(file: Path, why: str) -> StillroomError:
+    """SR-D120 for this file."""
     return InvalidCoco(path=printable(str(file)), why=why)

@@ -11,7 +11,7 @@ class DataNotFound(DataError):
     what = "no such data   {path}"
     why = "there is no file or folder of that name{hint}"
     effect = "nothing was started"
-    fix = "correct data.path; `digits` alone names the images that come with the program"
+    fix = "correct data.path; `digits` is the built-in data set"
 
 
 class DataPermissionDenied(DataError):
@@ -19,15 +19,15 @@ class DataPermissionDenied(DataError):
     what = "permission denied   {path}"
     why = "the file exists, but this user may not read it"
     effect = LEFT_OUT
-    fix = "give yourself the right to read it, e.g. chmod u+r"
+    fix = "make it readable for this user, e.g. chmod u+r"
 
 
 class ClassNotInTrain(DataError):
     code = "SR-D114"
     what = "class {name!r} is in {split} but not in train   {path}"
-    why = "{images} images of a class that can't be learnt; the classes of train are {known}"
+    why = "{images} images of a class without training images; the classes of train are {known}"
     effect = "nothing was started"
-    fix = "rename the folder if it is a spelling, else add the class to train or remove it from {split}"
+    fix = "rename the folder if it is a misspelling, else add the class to train or remove it from {split}"
 
 
 class InvalidIdx(DataError):
@@ -43,7 +43,7 @@ class InvalidParquet(DataError):
     what = "unusable parquet file   {path}"
     why = "{why}"
     effect = "nothing was started"
-    fix = "name the columns with data.image and data.label: an image struct {{bytes, path}} and a whole number or text"
+    fix = "name the columns with data.image and data.label: an image struct {{bytes, path}} and an integer or text"
 
 
 class InvalidCoco(DataError):
@@ -67,7 +67,7 @@ class InvalidClassList(DataError):
     what = "unusable list of classes   {path}"
     why = "{why}"
     effect = "nothing was started"
-    fix = "write a line for each class: NUMBER NAME, numbers in 0..255, or NAME alone"
+    fix = "write one line per class: VALUE NAME, with values in 0..255, or NAME alone"
 
 
 class PathOutsideData(SecurityError):

@@ -1,4 +1,4 @@
-"""Image files that a list names: read below one folder, links that lead out of it refused."""
+"""Lists of image files, each confined to its folder, and the search for image files in folders."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterable, Sequence
 
 from stillroom.data.decode import SUFFIXES
 from stillroom.data.errors import NoImages, UnknownLayout
-from stillroom.data.sources.source import existing, inside, printable, read_file
+from stillroom.data.sources._paths import existing_path, printable, read_file, require_inside
 
 
-class Files:
-    """Some files, by number.
+class ImageFiles:
+    """Files by index.
 
     Args:
-        paths: whole paths, in order.
-        roots: for each the folder that it must not leave, real; None: it may lie anywhere.
+        paths: full paths, in order.
+        roots: for each path the folder (a real path) that it must stay inside; None for no restriction.
 
     Raises:
-        PathOutsideData: SR-S201, a file lies, every link followed, outside of its folder.
+        PathOutsideData: SR-S201, a path, with all links resolved, lies outside of its folder.
     """
 
     def __init__(self, paths: Sequence[str], roots: Sequence[str | None]):
         for path, root in zip(paths, roots, strict=True):
             if root is not None:
-                inside(path, root=root, shown=printable(path))
+                require_inside(path, root=root, shown=printable(path))
         self._paths = list(paths)
 
     def __len__(self) -> int:
@@ -39,55 +39,55 @@ class Files:
         return read_file(self._paths[item], name=self.name(item))
 
 
-class Further(Files):
-    """Image files of which nobody knows what they show.
+class UnlabelledFiles(ImageFiles):
+    """Unlabelled image files.
 
     Attributes:
-        folders: the folders that they lie in, real.
+        folders: the folders of the files, as real paths.
     """
 
     def __init__(self, folders: Sequence[str], *, allow_outside: bool):
-        held = {folder: images_below(folder) for folder in folders}
-        for folder, paths in held.items():
+        found = {folder: images_below(folder) for folder in folders}
+        for folder, paths in found.items():
             if not paths:
                 raise NoImages(path=printable(folder), why="no file in it has the suffix of an image")
-        roots = [None if allow_outside else os.path.realpath(folder) for folder in held for _ in held[folder]]
-        super().__init__([path for paths in held.values() for path in paths], roots)
+        roots = [None if allow_outside else os.path.realpath(folder) for folder in found for _ in found[folder]]
+        super().__init__([path for paths in found.values() for path in paths], roots)
         self.folders = {os.path.realpath(folder) for folder in folders}
 
 
-def further_images(unlabelled: str | Sequence[str], *, below: str, allow_outside: bool) -> Further:
-    """All images in the folders that the argument `unlabelled` names, see `folder_at`, and in folders inside them.
+def unlabelled_images(unlabelled: str | Sequence[str], *, below: str, allow_outside: bool) -> UnlabelledFiles:
+    """All images below the folders in the argument `unlabelled`, see `resolve_folder`.
 
     Raises:
-        StillroomError: SR-D101 one isn't there, SR-D108 one holds no image, SR-D109 one is a file, SR-S201 a link leads
-            outside.
+        StillroomError: SR-D101 a folder does not exist, SR-D108 one contains no image, SR-D109 one is a file, SR-S201 a
+            link leads outside.
     """
-    named = [unlabelled] if isinstance(unlabelled, str) else unlabelled
-    return Further([folder_at(path, below=below) for path in named], allow_outside=allow_outside)
+    folders = [unlabelled] if isinstance(unlabelled, str) else unlabelled
+    return UnlabelledFiles([resolve_folder(path, below=below) for path in folders], allow_outside=allow_outside)
 
 
-def folder_at(path: str, *, below: str) -> str:
-    """A folder that an argument names: absolute, below the data's own, or as seen from where the command is given.
+def resolve_folder(path: str, *, below: str) -> str:
+    """The folder of an argument: absolute, relative to `below`, or relative to the working directory.
 
     Raises:
-        StillroomError: SR-D101 it isn't there, SR-D109 it is a file.
+        StillroomError: SR-D101 it does not exist, SR-D109 it is a file.
     """
     here = os.path.expanduser(path)
     inner = os.path.normpath(os.path.join(below, here))
-    found = existing(here if os.path.exists(here) and not os.path.exists(inner) else inner)
+    found = existing_path(here if os.path.exists(here) and not os.path.exists(inner) else inner)
     if not found.is_dir():
         raise UnknownLayout(path=printable(str(found)), why="it is a file, not a folder")
     return str(found)
 
 
 def images_below(folder: str) -> list[str]:
-    """Paths of all image files in a folder and its folders, sorted; hidden ones left out."""
+    """Paths of all image files in a folder and its subfolders, sorted; hidden files are left out."""
     return sorted(_walk(folder, lambda name: os.path.splitext(name)[1].lower() in SUFFIXES))
 
 
 def images_by_stem(folder: str) -> dict[str, str]:
-    """Name without suffix -> path of the image files right in a folder."""
+    """Name without suffix -> path, for the image files directly in a folder."""
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")]
     return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in images}

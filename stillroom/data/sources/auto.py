@@ -1,4 +1,4 @@
-"""Whatever is at a path, told apart by looking: class folders, parquet, idx, COCO or VOC files, masks, mere images."""
+"""Detects the kind of source at a path: class folders, parquet, idx, COCO or VOC files, masks, or images only."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 from stillroom.config.errors import InvalidRecipe
 from stillroom.config.plugins import pick
 from stillroom.config.validation import call_problems
-from stillroom.data.guess import guess
+from stillroom.data.infer_source import infer_source
 from stillroom.data.sources.source import Source
 
 
 def auto(*, path: str, **arguments: Any) -> Source:
-    """The source that fits `path`.
+    """The source that matches `path`.
 
     Args:
         path: a folder or a file.
-        **arguments: for that source.
+        **arguments: of that source.
 
     Raises:
-        StillroomError: SR-D101 there is nothing, SR-D109 nothing that is known, SR-C400 it takes no such argument.
+        StillroomError: SR-D101 no such path, SR-D109 an unknown layout, SR-C400 the source has no such argument.
     """
-    name = guess(path)
+    name = infer_source(path)
     kind = pick("data/sources", name)
     problems = call_problems(kind, arguments | {"path": path}, "data")
     if problems:

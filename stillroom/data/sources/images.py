@@ -1,8 +1,8 @@
-"""A folder of images and nothing else: `**/*.jpg`, or `{train,val,test}/**/*.jpg`. Nobody says what they show.
+"""A folder of unlabelled images: `**/*.jpg`, or `{train,val,test}/**/*.jpg`.
 
-With a folder `train` in it, the folder is taken as split, and only the split folders are read; `val` may also be called
-`valid` or `validation`. Names of folders mean nothing. A student can learn from a teacher that brings its own classes,
-or from features; what is measured then is how far the student agrees with the teacher.
+If there is a folder `train`, the data is split and only split folders are read; `val` may also be called `valid` or
+`validation`. Other folder names have no meaning. A student can be trained on the outputs or features of a teacher; the
+reported results are then its agreement with the teacher.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.data.errors import NoImages, UnknownLayout
-from stillroom.data.sources._files import Files, images_below
-from stillroom.data.sources._splits import entries, split_folders
-from stillroom.data.sources.source import Numbers, existing, peek_channels, printable
+from stillroom.data.sources._files import ImageFiles, images_below
+from stillroom.data.sources._paths import existing_path, printable
+from stillroom.data.sources._splits import split_folders, visible_entries
+from stillroom.data.sources.source import detect_channels
+from stillroom.types import IntArray
 
 
 class Images:
@@ -23,9 +25,9 @@ class Images:
 
     Args:
         path: the folder.
-        classes: what the teacher's outputs are called, in their order; left out, they are called by their numbers.
+        classes: names of the teacher's outputs, in order; by default their indices.
         allow_outside: whether links may lead out of the folder.
-        channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
+        channels: 1 or 3; None: 1 if a sample of a hundred images is grey, else 3.
 
     Raises:
         StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 it is a file, SR-S201 a link leads outside.
@@ -36,28 +38,28 @@ class Images:
     ):
         self.path, self.allow_outside = path, allow_outside
         self.classes = tuple(classes)
-        root = os.fspath(existing(path))
+        root = os.fspath(existing_path(path))
         if not os.path.isdir(root):
             raise UnknownLayout(path=printable(path), why="it is a file, not a folder")
-        held = {split: images_below(folder) for split, folder in split_folders(root).items()}
-        paths = [file for files in held.values() for file in files]
+        found = {split: images_below(folder) for split, folder in split_folders(root).items()}
+        paths = [file for files in found.values() for file in files]
         if not paths:
             raise NoImages(path=printable(path), why="no file in it has the suffix of an image")
-        self._files = Files(paths, [None if allow_outside else os.path.realpath(root)] * len(paths))
-        ends = np.cumsum([0, *(len(files) for files in held.values())])
-        places = zip(held, ends, ends[1:], strict=False)
-        self.splits: dict[str, Numbers] = {split: np.arange(start, end) for split, start, end in places if split}
-        self.labels: Numbers = np.full(len(paths), -1, dtype=np.int64)
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(paths))))
+        self._files = ImageFiles(paths, [None if allow_outside else os.path.realpath(root)] * len(paths))
+        ends = np.cumsum([0, *(len(files) for files in found.values())])
+        ranges = zip(found, ends, ends[1:], strict=False)
+        self.splits: dict[str, IntArray] = {split: np.arange(start, end) for split, start, end in ranges if split}
+        self.labels: IntArray = np.full(len(paths), -1, dtype=np.int64)
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(paths))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
-        """Whether images lie right in the folder, or in those of its splits, and no folder beside them holds any."""
+    def matches(path: Path) -> bool:
+        """Whether images lie directly in the folder or its split folders, and subfolders contain none."""
         if not path.is_dir():
             return False
         folders = split_folders(os.fspath(path)).values()
-        beside = [entry.path for folder in folders for entry in entries(folder) if entry.is_dir()]
-        return any(map(images_below, folders)) and not any(map(images_below, beside))
+        subfolders = [entry.path for folder in folders for entry in visible_entries(folder) if entry.is_dir()]
+        return any(map(images_below, folders)) and not any(map(images_below, subfolders))
 
     def name(self, item: int) -> str:
         """The image's path."""

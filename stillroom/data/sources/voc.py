@@ -1,6 +1,6 @@
-"""Boxes in Pascal VOC's xml: one file an image.
+"""Boxes in Pascal VOC's XML format: one file per image.
 
-Layout: `Annotations/*.xml`, `JPEGImages/*`, and the splits in `ImageSets/Main/{train,val,test}.txt` where they are.
+Layout: `Annotations/*.xml`, `JPEGImages/*`, and optionally the splits in `ImageSets/Main/{train,val,test}.txt`.
 Everingham et al., The PASCAL Visual Object Classes Challenge: http://host.robots.ox.ac.uk/pascal/VOC/
 """
 
@@ -9,45 +9,45 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal
-from xml.etree import ElementTree
 
 import numpy as np
 
 from stillroom.config.plugins import near
 from stillroom.data.errors import NoImages, UnknownLayout
-from stillroom.data.sources._errors import InvalidVoc
-from stillroom.data.sources._files import Files, images_by_stem
-from stillroom.data.sources._noted import Note, Noted
+from stillroom.data.sources._box_source import AnnotatedImage, BoxSource
+from stillroom.data.sources._files import ImageFiles, images_by_stem
+from stillroom.data.sources._paths import existing_path, printable, read_file
 from stillroom.data.sources._splits import ORDER
-from stillroom.data.sources.source import existing, peek_channels, printable, read_file
+from stillroom.data.sources._voc_xml import VocObject, parse_file
+from stillroom.data.sources.source import detect_channels
 
-SIDES = ("xmin", "ymin", "xmax", "ymax")
+Size = tuple[int, int] | None
 
 
-class Voc(Noted):
-    """Images with boxes, one xml file each.
+class Voc(BoxSource):
+    """Images with boxes, one XML file each.
 
-    Where there are lists of splits, only what they name is read; an image without its xml file is left out and told.
+    If there are lists of splits, only the images in them are read. Images without an XML file are left out and reported
+    by `inspect`.
 
-    VOC's own boxes are `inclusive`: the first and the last pixel, counted from 1, so that left = xmin - 1 and
-    right = xmax. That is the default, because the format is VOC's. Many tools write the `edges` instead, counted from
-    0: right - left = xmax - xmin. The two differ by one pixel, which matters to small objects. A box whose last pixel
-    isn't behind its first one is a slip of the hand, not an object of one pixel: `inspect` tells of it.
+    In VOC's own convention boxes are `inclusive`: first and last pixel, counted from 1, so that left = xmin - 1 and
+    right = xmax. This is the default. Many tools write `edges` instead, counted from 0: width = xmax - xmin. The two
+    differ by one pixel, which matters for small objects. A box whose last pixel does not lie behind the first is
+    reported by `inspect` as an error of the annotation, not read as a box of one pixel.
 
     Args:
         path: the folder.
-        classes: names in the order of the labels, objects of other names are of no known class; None: all names that
-            occur, sorted.
-        difficult: what an object marked so is: "crowd", neither to be found nor background, as in VOC's own measure;
-            "keep", an object like others; "drop", background.
-        pixels: what the numbers mean, "inclusive" or "edges".
-        unlabelled: a folder of further images for training, absolute or below `path`, which nobody has looked at.
+        classes: names in label order, objects of other names are of no known class; None: all names that occur, sorted.
+        difficult: the meaning of objects marked as difficult: "crowd", neither an object to detect nor background, as
+            in VOC's own evaluation; "keep", an object like others; "drop", background.
+        pixels: the convention of coordinates, "inclusive" or "edges".
+        unlabelled: a folder of further, unannotated images for training, absolute or relative to `path`.
         allow_outside: whether links may lead out of these folders.
-        channels: 1 or 3; None looks at a hundred images, and takes 1 if all of them are grey.
+        channels: 1 or 3; None: 1 if a sample of a hundred images is grey, else 3.
 
     Raises:
-        StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 no Annotations, SR-D121 an xml file is not
-            what it should be, SR-S201 a link leads outside.
+        StillroomError: SR-D101 no such folder, SR-D108 no images, SR-D109 no Annotations, SR-D121 an invalid XML file,
+            SR-S201 a link leads outside.
     """
 
     def __init__(
@@ -61,65 +61,62 @@ class Voc(Noted):
         allow_outside: bool = False,
         channels: int | None = None,
     ):
-        for name, value, known in (
+        for name, value, allowed in (
             ("difficult", difficult, ("crowd", "keep", "drop")),
             ("pixels", pixels, ("inclusive", "edges")),
         ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}{near(str(value), known)}")
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}{near(str(value), allowed)}")
         self.path, self.difficult, self.pixels, self.unlabelled = path, difficult, pixels, unlabelled
         self.allow_outside = allow_outside
-        root = str(existing(path))
-        notes = self._notes(root)
-        names = classes or sorted({name for _, objects in notes for name, _, _ in objects})
+        root = str(existing_path(path))
+        parsed = self._parse(root)
+        names = classes or sorted({entry.name for _, _, objects, _ in parsed for entry in objects})
         self.classes = tuple(printable(name) for name in names)
-        self._hold(
-            [_noted(note, objects, list(names)) for note, objects in notes],
-            [os.path.realpath(root)] * len(notes),
+        self._set_images(
+            [_annotated(*one, list(names)) for one in parsed],
+            [os.path.realpath(root)] * len(parsed),
             classes=len(self.classes),
             below=root,
             unlabelled=unlabelled,
             allow_outside=allow_outside,
         )
-        self.channels = channels or peek_channels(self.read, self.splits.get("train", np.arange(len(notes))))
+        self.channels = channels or detect_channels(self.read, self.splits.get("train", np.arange(len(parsed))))
 
     @staticmethod
-    def fits(path: Path) -> bool:
-        """Whether there are Annotations with xml files, and JPEGImages."""
+    def matches(path: Path) -> bool:
+        """Whether there are folders Annotations, with XML files, and JPEGImages."""
         return (path / "JPEGImages").is_dir() and any((path / "Annotations").glob("*.xml"))
 
-    def _notes(self, root: str) -> list[tuple[Note, list[_Object]]]:
-        """Each image with what its xml file says, class names still as text."""
+    def _parse(self, root: str) -> list[tuple[str, str, list[VocObject], Size]]:
+        """Path, split, objects and declared size of each annotated image; sets `skipped`."""
         folder = os.path.join(root, "Annotations")
         if not os.path.isdir(folder):
             raise UnknownLayout(path=printable(self.path), why="there is no folder Annotations in it")
         images = images_by_stem(os.path.join(root, "JPEGImages"))
         files = {name[:-4] for name in os.listdir(folder) if name.lower().endswith(".xml") and name[0] != "."}
         splits = _splits(root) or {"": sorted(files | set(images))}
-        wanted = [(stem, split) for split, stems in splits.items() for stem in stems]
-        self.without = [
-            printable(os.path.join(self.path, "JPEGImages", stem)) for stem, _ in wanted if stem not in files
+        listed = [(stem, split) for split, stems in splits.items() for stem in stems]
+        self.skipped = [
+            printable(os.path.join(self.path, "JPEGImages", stem)) for stem, _ in listed if stem not in files
         ]
-        notes = []
-        for stem, split in wanted:
+        parsed = []
+        for stem, split in listed:
             if stem not in files:
                 continue
-            path = images.get(stem, os.path.join(root, "JPEGImages", f"{stem}.jpg"))  # reading will say it is missing
+            path = images.get(stem, os.path.join(root, "JPEGImages", f"{stem}.jpg"))  # a missing image fails in `read`
             file = os.path.join(folder, f"{stem}.xml")
             if not self.allow_outside:
-                Files([file], [os.path.realpath(root)])
-            notes.append(_parsed(file, path, split, difficult=self.difficult, inclusive=self.pixels == "inclusive"))
-        if not notes:
-            raise NoImages(path=printable(self.path), why="no image has an xml file in Annotations")
-        return notes
-
-
-_Object = tuple[str, list[float], bool]
-"""Class name, box, crowd."""
+                ImageFiles([file], [os.path.realpath(root)])
+            objects, size = parse_file(file, difficult=self.difficult, inclusive=self.pixels == "inclusive")
+            parsed.append((path, split, objects, size))
+        if not parsed:
+            raise NoImages(path=printable(self.path), why="no image has an XML file in Annotations")
+        return parsed
 
 
 def _splits(root: str) -> dict[str, list[str]]:
-    """Split -> stems, from the lists; a name that train and val share with trainval counts once."""
+    """Split -> stems, from the lists; a repeated stem counts once."""
     found = {}
     for split in ORDER:
         file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
@@ -129,62 +126,13 @@ def _splits(root: str) -> dict[str, list[str]]:
     return found
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses a document type: entities are declared there, and a few of them can unpack to gigabytes."""
-
-    def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        raise ValueError("it declares a document type, which VOC's files have no use for")
-
-
-def _parsed(file: str, image: str, split: str, *, difficult: str, inclusive: bool) -> tuple[Note, list[_Object]]:
-    raw = read_file(file, name=printable(file))
-    try:
-        root = ElementTree.fromstring(raw, ElementTree.XMLParser(target=_NoDoctype()))
-        objects = []
-        for entry in root.iter("object"):
-            hard = (entry.findtext("difficult") or "0").strip() == "1"
-            if hard and difficult == "drop":
-                continue
-            name = (entry.findtext("name") or "").strip()
-            if not name:
-                raise ValueError("an object has no name")
-            objects.append((name, _box(entry, inclusive), hard and difficult == "crowd"))
-        size = _size(root)
-    except (ElementTree.ParseError, ValueError, OverflowError) as problem:
-        raise InvalidVoc(path=printable(file), why=str(problem)) from problem
-    empty = np.empty(0, dtype=np.int64)
-    return Note(path=image, split=split, boxes=empty, labels=empty, crowd=empty, size=size), objects
-
-
-def _box(entry: ElementTree.Element, inclusive: bool) -> list[float]:
-    values = []
-    for side in SIDES:
-        text = entry.findtext(f"bndbox/{side}")
-        if text is None:
-            raise ValueError(f"an object {(entry.findtext('name') or '').strip()!r} has no {side}")
-        values.append(float(text))
-    left, top, right, bottom = values
-    if not inclusive:
-        return values
-    return [left - 1, top - 1, right - (right <= left), bottom - (bottom <= top)]
-
-
-def _size(root: ElementTree.Element) -> tuple[int, int] | None:
-    height, width = (root.findtext(f"size/{side}") for side in ("height", "width"))
-    if height is None or width is None:
-        return None
-    sides = (int(float(height)), int(float(width)))
-    return sides if min(sides) > 0 else None
-
-
-def _noted(note: Note, objects: list[_Object], names: list[str]) -> Note:
-    """The note with its objects, class names turned into numbers."""
-    places = {name: number for number, name in enumerate(names)}
-    return Note(
-        path=note.path,
-        split=note.split,
-        boxes=np.array([box for _, box, _ in objects], dtype=np.float64).reshape(-1, 4),
-        labels=np.array([places.get(name, -1) for name, _, _ in objects], dtype=np.int64),
-        crowd=np.array([crowd for _, _, crowd in objects], dtype=bool),
-        size=note.size,
+def _annotated(path: str, split: str, objects: list[VocObject], size: Size, names: list[str]) -> AnnotatedImage:
+    label_of = {name: label for label, name in enumerate(names)}
+    return AnnotatedImage(
+        path=path,
+        split=split,
+        boxes=np.array([entry.box for entry in objects], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([label_of.get(entry.name, -1) for entry in objects], dtype=np.int64),
+        crowd=np.array([entry.crowd for entry in objects], dtype=bool),
+        size=size,
     )

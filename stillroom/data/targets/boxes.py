@@ -1,196 +1,134 @@
-"""Boxes around objects."""
+"""Targets of detection: boxes around objects."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stillroom.data.errors import (
-    BoxesOfUnknownClass,
-    BoxesOutsideImage,
-    DegenerateBoxes,
-    DuplicateBoxes,
-    ImageSizeMismatch,
-    ImagesWithoutBoxes,
-)
+from stillroom.data.errors import ImageSizeMismatch, ImagesWithoutBoxes
 from stillroom.data.finding import Finding, examples, warning
-from stillroom.data.geometry import VISIBLE, Geometry, move_boxes
-from stillroom.data.sources.source import Boxes, Source
-from stillroom.data.targets.target import Numbers, Planes, Target
+from stillroom.data.geometry import MIN_VISIBLE, Geometry, transform_boxes
+from stillroom.data.sources.source import BoxAnnotations, Source
+from stillroom.data.targets.target import Planes, Target
+from stillroom.data.targets.usable_boxes import FAULTS, UsableBoxes, usable_boxes
 from stillroom.errors import StillroomError
-from stillroom.types import Kind
-
-BEYOND = 1.0  # pixels: rounding puts boxes that far outside in most data sets, and nobody needs to hear of it
-FAULTS = {
-    "degenerate": DegenerateBoxes,
-    "outside": BoxesOutsideImage,
-    "duplicate": DuplicateBoxes,
-    "unknown": BoxesOfUnknownClass,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sound:
-    """The boxes of an image that can be used, cut at its edges, and what was wrong with the others.
-
-    Attributes:
-        shares: [M, 4] float32 in shares of width and height.
-        labels: [M].
-        crowd: [M].
-        faults: [N, 4] bool for all N noted boxes, in the order of `FAULTS`.
-    """
-
-    shares: NDArray[np.float32]
-    labels: Numbers
-    crowd: NDArray[np.bool_]
-    faults: NDArray[np.bool_]
+from stillroom.types import IntArray, TargetKind
 
 
 class BoxTargets:
-    """Padded boxes, see `stillroom.types.Kind`; there is room for one at least, so that nobody reduces over nothing.
+    """Padded boxes, see `stillroom.types.TargetKind`; M is at least 1, so that no reduction is over an empty axis.
 
-    Left out, in every split: boxes without width or height, wholly outside, of no known class, and the second of two
-    with the same class and place. What reaches beyond the image is cut. `labels_wrong` counts all of it.
+    Left out in every split: boxes without width or height, boxes outside the image, boxes of no known class, and exact
+    duplicates. Boxes that reach beyond the image are clipped. `target_findings` counts all of these.
     """
 
-    kind: ClassVar[Kind] = "boxes"
+    kind: ClassVar[TargetKind] = "boxes"
     stretch: ClassVar[bool] = True
-    outside: ClassVar[Literal["mirror", "grey"]] = "grey"
+    padding: ClassVar[Literal["mirror", "grey"]] = "grey"
     planes: ClassVar[int] = 0
     noun: ClassVar[str] = "boxes"
-    least: ClassVar[int] = 1
+    min_classes: ClassVar[int] = 1
 
     def __init__(self, source: Source):
         self._source = source
-        self._sound: dict[int, tuple[Boxes, Sound]] = {}
+        self._checked: dict[int, tuple[BoxAnnotations, UsableBoxes]] = {}
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
-        """None."""
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+        """No planes."""
         return np.empty((0, size, size), dtype=np.uint8)
 
-    def take(self, items: Numbers, planes: Planes) -> Target:
-        """The boxes, padded to the image that has most."""
-        found = [self._of(item) for item in items.tolist()]
-        most = max((len(good.labels) for _, good in found), default=0) or 1
+    def take(self, items: IntArray, planes: Planes) -> Target:
+        """The boxes, padded to the largest number per image."""
+        found = [self._boxes(item) for item in items.tolist()]
+        most = max((len(usable.labels) for _, usable in found), default=0) or 1
         boxes = np.zeros((len(found), most, 4), dtype=np.float32)
         labels = np.full((len(found), most), -1, dtype=np.int64)
         crowd = np.zeros((len(found), most), dtype=bool)
-        for row, (_, good) in enumerate(found):
-            count = len(good.labels)
-            boxes[row, :count], labels[row, :count], crowd[row, :count] = good.shares, good.labels, good.crowd
+        for row, (_, usable) in enumerate(found):
+            count = len(usable.labels)
+            boxes[row, :count], labels[row, :count], crowd[row, :count] = usable.boxes, usable.labels, usable.crowd
         return {
             "boxes": torch.from_numpy(boxes),
             "labels": torch.from_numpy(labels),
             "crowd": torch.from_numpy(crowd),
-            "size": torch.tensor([noted.size for noted, _ in found], dtype=torch.int64).reshape(-1, 2),
-            "known": torch.tensor([noted.known for noted, _ in found], dtype=torch.bool),
+            "size": torch.tensor([annotated.size for annotated, _ in found], dtype=torch.int64).reshape(-1, 2),
+            "known": torch.tensor([annotated.known for annotated, _ in found], dtype=torch.bool),
         }
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
-        """Boxes that follow the pixels; one of which less than a quarter is still in the image is no box any more."""
+    def transform(self, target: Target, geometry: Geometry) -> Target:
+        """The transformed boxes; a box with less than a quarter of its area in the image is removed."""
         assert isinstance(target, dict)
-        if not (geometry.shifts or geometry.turns):
+        if not (geometry.shifts or geometry.resamples):
             return target
-        boxes, visible = move_boxes(target["boxes"], geometry)
-        stays = (target["labels"] >= 0) & (visible >= VISIBLE)
+        boxes, visible = transform_boxes(target["boxes"], geometry)
+        kept = (target["labels"] >= 0) & (visible >= MIN_VISIBLE)
         return target | {
-            "boxes": boxes.where(stays[..., None], torch.zeros(())),
-            "labels": target["labels"].masked_fill(~stays, -1),
-            "crowd": target["crowd"] & stays,
+            "boxes": boxes.where(kept[..., None], torch.zeros(())),
+            "labels": target["labels"].masked_fill(~kept, -1),
+            "crowd": target["crowd"] & kept,
         }
 
-    def counts(self, items: Numbers) -> Numbers:
-        """Boxes of each class, those around groups left out."""
-        labels = [good.labels[~good.crowd] for _, good in self._readable(items)]
-        every = np.concatenate([*labels, np.empty(0, dtype=np.int64)])
-        return np.bincount(every, minlength=len(self._source.classes))
+    def counts(self, items: IntArray) -> IntArray:
+        """Boxes per class, without those around groups."""
+        labels = [usable.labels[~usable.crowd] for _, usable in self._readable(items)]
+        return np.bincount(np.concatenate([*labels, np.empty(0, np.int64)]), minlength=len(self._source.classes))
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
-        """The further ones, which nobody has looked at."""
-        return items >= len(self._source.labels) - getattr(self._source, "further", 0)
+    def unlabelled(self, items: IntArray) -> NDArray[np.bool_]:
+        """The unannotated images, which are the last ones of the source."""
+        return items >= len(self._source.labels) - getattr(self._source, "num_unlabelled", 0)
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
-        """Every box of every item, as it is used."""
+    def digest(self, items: IntArray, *, sampled: Collection[int]) -> bytes:
+        """Every usable box of every item."""
         digest = hashlib.sha256()
-        for noted, good in self._readable(items):
-            digest.update(repr((len(good.labels), noted.size, noted.known)).encode())
-            digest.update(good.shares.tobytes() + good.labels.tobytes() + good.crowd.tobytes())
+        for annotated, usable in self._readable(items):
+            digest.update(repr((len(usable.labels), annotated.size, annotated.known)).encode())
+            digest.update(usable.boxes.tobytes() + usable.labels.tobytes() + usable.crowd.tobytes())
         return digest.digest()
 
-    def labels_wrong(self) -> Iterator[Finding]:
-        """Boxes that are left out or cut, and images without any."""
+    def target_findings(self) -> Iterator[Finding]:
+        """Boxes that are left out or clipped, and images without boxes."""
         names: dict[str, list[str]] = {fault: [] for fault in FAULTS}
         counts = np.zeros(len(FAULTS), dtype=int)
         empty = []
         for item in range(len(self._source.labels)):
             try:
-                noted, good = self._of(item)
+                annotated, usable = self._boxes(item)
             except StillroomError:
-                continue  # an unreadable image, which is told as such
-            counts += good.faults.sum(axis=0)
-            for fault, there in zip(FAULTS, good.faults.T, strict=True):
-                names[fault] += [self._source.name(item)] if there.any() else []
-            empty += [self._source.name(item)] if noted.known and not len(good.labels) else []
+                continue  # an unreadable image, which is reported as such
+            counts += usable.faults.sum(axis=0)
+            for fault, present in zip(FAULTS, usable.faults.T, strict=True):
+                names[fault] += [self._source.name(item)] if present.any() else []
+            empty += [self._source.name(item)] if annotated.known and not len(usable.labels) else []
         for (fault, kind), count in zip(FAULTS.items(), counts.tolist(), strict=True):
             if count:
                 yield warning(kind(count=count, images=len(names[fault]), examples=examples(names[fault])))
         if empty:
             yield warning(ImagesWithoutBoxes(count=len(empty), examples=examples(empty)))
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
-        """Images of another size than the annotations declare."""
+    def size_findings(self, sizes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+        """Images whose size differs from the declared one."""
         wrong = []
-        for item, (height, width) in sorted(shapes.items()):
-            said = self._of(item)[0].size
-            if said != (height, width):
-                wrong.append(f"{self._source.name(item)}: declared {said[1]}×{said[0]}, is {width}×{height}")
+        for item, (height, width) in sorted(sizes.items()):
+            declared = self._boxes(item)[0].size
+            if declared != (height, width):
+                wrong.append(f"{self._source.name(item)}: declared {declared[1]}×{declared[0]}, is {width}×{height}")
         if wrong:
             yield warning(ImageSizeMismatch(count=len(wrong), examples=examples(wrong)))
 
-    def _of(self, item: int) -> tuple[Boxes, Sound]:
-        if item not in self._sound:
-            noted = self._source.boxes(item)  # type: ignore[attr-defined]
-            self._sound[item] = noted, sound(noted, len(self._source.classes))
-        return self._sound[item]
+    def _boxes(self, item: int) -> tuple[BoxAnnotations, UsableBoxes]:
+        if item not in self._checked:
+            annotated = self._source.boxes(item)  # type: ignore[attr-defined]
+            self._checked[item] = annotated, usable_boxes(annotated, len(self._source.classes))
+        return self._checked[item]
 
-    def _readable(self, items: Numbers) -> Iterator[tuple[Boxes, Sound]]:
+    def _readable(self, items: IntArray) -> Iterator[tuple[BoxAnnotations, UsableBoxes]]:
         for item in items.tolist():
             try:
-                yield self._of(item)
+                yield self._boxes(item)
             except StillroomError:
                 continue
-
-
-def sound(noted: Boxes, classes: int) -> Sound:
-    """Separates the boxes that can be used from those that can't."""
-    height, width = noted.size
-    edge = np.array([width, height, width, height], dtype=np.float64)
-    boxes = np.nan_to_num(noted.boxes)
-    cut = np.clip(boxes, 0, edge)
-    shares = (cut / edge).astype(np.float32)
-    away = np.abs(boxes - cut).max(axis=1, initial=0)
-    flat = ~(shares[:, 2:] > shares[:, :2]).all(axis=1)  # as it will be used: float32 has no room for any width
-    degenerate = ~np.isfinite(noted.boxes).all(axis=1) | ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    degenerate |= flat & (away == 0)
-    outside = ~degenerate & (flat | (away > BEYOND))
-    unknown = (noted.labels < 0) | (noted.labels >= classes)
-    kept = ~(degenerate | flat | unknown)
-    duplicate = np.zeros(len(boxes), dtype=bool)
-    seen = set()
-    for row in np.flatnonzero(kept).tolist():
-        what = (int(noted.labels[row]), bool(noted.crowd[row]), cut[row].tobytes())
-        duplicate[row] = what in seen
-        seen.add(what)
-    kept &= ~duplicate
-    return Sound(
-        shares=shares[kept],
-        labels=noted.labels[kept],
-        crowd=noted.crowd[kept],
-        faults=np.stack([degenerate, outside, duplicate, unknown], axis=1),
-    )

@@ -1,4 +1,4 @@
-"""A class for each image."""
+"""Targets of classification: one class per image."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from stillroom.data.errors import LabelOutOfRange
 from stillroom.data.finding import Finding
 from stillroom.data.geometry import Geometry
 from stillroom.data.sources.source import Source
-from stillroom.data.targets.target import Numbers, Planes, Target
-from stillroom.types import Kind
+from stillroom.data.targets.target import Planes, Target
+from stillroom.types import IntArray, TargetKind
 
-UNKNOWN = -1
+UNLABELLED = -1
 
 
 class LabelTargets:
-    """[B] int64; -1 where nobody knows."""
+    """[B] int64; -1 for unlabelled images."""
 
-    kind: ClassVar[Kind] = "labels"
+    kind: ClassVar[TargetKind] = "labels"
     stretch: ClassVar[bool] = False
-    outside: ClassVar[Literal["mirror", "grey"]] = "mirror"
+    padding: ClassVar[Literal["mirror", "grey"]] = "mirror"
     planes: ClassVar[int] = 0
     noun: ClassVar[str] = "images"
-    least: ClassVar[int] = 2
+    min_classes: ClassVar[int] = 2
 
     def __init__(self, source: Source):
         self._source = source
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
-        """None."""
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+        """No planes."""
         return np.empty((0, size, size), dtype=np.uint8)
 
-    def take(self, items: Numbers, planes: Planes) -> Target:
+    def take(self, items: IntArray, planes: Planes) -> Target:
         """The labels."""
         return torch.from_numpy(self._source.labels[items])
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
-        """The same: a class does not lie anywhere in the image."""
+    def transform(self, target: Target, geometry: Geometry) -> Target:
+        """The same target: a label has no position in the image."""
         return target
 
-    def counts(self, items: Numbers) -> Numbers:
-        """Images of each class."""
+    def counts(self, items: IntArray) -> IntArray:
+        """Images per class."""
         labels, classes = self._source.labels[items], len(self._source.classes)
         return np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
-        """Those with the label -1."""
-        found: NDArray[np.bool_] = self._source.labels[items] == UNKNOWN
-        return found
+    def unlabelled(self, items: IntArray) -> NDArray[np.bool_]:
+        """Images with the label -1."""
+        result: NDArray[np.bool_] = self._source.labels[items] == UNLABELLED
+        return result
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
-        """Nothing: the fingerprint holds the labels already."""
+    def digest(self, items: IntArray, *, sampled: Collection[int]) -> bytes:
+        """Empty: the fingerprint contains the labels already."""
         return b""
 
-    def labels_wrong(self) -> Iterator[Finding]:
-        """Labels that are neither a class nor -1, which means that nobody knows."""
+    def target_findings(self) -> Iterator[Finding]:
+        """Labels that are neither a class nor -1."""
         labels, classes = self._source.labels, len(self._source.classes)
-        wrong = np.flatnonzero((labels < UNKNOWN) | (labels >= classes))
+        wrong = np.flatnonzero((labels < UNLABELLED) | (labels >= classes))
         if len(wrong):
             first = int(wrong[0])
             values = {"label": int(labels[first]), "count": len(wrong), "highest": classes - 1}
             yield Finding(severity="error", failure=LabelOutOfRange(path=self._source.name(first), **values))
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
-        """Nothing: a label goes with any size."""
+    def size_findings(self, sizes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+        """None: a label fits any size."""
         yield from ()

@@ -1,7 +1,7 @@
-"""The contract of targets: what a source knows of its images beside their pixels, as it goes into batches.
+"""The interface of targets: the annotations of a source in the form in which they go into batches.
 
-There is one class for each `Kind`, and nobody else treats the kinds apart: splits, loader, inspection and fingerprint
-ask the methods below.
+There is one class per `TargetKind`. Splits, loader, inspection and fingerprint use the methods below and do not
+distinguish the kinds.
 """
 
 from __future__ import annotations
@@ -15,74 +15,73 @@ from torch import Tensor
 
 from stillroom.data.finding import Finding
 from stillroom.data.geometry import Geometry
-from stillroom.types import Kind
+from stillroom.types import IntArray, TargetKind
 
 Target = Tensor | dict[str, Tensor]
-Numbers = NDArray[np.int64]
 Planes = NDArray[np.uint8]
 
 
 class Targets(Protocol):
-    """What is known of the items of one source.
+    """The annotations of the items of one source.
 
     Attributes:
         kind: of the targets.
-        stretch: whether images are stretched to the square rather than cropped, because places in them matter.
-        outside: what moves into an augmented image from outside: the image mirrored at its edge, or grey.
-        planes: how many planes [size, size] uint8 are kept with each image, beside its channels.
+        stretch: whether images are stretched to a square instead of cropped, because positions in them matter.
+        padding: what fills the area beyond the edge of an augmented image: its mirror image, or grey.
+        planes: number of planes [size, size] uint8 that are stored with each image, in addition to its channels.
         noun: what `counts` counts.
-        least: fewest classes that are worth a training.
+        min_classes: smallest number of classes that makes training meaningful.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[TargetKind]
     stretch: ClassVar[bool]
-    outside: ClassVar[Literal["mirror", "grey"]]
+    padding: ClassVar[Literal["mirror", "grey"]]
     planes: ClassVar[int]
     noun: ClassVar[str]
-    least: ClassVar[int]
+    min_classes: ClassVar[int]
 
-    def draw(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
+    def read_planes(self, item: int, *, shape: tuple[int, int], size: int) -> Planes:
         """An item's planes, [planes, size, size].
 
         Args:
-            item: its number.
+            item: its index.
             shape: height and width of the item's decoded image.
-            size: that it is brought to.
+            size: that the image is resized to.
 
         Raises:
             StillroomError: the item can't be used.
         """
         ...
 
-    def take(self, items: Numbers, planes: Planes) -> Target:
+    def take(self, items: IntArray, planes: Planes) -> Target:
         """The target of a batch.
 
         Args:
             items: [B].
-            planes: [B, planes, size, size], as drawn.
+            planes: [B, planes, size, size], from `read_planes`.
         """
         ...
 
-    def moved(self, target: Target, geometry: Geometry) -> Target:
-        """The target of the same images after they were moved. What `take` gave is left as it was."""
+    def transform(self, target: Target, geometry: Geometry) -> Target:
+        """The target after the images were transformed; the argument is not modified."""
         ...
 
-    def counts(self, items: Numbers) -> Numbers:
+    def counts(self, items: IntArray) -> IntArray:
         """How many of each class, [K]."""
         ...
 
-    def unknown(self, items: Numbers) -> NDArray[np.bool_]:
-        """Of which items nothing is known, [B]."""
+    def unlabelled(self, items: IntArray) -> NDArray[np.bool_]:
+        """[B] whether each item is unlabelled."""
         ...
 
-    def digest(self, items: Numbers, *, looked_at: Collection[int]) -> bytes:
-        """Stands for all that is known of the items, for the fingerprint; files only of those that were looked at."""
+    def digest(self, items: IntArray, *, sampled: Collection[int]) -> bytes:
+        """A hash of the annotations of the items, for the fingerprint; files are read for sampled items only."""
         ...
 
-    def labels_wrong(self) -> Iterator[Finding]:
-        """What can be found wrong without opening an image."""
+    def target_findings(self) -> Iterator[Finding]:
+        """Problems that can be found without opening an image."""
         ...
 
-    def sizes_wrong(self, shapes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
-        """What does not go together with the images' height and width."""
+    def size_findings(self, sizes: Mapping[int, tuple[int, int]]) -> Iterator[Finding]:
+        """Annotations that do not fit the images' height and width."""
         ...

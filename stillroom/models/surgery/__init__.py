@@ -23,7 +23,7 @@ Edit = Mapping[str, Any]
 KINDS = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
-def reform(module: nn.Module, edits: Iterable[Edit]) -> None:
+def apply(module: nn.Module, edits: Iterable[Edit]) -> None:
     """Give a module, in place, the form that all of `edits` lead to, one after the other.
 
     Raises:
@@ -35,7 +35,7 @@ def reform(module: nn.Module, edits: Iterable[Edit]) -> None:
         import_module(f"stillroom.models.surgery.{edit['kind']}").reform(module, edit)
 
 
-def plain(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+def as_json(edits: Iterable[Edit]) -> tuple[Edit, ...]:
     """Changes as they will be when a file has held them: tuples become lists, keys words."""
     return tuple(json.loads(json.dumps(list(edits))))
 
@@ -45,12 +45,12 @@ def structural(edits: Iterable[Edit]) -> tuple[Edit, ...]:
     return tuple(edit for edit in edits if edit["kind"] != "grid")
 
 
-def written(edits: Iterable[Edit]) -> str:
+def to_text(edits: Iterable[Edit]) -> str:
     """The list as the metadata of a file hold it."""
     return json.dumps(list(edits), separators=(",", ":"), sort_keys=True)
 
 
-def read(said: Mapping[str, str]) -> tuple[Edit, ...]:
+def from_metadata(said: Mapping[str, str]) -> tuple[Edit, ...]:
     """The list in a file's metadata; empty where the network has its family's own form.
 
     Raises:

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillroom.types import wide
+from stillroom.types import at_least_float32
 
 
-def rounded(x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
+def fake_quantize(x: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
     """q(x) as above; halves go to the even neighbour.
 
     The gradient in x is 1 where x / scale + zero lies in low..high, and 0 elsewhere (the straight-through estimator of
@@ -44,7 +44,7 @@ def channelwise(weight: Tensor, bits: int) -> Tensor:
     a scale for each channel, so they find the same integers in weights that lie on this grid.
     """
     top = 2 ** (bits - 1) - 1
-    values = wide(weight)
+    values = at_least_float32(weight)
     scale = _usable(values.detach().abs().amax(tuple(range(1, weight.ndim)), keepdim=True) / top)
     return (scale * _nearest(values / scale)).to(weight.dtype)
 
@@ -59,14 +59,14 @@ def groupwise(weight: Tensor, bits: int, group: int) -> Tensor:
     counterpart -w* would be one level too far, and is moved by one.
     """
     half = 2 ** (bits - 1)
-    values = F.pad(wide(weight), (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
+    values = F.pad(at_least_float32(weight), (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
     low, high = values.detach().amin(2, keepdim=True), values.detach().amax(2, keepdim=True)
     scale = _usable(torch.where(high > -low, high, low) / -half)
-    found = rounded(values, scale, scale.new_zeros(()), -half, half - 1)
+    found = fake_quantize(values, scale, scale.new_zeros(()), -half, half - 1)
     return found.flatten(1)[:, : weight.shape[1]].to(weight.dtype)
 
 
-def span(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def scale_and_zero(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """(scale, zero) of levels 0 .. 2^bits - 1 that reach from `low` to `high`, and always hold 0.0 itself."""
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     scale = _usable((high - low) / (2**bits - 1))

@@ -22,7 +22,7 @@ Way = Literal["svd", "tucker", "cp", "spatial"]
 RANKS = {"svd": 1, "tucker": 2, "cp": 1, "spatial": 1}
 
 
-def reform(module: nn.Module, edit: Mapping[str, Any]) -> None:
+def apply(module: nn.Module, edit: Mapping[str, Any]) -> None:
     """Replace the named layers by thin ones with new weights.
 
     Raises:
@@ -37,19 +37,19 @@ def reform(module: nn.Module, edit: Mapping[str, Any]) -> None:
             layer = module.get_submodule(name)
         except AttributeError as problem:
             raise ValueError(f"there is no part {name!r}") from problem
-        if not name or not fits(layer):
+        if not name or not can_factorize(layer):
             raise ValueError(f"{name!r} is a {type(layer).__name__}, which can't be factorised")
-        made[name] = thin(layer, said.get("way"), said.get("ranks"))
+        made[name] = thin_layers(layer, said.get("way"), said.get("ranks"))
     for name, parts in made.items():
         module.set_submodule(name, parts)
 
 
-def fits(layer: nn.Module) -> bool:
+def can_factorize(layer: nn.Module) -> bool:
     """Whether a layer is a plain linear one or a plain ungrouped convolution; subclasses may compute anything."""
     return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.groups == 1)
 
 
-def most(layer: nn.Module, way: str) -> list[int]:
+def max_ranks(layer: nn.Module, way: str) -> list[int]:
     """The ranks above which a factorisation says nothing more than the layer; for cp, what no kernel needs more of.
 
     Raises:
@@ -70,13 +70,13 @@ def most(layer: nn.Module, way: str) -> list[int]:
     }[way]
 
 
-def thin(layer: nn.Module, way: Any, ranks: Any) -> nn.Sequential:
+def thin_layers(layer: nn.Module, way: Any, ranks: Any) -> nn.Sequential:
     """New thin layers that take and give what `layer` does: its stride, padding, dilation; the bias on the last.
 
     Raises:
         ValueError: as `reform`.
     """
-    limits = most(layer, way)
+    limits = max_ranks(layer, way)
     whole = isinstance(ranks, list) and len(ranks) == len(limits) and all(type(rank) is int for rank in ranks)
     if not whole or not all(1 <= rank <= limit for rank, limit in zip(ranks, limits, strict=True)):
         raise ValueError(f"ranks for {way!r} are {len(limits)} whole numbers up to {limits}, not {ranks!r}")

@@ -15,10 +15,10 @@ from typing import Any
 from torch import nn
 
 
-def reform(module: nn.Module, edit: Mapping[str, Any]) -> None:
+def apply(module: nn.Module, edit: Mapping[str, Any]) -> None:
     """Nothing: a grid changes no shape."""
 
 
-def of(edits: tuple[Mapping[str, Any], ...]) -> Mapping[str, Any] | None:
+def find_grid(edits: tuple[Mapping[str, Any], ...]) -> Mapping[str, Any] | None:
     """The grid that a network's weights lie on; None where they are floats like any."""
     return next((edit for edit in reversed(edits) if edit["kind"] == "grid"), None)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 
-def reform(module: nn.Module, edit: Mapping[str, Any]) -> None:
+def apply(module: nn.Module, edit: Mapping[str, Any]) -> None:
     """Make the named tensors smaller and set the named attributes; the tensors then hold zeros.
 
     A parameter that two modules share stays shared. Nothing is changed unless everything fits.

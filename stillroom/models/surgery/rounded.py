@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.distributed.collectives import gather_rows
-from stillroom.models.surgery._rounding import channelwise, groupwise, rounded, span
-from stillroom.types import wide
+from stillroom.models.surgery._rounding import channelwise, fake_quantize, groupwise, scale_and_zero
+from stillroom.types import at_least_float32
 
 MOMENTUM = 0.01
 """Share of the newest batch in a moving range."""
@@ -76,7 +76,7 @@ class Rounding(nn.Module):
             self.low.fill_(low)
             self.high.fill_(high)
             return
-        scale, zero = span(torch.tensor(low), torch.tensor(high), self.activations)
+        scale, zero = scale_and_zero(torch.tensor(low), torch.tensor(high), self.activations)
         top = max(float(zero), 2**self.activations - 1 - float(zero))
         with torch.no_grad():
             self.step.fill_(min(float(scale), 2 * size / top**0.5) or float(scale))
@@ -92,17 +92,17 @@ class Rounding(nn.Module):
         """What the layer reads, of any shape, rounded; computed in float32 at least."""
         if not self.activations or not self.active:
             return x
-        values, levels = wide(x), 2**self.activations - 1
+        values, levels = at_least_float32(x), 2**self.activations - 1
         if self.ranges == "minmax":
             if self.training:
                 self._follow(values.detach())
-            scale, zero = span(self.low, self.high, self.activations)
+            scale, zero = scale_and_zero(self.low, self.high, self.activations)
         else:
             top = torch.maximum(self.zero, levels - self.zero)
             share = 1 / (max(1, values.numel() // max(1, len(values))) * top).sqrt()
             step = self.step * share + (self.step * (1 - share)).detach()
             scale, zero = step.abs().clamp(min=torch.finfo(step.dtype).tiny), self.zero
-        return rounded(values, scale, zero, 0, levels).to(x.dtype)
+        return fake_quantize(values, scale, zero, 0, levels).to(x.dtype)
 
     def _follow(self, values: Tensor) -> None:
         if not values.numel():
@@ -112,7 +112,7 @@ class Rounding(nn.Module):
             bound.add_(torch.where(end.isfinite(), MOMENTUM * (end - bound), 0.0))
 
 
-class Rounds(nn.Module):
+class RoundedLayer(nn.Module):
     """What a rounding layer's class puts before its own: `weight` gives the rounded weights."""
 
     plain: type[nn.Module]
@@ -128,21 +128,21 @@ class Rounds(nn.Module):
         return super().forward(self.rounding(x))
 
 
-def reform(module: nn.Module, edit: Mapping[str, Any]) -> None:
+def apply(module: nn.Module, edit: Mapping[str, Any]) -> None:
     """Make the named layers round."""
     exact, common = set(edit["exact"]), {key: edit[key] for key in ("bits", "group", "ranges")}
     for name in edit["layers"]:
         layer = module.get_submodule(name)
-        if layer._parameters.get("weight") is None or isinstance(layer, Rounds):
+        if layer._parameters.get("weight") is None or isinstance(layer, RoundedLayer):
             raise ValueError(f"{name} has no plain weights to round")
         rounding = Rounding(activations=0 if name in exact else edit["activations"], **common)
         layer.rounding = rounding.to(layer._parameters["weight"].device).train(layer.training)  # type: ignore[union-attr]
         layer.__class__ = _rounding(type(layer))  # type: ignore[arg-type]
 
 
-def bake(module: nn.Module) -> None:
+def bake_rounding(module: nn.Module) -> None:
     """Leave plain layers whose weights are what the rounding ones computed with."""
-    for layer in [part for part in module.modules() if isinstance(part, Rounds)]:
+    for layer in [part for part in module.modules() if isinstance(part, RoundedLayer)]:
         with torch.no_grad():
             layer._parameters["weight"].copy_(layer.weight)  # type: ignore[union-attr]
         layer.__class__ = layer.plain  # type: ignore[assignment]
@@ -151,4 +151,4 @@ def bake(module: nn.Module) -> None:
 
 @cache
 def _rounding(plain: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Rounding{plain.__name__}", (Rounds, plain), {"plain": plain})
+    return type(f"Rounding{plain.__name__}", (RoundedLayer, plain), {"plain": plain})

@@ -25,7 +25,7 @@ class ScaledLinear(nn.Linear):
         return F.linear(x / self.scale, self.weight, self.bias)
 
 
-def reform(module: nn.Module, edit: Mapping[str, Any]) -> None:
+def apply(module: nn.Module, edit: Mapping[str, Any]) -> None:
     """Give the named layers a scale of ones."""
     for name in edit["layers"]:
         layer = module.get_submodule(name)

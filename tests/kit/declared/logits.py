@@ -229,7 +229,7 @@ LOGITS = {
         alone=False,
         bad=({"focus": -0.1},),
     ),
-    "localisation": Declared(alone=False, bad=({"power": -1}, {"sides": -1})),
+    "ld": Declared(alone=False, bad=({"power": -1}, {"sides": -1})),
     "pseudo_labels": Declared(
         bad=({"threshold": 1.2}, {"iou": -0.1}, {"most": 0}, {"on": "some"}, {"assign": "few"}),
         alone=False,

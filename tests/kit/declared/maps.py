@@ -16,9 +16,9 @@ from stillroom.methods.mgd import mgd_loss
 from stillroom.methods.minilm import Relation, minilm_loss
 from stillroom.methods.nst import nst_loss
 from stillroom.methods.ofd import margin, negatives, ofd_loss
-from stillroom.methods.pairwise import pairwise_loss
 from stillroom.methods.pkd import pkd_loss
 from stillroom.methods.reviewkd import hcl_loss
+from stillroom.methods.skd import skd_loss
 from stillroom.methods.vid import vid_loss
 from stillroom.methods.vitkd import vitkd_loss
 from stillroom.methods.wkd_features import wkd_features_loss
@@ -144,10 +144,10 @@ MAPS = {
         refuses=MIXED,
         alone=False,
     ),
-    "pairwise": Declared(
+    "skd": Declared(
         laws={
             "": Law(
-                loss=pairwise_loss,
+                loss=skd_loss,
                 student="B C 3 4",
                 teacher="B D 3 4",
                 keeps=(
@@ -195,7 +195,7 @@ MAPS = {
         variants=({"relations": ("qq", "kk")}, {"heads": 2}),
         bad=({"relations": ()}, {"relations": ("qv",)}, {"relations": ("qk", "qk")}, {"heads": 0}),
     ),
-    "foreground": Declared(
+    "fgd": Declared(
         refuses=NO_VECTORS,
         bad=({"background": -1}, {"attention": -1}, {"temperature": 0}),
     ),

@@ -13,8 +13,8 @@ from stillroom.methods.cc import cc_loss
 from stillroom.methods.cosine import cosine_loss
 from stillroom.methods.crd import crd_loss
 from stillroom.methods.pkt import pkt_loss
-from stillroom.methods.regress import regress_loss
 from stillroom.methods.rkd import rkd_angle_loss, rkd_distance_loss
+from stillroom.methods.simreg import simreg_loss
 from stillroom.methods.sliced_wasserstein import sliced_wasserstein_loss
 from stillroom.methods.sp import sp_loss
 from stillroom.methods.vkd import vkd_loss
@@ -52,11 +52,11 @@ def relation(loss: object, *keeps: str, least: int = 3, equal: float = 1e-20) ->
 
 VECTORS = {
     "cosine": Declared(laws={"": Law(loss=cosine_loss, student="B D", keeps=(*SETS, *LENGTHS), most=2)}, refuses=()),
-    "regress": Declared(
+    "simreg": Declared(
         laws={
-            "unit": Law(loss=partial(regress_loss, unit=True), student="B D", keeps=(*SETS, *LENGTHS), most=4),
+            "unit": Law(loss=partial(simreg_loss, unit=True), student="B D", keeps=(*SETS, *LENGTHS), most=4),
             "whole": Law(
-                loss=partial(regress_loss, unit=False),
+                loss=partial(simreg_loss, unit=False),
                 student="B D",
                 keeps=(*SETS, "a constant on both", "the two exchanged"),
                 degree=2,

@@ -1,4 +1,4 @@
-"""What is special to the losses for detectors: box_logits, localisation, foreground, pkd, pseudo_labels."""
+"""What is special to the losses for detectors: box_logits, ld, fgd, pkd, pseudo_labels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kit.targets import drawn_pred, known
 
 from stillroom.methods._errors import BoxLocationsMismatch
 from stillroom.methods.box_logits import BoxLogits, box_logits_loss
-from stillroom.methods.foreground import Foreground, attention, foreground_loss, inside
-from stillroom.methods.localisation import Localisation, localisation_loss
+from stillroom.methods.fgd import FGD, attention, fgd_loss, inside
+from stillroom.methods.ld import LD, ld_loss
 from stillroom.methods.pkd import pkd_loss, standardised
 from stillroom.methods.pseudo_labels import PseudoLabels, sure_boxes
 from stillroom.types import Output
@@ -22,7 +22,7 @@ from stillroom.types import Output
 seeds = st.integers(0, 2**31)
 
 
-@pytest.mark.parametrize("kind", [BoxLogits, Localisation])
+@pytest.mark.parametrize("kind", [BoxLogits, LD])
 def test_unlike_places_are_refused(kind):
     with pytest.raises(BoxLocationsMismatch) as caught:
         kind().setup(Output(pred=drawn_pred(2, 9, 3)), Output(pred=drawn_pred(2, 8, 3)))
@@ -43,16 +43,16 @@ def test_pkd_of_the_opposite_is_two_and_dead_channels_are_zero(seed):
 def test_equal_boxes_or_scores_cost_nothing_where_they_are_compared(seed):
     """Boxes are not box_logits' business, nor scores localisation's."""
     s, t = drawn_pred(2, 7, 3, seed=seed), drawn_pred(2, 7, 3, seed=seed + 1)
-    assert localisation_loss(t, t).item() == pytest.approx(0, abs=1e-6)
-    assert box_logits_loss(s, t) > 0 and 0 < localisation_loss(s, t) <= 2
+    assert ld_loss(t, t).item() == pytest.approx(0, abs=1e-6)
+    assert box_logits_loss(s, t) > 0 and 0 < ld_loss(s, t) <= 2
     assert box_logits_loss(torch.cat((s[..., :4], t[..., 4:]), 2), t).item() == 0
-    assert localisation_loss(torch.cat((t[..., :4], s[..., 4:]), 2), t).item() == pytest.approx(0, abs=1e-6)
+    assert ld_loss(torch.cat((t[..., :4], s[..., 4:]), 2), t).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_place_that_the_teacher_does_not_believe_in_teaches_no_box():
     s, t = drawn_pred(1, 4, 2), drawn_pred(1, 4, 2, seed=1)
     t[0, 1:, 4:] = -30
-    localisation_loss(s.requires_grad_(), t).backward()
+    ld_loss(s.requires_grad_(), t).backward()
     assert s.grad[0, 0].abs().max() > 1e-3 and s.grad[0, 1:].abs().max() < 1e-8
 
 
@@ -61,9 +61,9 @@ def test_a_teacher_that_sees_little_is_not_divided_by_less_than_one():
     t[..., 4:] = -6
     less = t.clone()
     less[:, 2:, 4:] = -60
-    assert localisation_loss(s, less) < 0.75 * localisation_loss(s, t) < 0.75 * 2 * 4 * 0.0025
+    assert ld_loss(s, less) < 0.75 * ld_loss(s, t) < 0.75 * 2 * 4 * 0.0025
     flat = torch.zeros(1, 3, 6, requires_grad=True)  # boxes of no width
-    localisation_loss(flat, drawn_pred(1, 3, 2)).backward()
+    ld_loss(flat, drawn_pred(1, 3, 2)).backward()
     assert flat.grad.isfinite().all()
 
 
@@ -86,7 +86,7 @@ def test_a_point_is_on_one_place_and_a_box_at_the_border_in_the_last():
 
 
 def foreground(target, s, t, **arguments):
-    method = ready(Foreground(**arguments), [s], [t])
+    method = ready(FGD(**arguments), [s], [t])
     terms = method.loss(method.project(outputs([s], "s")), outputs([t], "t"), batch_of(len(s), target), 0.0)
     return {name: value.item() for name, value in terms.items()}
 
@@ -107,12 +107,12 @@ def test_foreground_counts_what_is_inside_alone_without_background():
     s, t = drawn(1, 2, 4, 4), drawn(1, 2, 4, 4, seed=1)
     target = known([(0.25, 0.25, 0.75, 0.5, 0)])
     real, how = target["labels"] >= 0, {"background": 0.0, "temperature": 0.5}
-    before = foreground_loss(s, t, target["boxes"], real, **how)
+    before = fgd_loss(s, t, target["boxes"], real, **how)
     outside = s.clone()
     outside[..., 2:, :] += 10
-    assert foreground_loss(outside, t, target["boxes"], real, **how) == before
+    assert fgd_loss(outside, t, target["boxes"], real, **how) == before
     s[0, 0, 1, 2] += 1
-    assert foreground_loss(s, t, target["boxes"], real, **how) != before
+    assert fgd_loss(s, t, target["boxes"], real, **how) != before
     places, channels = attention(t, 0.5)
     assert places.mean().item() == pytest.approx(1) and channels.mean().item() == pytest.approx(1)
 

@@ -91,7 +91,7 @@ def test_labels_that_are_no_classes_are_refused(case, target):
         terms_of(method, Pair(given.student, given.teacher, batch_of(4, target)))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if KINDS[name].answers == ("boxes",)])
+@pytest.mark.parametrize("name", [name for name in NAMES if KINDS[name].output_kind == ("boxes",)])
 def test_a_method_of_boxes_teaches_detectors_alone(name):
     kind = KINDS[name]
     assert kind.teaches("boxes") and not any(kind.teaches(other) for other in ("classes", "pixels", "vector"))

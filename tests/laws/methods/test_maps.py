@@ -1,4 +1,4 @@
-"""What is special to the losses that compare maps as they are: at, nst, cwd, pairwise, wkd_features."""
+"""What is special to the losses that compare maps as they are: at, nst, cwd, skd, wkd_features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillroom.methods._mmd import mmd, polynomial
 from stillroom.methods.at import at_loss, attention
 from stillroom.methods.cwd import CWD, cwd_loss, where
 from stillroom.methods.nst import nst_loss
-from stillroom.methods.pairwise import affinity, pairwise_loss
+from stillroom.methods.skd import affinity, skd_loss
 from stillroom.methods.wkd_features import moments, wkd_features_loss
 from stillroom.types import Output
 
@@ -100,13 +100,13 @@ def test_affinities_are_cosines(seed):
     assert torch.allclose(found, found.mT) and torch.allclose(found.diagonal(dim1=1, dim2=2), found.new_ones(3, 12))
 
 
-def test_pairwise_of_opposites_and_nodes_that_are_means_of_patches():
+def test_skd_of_opposites_and_nodes_that_are_means_of_patches():
     s, t = torch.ones(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]])
-    assert pairwise_loss(s, t).item() == pytest.approx(2.0)  # half of the pairs are of a place with itself
+    assert skd_loss(s, t).item() == pytest.approx(2.0)  # half of the pairs are of a place with itself
     s, t = drawn(2, 3, 8, 8), drawn(2, 4, 8, 8, seed=1)
     patches = [x.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5)) for x in (s, t)]
-    assert pairwise_loss(s, t, 4).item() == pytest.approx(pairwise_loss(*patches).item(), rel=1e-9)
-    assert pairwise_loss(s, t, 8) != pairwise_loss(s, t, 4)
+    assert skd_loss(s, t, 4).item() == pytest.approx(skd_loss(*patches).item(), rel=1e-9)
+    assert skd_loss(s, t, 8) != skd_loss(s, t, 4)
 
 
 @given(seeds, st.floats(-5, 5), st.floats(0, 9))

@@ -1,4 +1,4 @@
-"""What is special to the losses of pooled vectors: cosine, regress, vkd, sliced_wasserstein."""
+"""What is special to the losses of pooled vectors: cosine, simreg, vkd, sliced_wasserstein."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 from stillroom.io.checkpoint import save_tensors
 from stillroom.methods import sliced_wasserstein
 from stillroom.methods.cosine import Cosine, cosine_loss
-from stillroom.methods.regress import Regress, regress_loss
+from stillroom.methods.simreg import SimReg, simreg_loss
 from stillroom.methods.sliced_wasserstein import SlicedWasserstein, draw, sliced_wasserstein_loss
 from stillroom.methods.vkd import Isometry, VkD, vkd_loss
 
@@ -31,10 +31,10 @@ def test_cosine_and_regress_against_scikit_learn_and_loops(seed):
     s, t = drawn(5, 7, seed=seed), drawn(5, 7, seed=seed + 1)
     angle = 1 - cosine_similarity(s.numpy(), t.numpy()).diagonal().mean()
     assert cosine_loss(s, t).item() == pytest.approx(angle, rel=1e-6)
-    assert regress_loss(s, t).item() == pytest.approx(2 * angle, rel=1e-6)
+    assert simreg_loss(s, t).item() == pytest.approx(2 * angle, rel=1e-6)
     assert cosine_loss(s, -s).item() == pytest.approx(2)
     loops = sum((a - b) ** 2 for x, y in zip(s.tolist(), t.tolist(), strict=True) for a, b in zip(x, y, strict=True))
-    assert regress_loss(s, t, unit=False).item() == pytest.approx(loops / 35, rel=1e-9)
+    assert simreg_loss(s, t, unit=False).item() == pytest.approx(loops / 35, rel=1e-9)
 
 
 def test_a_vector_of_zeros_is_at_a_right_angle_to_all():
@@ -55,9 +55,9 @@ def test_a_projector_stands_only_where_it_must():
 def test_regress_charges_its_projector_s_output():
     s, t = [drawn(4, 6)], [drawn(4, 9, seed=1)]
     for layers in (1, 2, 3):
-        projector = ready(Regress(layers=layers), s, t).projectors[0]
+        projector = ready(SimReg(layers=layers), s, t).projectors[0]
         assert sum(isinstance(part, nn.Linear) for part in projector) == layers
-    method = ready(Regress(layers=1, unit=False), s, t)
+    method = ready(SimReg(layers=1, unit=False), s, t)
     linear = method.projectors[0][0]
     expected = (s[0] @ linear.weight.T + linear.bias - t[0]).square().mean().item()
     assert charge(method, s, t).item() == pytest.approx(expected, rel=1e-9) and expected > 0

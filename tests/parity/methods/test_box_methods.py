@@ -11,11 +11,11 @@ from kit.targets import drawn_pred, known
 from torchvision.ops import batched_nms, generalized_box_iou
 
 from stillroom.methods.box_logits import box_logits_loss
-from stillroom.methods.foreground import attention_loss, foreground_loss
-from stillroom.methods.localisation import localisation_loss
+from stillroom.methods.fgd import attention_loss, fgd_loss
+from stillroom.methods.ld import ld_loss
 from stillroom.methods.pkd import pkd_loss
 from stillroom.methods.pseudo_labels import pseudo_labels_loss, sure_boxes
-from stillroom.ops.assignment import detection_loss
+from stillroom.ops.detection_loss import detection_loss
 
 
 def sigmoid(x):
@@ -50,7 +50,7 @@ def test_localisation(power, sides):
         apart = 1 - generalized_box_iou(ours[None, :4], theirs[None, :4]).item()
         apart += sides * sum(abs(a - b) for a, b in zip(ours[:4].tolist(), theirs[:4].tolist(), strict=True))
         total, sure = total + c * apart, sure + c
-    assert localisation_loss(s, t, power, sides).item() == pytest.approx(total / max(1, sure), rel=1e-6)
+    assert ld_loss(s, t, power, sides).item() == pytest.approx(total / max(1, sure), rel=1e-6)
 
 
 def test_pkd_is_one_minus_pearsons_correlation_of_channels():
@@ -93,7 +93,7 @@ def test_foreground_with_two_boxes_over_each_other_one_that_is_crossed_and_none(
                 for c in range(2):
                     total += much * places[y][x] * channels[c] * (ours[c][y][x] - theirs[c][y][x]) ** 2
     real = target["labels"] >= 0
-    found = foreground_loss(s, t, target["boxes"], real, background=0.3, temperature=0.5).item()
+    found = fgd_loss(s, t, target["boxes"], real, background=0.3, temperature=0.5).item()
     assert found == pytest.approx(total / 3, rel=1e-6)
     assert attention_loss(s, t, 0.5).item() == pytest.approx(apart / 3, rel=1e-9)
 
@@ -101,7 +101,7 @@ def test_foreground_with_two_boxes_over_each_other_one_that_is_crossed_and_none(
 def test_sure_boxes_are_torchvisions_suppression():
     pred = drawn_pred(4, 60, 3, seed=3)
     pred[..., 4:] += 1.5
-    found = sure_boxes(pred, threshold=0.4, iou=0.5, most=100)
+    found = sure_boxes(pred, score_threshold=0.4, nms_iou=0.5, max_detections=100)
     for b, image in enumerate(pred):
         score, label = image[:, 4:].sigmoid().max(1)
         sure = score >= 0.4
@@ -121,7 +121,7 @@ def test_pseudo_labels_charge_what_the_label_loss_charges_for_boxes_written_down
     teacher[1, 1] = torch.tensor([0.5, 0.1, 1.2, 0.6, 1, -3])  # reaches over the border
     target = known([(0.2, 0.2, 0.6, 0.7, 1)], [(0.5, 0.1, 1.0, 0.6, 0)])
     expected = detection_loss(student, target)
-    how = {"threshold": 0.5, "iou": 0.6, "most": 100}
+    how = {"score_threshold": 0.5, "nms_iou": 0.6, "max_detections": 100}
     found = pseudo_labels_loss(student, teacher, torch.tensor([True, True]), **how)
     assert {k: v.item() for k, v in found.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
     first = detection_loss(student, known([(0.2, 0.2, 0.6, 0.7, 1)], [], unknown=[1]))

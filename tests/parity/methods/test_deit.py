@@ -71,7 +71,7 @@ def test_the_whole_loss_and_who_learns_from_it(alpha):
     term = charge(DeiT(), seen.taps["head_dist"], teacher, seen.pred)["hard"]
     loss = (1 - alpha) * cross_entropy(seen.pred, labels) + alpha * term
     loss.backward()
-    features = student.module.forward_features(student.prepare(images))
+    features = student.module.forward_features(student.preprocess(images))
     z_cls, z_dist = student.module.head(features[:, 0]), student.module.head_dist(features[:, 1])
     expected = (1 - alpha) * cross_entropy(z_cls, labels).item() + alpha * hard(z_dist.tolist(), teacher.tolist())
     assert loss.item() == pytest.approx(expected, rel=1e-5)
