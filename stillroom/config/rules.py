@@ -118,9 +118,7 @@ def _unfit_metrics(recipe: Recipe) -> list[str]:
         kind = None if problem else pick("metrics", name)
         measured, labels = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
         if kind and measured != task.output_kind:
-            problem = (
-                f"{name!r} measures {measured}, but the predictions of {recipe.task.name} are {task.output_kind}"
-            )
+            problem = f"{name!r} measures {measured}, but the predictions of {recipe.task.name} are {task.output_kind}"
         elif labels not in (None, task.target_kind):
             problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.target_kind}"
         found += [f"metrics[{i}]: {problem}"] if problem else []
