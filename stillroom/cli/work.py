@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +37,14 @@ def demo(folder: Path | None, **said: Any) -> int:
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where to write; runs/NAME by default.")
 @click.option("--devices", default="auto", help="Processes; 'auto' is every accelerator, or one process on a CPU.")
+@click.option(
+    "--max-restarts", type=click.IntRange(min=0), default=0, help="Times that failed processes are started again."
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=None, help="So many seeds from 0 on, with one teacher.")
 @common
-def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | None, **said: Any) -> int:
+def run(
+    words: tuple[str, ...], folder: Path | None, devices: str, max_restarts: int, seeds: int | None, **said: Any
+) -> int:
     """Do what a recipe says. The same command again resumes.
 
     \b
@@ -49,7 +53,7 @@ def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | 
     stillroom run photos.toml train.lr=3e-4 name=photos-slow
     stillroom run fashion data.path=fashion_mnist/ --seeds 5
     """
-    return _run(words, folder, devices, seeds, **said)
+    return _run(words, folder, devices, seeds, max_restarts, **said)
 
 
 def _run(
@@ -57,21 +61,21 @@ def _run(
     folder: Path | None,
     devices: str,
     seeds: int | None = None,
+    max_restarts: int = 0,
     *,
     as_json: bool,
     verbose: bool,
     quiet: bool,
 ) -> int:
     from stillroom.cli import console, tables
-    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.engine import processes
     from stillroom.distributed.signals import Signals
     from stillroom.pipeline import seeds as seed_runs
 
     recipe = _read(words, seeds)
     place, alone = folder or Path("runs") / recipe.name, len(recipe.seeds) == 1
-    with Signals().listen() as signals:
-        end = partial(console.end, as_json=as_json, verbose=verbose)
-        engine = Engine(int(devices) if devices.isdigit() else "auto", end=end)
+    started = processes(int(devices) if devices.isdigit() else "auto", folder=place, max_restarts=max_restarts)
+    with Signals().listen() as signals, started as engine:
 
         def do(one: Recipe, place: Path, **shared: Any) -> None:
             finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
@@ -84,10 +88,10 @@ def _run(
                 console.out.print_json(json.dumps({"folder": str(place), "metrics": finished.metrics}))
 
         failures = seed_runs.run(recipe, place, do, writes=engine.first)
-    if engine.first and not alone:
-        console.several(place, as_json=as_json, failed=bool(failures))
-    for failure in failures:
-        raise failure
+        if engine.first and not alone:
+            console.several(place, as_json=as_json, failed=bool(failures))
+        for failure in failures:
+            raise failure
     return 0
 
 
@@ -170,14 +174,15 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
     """
     from stillroom.cli import console
     from stillroom.diagnostics.cost import plan as look
-    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.engine import processes
     from stillroom.distributed.signals import Signals
 
     recipe = _read(words)
-    with Signals().listen() as signals:
-        engine = Engine(int(devices) if devices.isdigit() else "auto")
+    started = processes(int(devices) if devices.isdigit() else "auto")
+    with Signals().listen() as signals, started as engine:
         found = look(recipe, engine=engine, signals=signals, compile=compile)
-    console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
+        if engine.first:
+            console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
     return 0
 
 
@@ -196,16 +201,16 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     stillroom label photos.toml --audit 0.05 --json
     """
     from stillroom.cli import console
-    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.engine import processes
     from stillroom.distributed.signals import Signals
     from stillroom.stages.fill_cache import fill_cache as fill
 
     recipe = _read(words)
-    with Signals().listen() as signals:
-        engine = Engine(int(devices) if devices.isdigit() else "auto")
+    started = processes(int(devices) if devices.isdigit() else "auto")  # the run's folder may be another command's
+    with Signals().listen() as signals, started as engine:
         found = fill(recipe, folder or Path("runs") / recipe.name, engine=engine, signals=signals, share=audit)
-    if as_json:
-        console.out.print_json(json.dumps(found))
-    else:
-        console.labelled(found)
+        if engine.first and as_json:
+            console.out.print_json(json.dumps(found))
+        elif engine.first:
+            console.labelled(found)
     return 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -20,77 +22,91 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stillroom.config.schema import Training
-from stillroom.distributed.errors import BatchNotDivisible
-from stillroom.distributed.launch import launched
-from stillroom.distributed.peers import Peers
+from stillroom.distributed.errors import BatchNotDivisible, FolderNotShared
+from stillroom.distributed.launch import launch, reported
+from stillroom.distributed.placement import die_with_launcher, placement, process_counts
 from stillroom.distributed.precision import deterministic
-from stillroom.distributed.standstill import Pace
+from stillroom.distributed.stacks import StackDump, exchange_timeout, records_in
 from stillroom.distributed.sync_batchnorm import convert_sync_batchnorm
-from stillroom.distributed.watch import Watch
-from stillroom.errors import Exit
 
 try:
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 except ImportError:  # machines that carry the `lightning` package have the same code inside it
     from lightning.fabric import Fabric  # type: ignore[no-redef]
+    from lightning.fabric.strategies import DDPStrategy  # type: ignore[no-redef]
+
+SHARED = 10.0  # seconds until a file that one machine has written must be seen by the others
+Devices = int | Literal["auto"]
 
 
-def say(problem: Exception) -> int:
-    """How it ended, on stderr; the exit code."""
-    if not getattr(problem, "told", False):
-        print(problem, file=sys.stderr)
-    return int(getattr(problem, "exit", Exit.FAILED))
+@contextmanager
+def processes(devices: Devices = "auto", *, folder: Path | None = None, max_restarts: int = 0) -> Iterator[Engine]:
+    """Do the block in all processes of this command, which are started here unless torchrun or srun have done so.
+
+    This process is then their launcher, and never comes to the block. Where one process fails, all end.
+
+    Args:
+        devices: how many on this machine; "auto" is as many as torchrun or srun have started, else every accelerator
+            there is, else one.
+        folder: the run's, on a disk that all machines share.
+        max_restarts: how often processes that are started here are started again when one has failed.
+
+    Raises:
+        StillroomError: SR-R520, SR-R521 a process failed, with its exit code; SR-R522, SR-R525 torchrun or srun have
+            started another number; SR-R524 `folder` is not shared.
+        SystemExit: in the launcher, when all is done.
+    """
+    at, (here, _) = placement(), process_counts(devices, _accelerators() or 1)
+    if not at.starter and (here > 1 or max_restarts):
+        launch(here, max_restarts, folder)
+    if not at.starter:
+        yield Engine(devices)
+        return
+    die_with_launcher()
+    records = records_in(None if at.launcher else folder, at.run)
+    (records / f"{at.rank}.json").unlink(missing_ok=True)
+    stack = StackDump(records / f"{at.rank}.stack")
+    with reported(at, folder), closing(stack):
+        engine = Engine(devices, stack=stack)
+        if folder:
+            engine.check_shared(records)
+        yield engine
+        engine.barrier()  # all is done when it is done in process 0
+    if engine.first:
+        shutil.rmtree(records, ignore_errors=True)
 
 
 class Engine:
-    """The processes of one run, and what they do together.
+    """One process of a run, and what it does with the others.
 
     Args:
-        devices: how many processes on this machine; "auto" is as many as torchrun or srun have started, else every
-            accelerator there is, else one.
-        end: says how it ended and gives the exit code, for when another process has failed and the main thread can't.
-
-    Raises:
-        DeviceCountMismatch: SR-R522 torchrun or srun have started another number.
+        devices: see `processes`.
+        stack: is postponed by every exchange with the others.
     """
 
-    def __init__(self, devices: int | Literal["auto"] = "auto", *, end: Callable[[Exception], int] = say):
+    def __init__(self, devices: Devices = "auto", *, stack: StackDump | None = None):
         logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)  # its greetings are no news
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        count, machines = launched(devices, torch.cuda.device_count() if accelerator == "cuda" else 1)
-        strategy = "ddp" if count * machines > 1 or "TORCHELASTIC_RUN_ID" in os.environ else "auto"
+        accelerator = "cuda" if _accelerators() else "cpu"
+        count, machines = process_counts(devices, _accelerators() or 1)
+        limit = timedelta(seconds=exchange_timeout())
+        strategy = DDPStrategy(timeout=limit) if placement().starter else "auto"
         self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=strategy)
-        _meet_again("nccl" if accelerator == "cuda" else "gloo")
+        _meet_again("nccl" if accelerator == "cuda" else "gloo", limit)
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
         self.world: int = self._fabric.world_size
-        self._pace, self._end = Pace(), end
-        # Of processors, so that nobody waits for an accelerator to hear a word; and for as long as it takes.
-        self._words = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if self.world > 1 else None
+        # On processors, so that no accelerator is waited for. What one process does alone may take any time.
+        self._flags = dist.new_group(backend="gloo", timeout=limit) if self.world > 1 else None
+        self._waits = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if self.world > 1 else None
+        self._stack = stack
         deterministic()
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
-
-    @contextmanager
-    def together(self, folder: Path) -> Iterator[None]:
-        """Do the block as one of the processes of the run in `folder`: whoever fails first is heard by all.
-
-        Args:
-            folder: the run's, on a disk that all machines share.
-
-        Raises:
-            StillroomError: SR-R510, SR-R524 for the folder; SR-R520, SR-R521 another process failed, see `Watch`.
-        """
-        if self.world == 1:
-            yield
-            return
-        peers = Peers(folder, self.rank, self.world)
-        with closing(peers), Watch(peers, self._pace, self._end).open(self.barrier):
-            yield
 
     def share(self, trainings: Mapping[str, Training]) -> None:
         """Make sure that the processes can share every training's batches; `trainings` are by their recipe sections.
@@ -117,7 +133,6 @@ class Engine:
 
     def wrap(self, learner: nn.Module) -> nn.Module:
         """What to call instead of `learner`, so that the processes' gradients become one."""
-        self._pace.again()
         if self.world > 1:
             convert_sync_batchnorm(learner)
         learner.to(self.device)
@@ -131,7 +146,7 @@ class Engine:
     @contextmanager
     def without_sync(self, model: nn.Module, off: bool) -> Iterator[None]:
         """Around a forward and backward pass; while `off` it keeps its gradients: only the last one exchanges them."""
-        with self._pace, self._fabric.no_backward_sync(cast(Any, model)) if off else nullcontext():
+        with self._fabric.no_backward_sync(cast(Any, model)) if off else nullcontext():
             yield
 
     def mean(self, numbers: Tensor) -> Tensor:
@@ -143,19 +158,42 @@ class Engine:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all of them must ask. No accelerator is waited for."""
-        if self._words is None:
-            return flag
-        said = torch.tensor(float(flag))
-        dist.all_reduce(said, group=cast(dist.ProcessGroup, self._words))
-        return bool(said > 0)
+        """Whether it is true in any process; all must call this, and none may be late by the timeout."""
+        return self._any(flag, self._flags)
 
     def barrier(self) -> None:
         """Wait for all processes, however long they take."""
-        self.any(False)
+        self._any(False, self._waits)
+
+    def check_shared(self, folder: Path) -> None:
+        """Make sure that every process sees what all have written into a folder, a file RANK.stack each.
+
+        Raises:
+            FolderNotShared: SR-R524 the machines have disks of their own.
+        """
+        self.barrier()
+        deadline, host = time.monotonic() + SHARED, socket.gethostname()
+        for rank in range(self.world):
+            while not (folder / f"{rank}.stack").exists():
+                if time.monotonic() > deadline:
+                    raise FolderNotShared(rank=self.rank, host=host, other=rank, folder=folder.parent)
+                time.sleep(0.1)
+
+    def _any(self, flag: bool, group: Any) -> bool:
+        if self._stack:
+            self._stack.postpone()
+        if group is None:
+            return flag
+        flags = torch.tensor(float(flag))
+        dist.all_reduce(flags, group=group)
+        return bool(flags > 0)
 
 
-def _meet_again(backend: str) -> None:
+def _accelerators() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _meet_again(backend: str, limit: timedelta) -> None:
     """Let processes that torchrun has started again meet apart from those before them.
 
     torchrun keeps its store between attempts, and with it the addresses of the dead.
@@ -165,4 +203,5 @@ def _meet_again(backend: str) -> None:
     if attempt != "0" and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized():
         store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
         own = dist.PrefixStore(f"stillroom/{attempt}", store)
-        dist.init_process_group(backend, store=own, rank=int(env["RANK"]), world_size=int(env["WORLD_SIZE"]))
+        rank, world = int(env["RANK"]), int(env["WORLD_SIZE"])
+        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)

@@ -59,39 +59,38 @@ def run(
             no file keeps within the target's budget.
         Stopped: somebody asked for it; the same call resumes.
     """
-    with engine.together(folder):
-        engine.share(recipe.trainings)
-        run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
-        if run.info.get("status") == "done":
-            log.info("%s is done already; another name=... begins anew", folder)
-            run.close()
-            return run
-        failures: list[StillroomError] = []
-        with recorded(run, failures):
-            run.note(students=students)
-            if teacher_of is not None:
-                run.adopt(teacher_of)
-            engine.barrier()  # nobody looks for a teacher before it is there
-            recipe, data, task = build.build_data_and_task(recipe, report=run.folder if run.writes else None)
-            record_provenance(run, recipe, data, task, engine)
-            check_labels(run, data)
-            stages = Stages(recipe, data, task, run, engine, signals, progress, students)
-            recipe = compression.resolve_target(stages)
-            export.check_available(recipe)
-            stages = replace(stages, recipe=recipe)
-            teacher = stages.teacher()
-            baseline = stages.student("baseline", None) if recipe.baseline else None
-            student = compress.compress(stages, teacher)
-            if engine.first:
-                files = export.export_files(recipe.export, student, data, task, run)
-                failures += final_test.run_final_test(stages, teacher, baseline, student, files)
-            engine.barrier()
-        if engine.first:
-            report.write(run.folder)
-            report.card(run.folder)
-        for failure in failures:
-            raise failure
+    engine.share(recipe.trainings)
+    run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
+    if run.info.get("status") == "done":
+        log.info("%s is done already; another name=... begins anew", folder)
+        run.close()
         return run
+    failures: list[StillroomError] = []
+    with recorded(run, failures):
+        run.note(students=students)
+        if teacher_of is not None:
+            run.adopt(teacher_of)
+        engine.barrier()  # nobody looks for a teacher before it is there
+        recipe, data, task = build.build_data_and_task(recipe, report=run.folder if run.writes else None)
+        record_provenance(run, recipe, data, task, engine)
+        check_labels(run, data)
+        stages = Stages(recipe, data, task, run, engine, signals, progress, students)
+        recipe = compression.resolve_target(stages)
+        export.check_available(recipe)
+        stages = replace(stages, recipe=recipe)
+        teacher = stages.teacher()
+        baseline = stages.student("baseline", None) if recipe.baseline else None
+        student = compress.compress(stages, teacher)
+        if engine.first:
+            files = export.export_files(recipe.export, student, data, task, run)
+            failures += final_test.run_final_test(stages, teacher, baseline, student, files)
+        engine.barrier()
+    if engine.first:
+        report.write(run.folder)
+        report.card(run.folder)
+    for failure in failures:
+        raise failure
+    return run
 
 
 def record_provenance(run: RunDir, recipe: Recipe, data: Dataset, task: Task, engine: Engine) -> None:

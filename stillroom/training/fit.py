@@ -101,6 +101,7 @@ def fit(
                         saved_at = time.monotonic()
                     progress(stage, step, steps, state.best_score)
                     if here and stop:
+                        engine.barrier()  # until the checkpoint is there
                         raise Stopped(signals.caught or Exit.TERMINATED)
         except Diverged as trouble:
             _go_back(stage, state, trouble, run, engine)
@@ -155,6 +156,7 @@ def _go_back(stage: str, state: State, trouble: Diverged, run: RunDir, engine: E
         where = run.folder / "debug" / f"nonfinite-{trouble.step.step:06d}"
         if run.writes:
             _bundle(stage, state, trouble, run)
+        engine.barrier()
         raise TrainingDiverged(stage=stage, step=trouble.step.step, terms=trouble.step.terms, folder=where)
     engine.barrier()
     state.load(*checkpoint.load(checkpoint.everyone(run.checkpoints(stage))[-1]))
