@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 from stillroom.config import recipe
 from stillroom.config.schema import Recipe
-from stillroom.distributed.engine import processes
+from stillroom.distributed.processes import processes
 from stillroom.distributed.signals import Signals
 from stillroom.pipeline import run as pipeline
 from stillroom.pipeline import seeds as seed_runs

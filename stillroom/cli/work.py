@@ -67,15 +67,15 @@ def _run(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    from stillroom.cli import console, tables
-    from stillroom.distributed.engine import processes
+    from stillroom.distributed.processes import processes
     from stillroom.distributed.signals import Signals
-    from stillroom.pipeline import seeds as seed_runs
 
     recipe = _read(words, seeds)
     place, alone = folder or Path("runs") / recipe.name, len(recipe.seeds) == 1
     started = processes(int(devices) if devices.isdigit() else "auto", folder=place, max_restarts=max_restarts)
     with Signals().listen() as signals, started as engine:
+        from stillroom.cli import console, tables
+        from stillroom.pipeline import seeds as seed_runs  # the launcher has ended by now without its many imports
 
         def do(one: Recipe, place: Path, **shared: Any) -> None:
             finished = _run_one(one, place, engine, signals, verbose=verbose, quiet=quiet, **shared)
@@ -173,13 +173,14 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
     stillroom plan photos.toml --compile --json
     """
     from stillroom.cli import console
-    from stillroom.diagnostics.cost import plan as look
-    from stillroom.distributed.engine import processes
+    from stillroom.distributed.processes import processes
     from stillroom.distributed.signals import Signals
 
     recipe = _read(words)
     started = processes(int(devices) if devices.isdigit() else "auto")
     with Signals().listen() as signals, started as engine:
+        from stillroom.diagnostics.cost import plan as look
+
         found = look(recipe, engine=engine, signals=signals, compile=compile)
         if engine.first:
             console.out.print_json(json.dumps(found)) if as_json else console.plan(found)
@@ -201,13 +202,14 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     stillroom label photos.toml --audit 0.05 --json
     """
     from stillroom.cli import console
-    from stillroom.distributed.engine import processes
+    from stillroom.distributed.processes import processes
     from stillroom.distributed.signals import Signals
-    from stillroom.stages.fill_cache import fill_cache as fill
 
     recipe = _read(words)
     started = processes(int(devices) if devices.isdigit() else "auto")  # the run's folder may be another command's
     with Signals().listen() as signals, started as engine:
+        from stillroom.stages.fill_cache import fill_cache as fill
+
         found = fill(recipe, folder or Path("runs") / recipe.name, engine=engine, signals=signals, share=audit)
         if engine.first and as_json:
             console.out.print_json(json.dumps(found))

@@ -1,32 +1,27 @@
-"""Devices, precision, processes and signals: Lightning Fabric behind a few plain functions.
+"""Devices and what processes exchange: Lightning Fabric behind a few plain functions.
 
-One command runs on a laptop, on a machine with eight accelerators and under `torchrun` or `srun`. Nothing else in the
-house imports Fabric, asks for a rank or answers a signal.
+One command runs on a laptop, on a machine with eight accelerators and under `torchrun` or `srun`. Nothing else imports
+Fabric. `processes` makes an engine.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from stillroom.config.schema import Training
-from stillroom.distributed.errors import BatchNotDivisible, FolderNotShared
-from stillroom.distributed.launch import launch, reported
-from stillroom.distributed.placement import die_with_launcher, placement, process_counts
+from stillroom.distributed.errors import BatchNotDivisible
+from stillroom.distributed.placement import Devices, accelerators, placement, process_counts
 from stillroom.distributed.precision import deterministic
-from stillroom.distributed.stacks import StackDump, exchange_timeout, records_in
+from stillroom.distributed.stacks import StackDump, exchange_timeout
 from stillroom.distributed.sync_batchnorm import convert_sync_batchnorm
 
 try:
@@ -36,59 +31,24 @@ except ImportError:  # machines that carry the `lightning` package have the same
     from lightning.fabric import Fabric  # type: ignore[no-redef]
     from lightning.fabric.strategies import DDPStrategy  # type: ignore[no-redef]
 
-SHARED = 10.0  # seconds until a file that one machine has written must be seen by the others
-Devices = int | Literal["auto"]
-
-
-@contextmanager
-def processes(devices: Devices = "auto", *, folder: Path | None = None, max_restarts: int = 0) -> Iterator[Engine]:
-    """Do the block in all processes of this command, which are started here unless torchrun or srun have done so.
-
-    This process is then their launcher, and never comes to the block. Where one process fails, all end.
-
-    Args:
-        devices: how many on this machine; "auto" is as many as torchrun or srun have started, else every accelerator
-            there is, else one.
-        folder: the run's, on a disk that all machines share.
-        max_restarts: how often processes that are started here are started again when one has failed.
-
-    Raises:
-        StillroomError: SR-R520, SR-R521 a process failed, with its exit code; SR-R522, SR-R525 torchrun or srun have
-            started another number; SR-R524 `folder` is not shared.
-        SystemExit: in the launcher, when all is done.
-    """
-    at, (here, _) = placement(), process_counts(devices, _accelerators() or 1)
-    if not at.starter and (here > 1 or max_restarts):
-        launch(here, max_restarts, folder)
-    if not at.starter:
-        yield Engine(devices)
-        return
-    die_with_launcher()
-    records = records_in(None if at.launcher else folder, at.run)
-    (records / f"{at.rank}.json").unlink(missing_ok=True)
-    stack = StackDump(records / f"{at.rank}.stack")
-    with reported(at, folder), closing(stack):
-        engine = Engine(devices, stack=stack)
-        if folder:
-            engine.check_shared(records)
-        yield engine
-        engine.barrier()  # all is done when it is done in process 0
-    if engine.first:
-        shutil.rmtree(records, ignore_errors=True)
-
 
 class Engine:
     """One process of a run, and what it does with the others.
 
     Args:
-        devices: see `processes`.
-        stack: is postponed by every exchange with the others.
+        devices: how many there are on this machine; "auto" is as many as torchrun or srun have started, else every
+            accelerator there is, else one.
+        stack: postponed by every exchange with the others.
+
+    Raises:
+        DeviceCountMismatch: SR-R522 another number was started.
+        UnequalMachines: SR-R525 machines have unequally many.
     """
 
     def __init__(self, devices: Devices = "auto", *, stack: StackDump | None = None):
         logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)  # its greetings are no news
-        accelerator = "cuda" if _accelerators() else "cpu"
-        count, machines = process_counts(devices, _accelerators() or 1)
+        accelerator = "cuda" if accelerators() else "cpu"
+        count, machines = process_counts(devices)
         limit = timedelta(seconds=exchange_timeout())
         strategy = DDPStrategy(timeout=limit) if placement().starter else "auto"
         self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=strategy)
@@ -165,20 +125,6 @@ class Engine:
         """Wait for all processes, however long they take."""
         self._any(False, self._waits)
 
-    def check_shared(self, folder: Path) -> None:
-        """Make sure that every process sees what all have written into a folder, a file RANK.stack each.
-
-        Raises:
-            FolderNotShared: SR-R524 the machines have disks of their own.
-        """
-        self.barrier()
-        deadline, host = time.monotonic() + SHARED, socket.gethostname()
-        for rank in range(self.world):
-            while not (folder / f"{rank}.stack").exists():
-                if time.monotonic() > deadline:
-                    raise FolderNotShared(rank=self.rank, host=host, other=rank, folder=folder.parent)
-                time.sleep(0.1)
-
     def _any(self, flag: bool, group: Any) -> bool:
         if self._stack:
             self._stack.postpone()
@@ -187,10 +133,6 @@ class Engine:
         flags = torch.tensor(float(flag))
         dist.all_reduce(flags, group=group)
         return bool(flags > 0)
-
-
-def _accelerators() -> int:
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _meet_again(backend: str, limit: timedelta) -> None:

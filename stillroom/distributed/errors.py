@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from pathlib import Path
 
@@ -17,12 +18,15 @@ class ProcessEnded(ResourceError):
 
 
 AGAIN = "give the same command again: it resumes, with any number of processes; or let --max-restarts do it"
-KILLED = {
-    "words": " without an error of its own",
-    "why": "a person or the scheduler killed it, or the system for the memory it took: see its machine's log",
-    "fix": AGAIN,
-}
-"""The lines of `ProcessEnded` for a process that could not report anything."""
+
+
+def killed(exitcode: int | None = None) -> dict[str, str]:
+    """The lines of `ProcessEnded` for a process that could not report anything, with its exit code if that is known."""
+    words = " without an error of its own" if exitcode is None else f" with exit code {exitcode} and no error"
+    if exitcode is not None and exitcode < 0:
+        words = f" by {signal.Signals(-exitcode).name}"
+    why = "a person or the scheduler killed it, or the system for the memory it took: see its machine's log"
+    return {"words": words, "why": why, "fix": AGAIN}
 
 
 def lines_for(problem: Exception) -> dict[str, str]:

@@ -1,7 +1,6 @@
-"""The processes of a run: how they are started for `--devices N`, and which of their failures was the first.
+"""The processes of a run: torch's elastic agent starts those of `--devices N`; which of their failures was the first.
 
-The process half of torch's elastic agent starts them. A process that fails leaves a record in `.processes` of the run's
-folder. Its end breaks the connections of the others, so most records are of consequences: those are `secondary`.
+The end of one breaks the connections of the others, so most of the records that they leave are of consequences.
 """
 
 from __future__ import annotations
@@ -10,24 +9,23 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, SubprocessContext, api
 
-from stillroom.distributed.errors import KILLED, ProcessEnded, Remote, lines_for
+from stillroom.distributed.errors import ProcessEnded, Remote, killed, lines_for
 from stillroom.distributed.placement import Placement, worker_environment
-from stillroom.distributed.stacks import Pauses, records_in, stalled
+from stillroom.distributed.stacks import PREFIX, Pauses, stalled
 from stillroom.errors import Exit, StillroomError, Stopped
 from stillroom.io.files import write_json
 from stillroom.io.run_dir import record_end
@@ -47,9 +45,9 @@ class _Workers(SubprocessContext):
 
 def launch(count: int, restarts: int, folder: Path | None) -> NoReturn:
     """Run this command in `count` processes, `restarts` times more where they fail; end as they end."""
-    run = uuid.uuid4().hex
     for attempt in range(restarts + 1):
-        problem = _attempt(count, run, attempt, records_in(None, run))
+        with TemporaryDirectory(prefix=PREFIX) as records:
+            problem = _attempt(count, attempt, Path(records))
         if problem is None:
             break
         record_end(folder, problem)
@@ -59,10 +57,10 @@ def launch(count: int, restarts: int, folder: Path | None) -> NoReturn:
     sys.exit()
 
 
-def _attempt(count: int, run: str, attempt: int, records: Path) -> StillroomError | Stopped | None:
+def _attempt(count: int, attempt: int, records: Path) -> StillroomError | Stopped | None:
     """Start the workers and wait for their end; the first failure, if there is one."""
-    shutil.rmtree(records, ignore_errors=True)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    run = records.name.removeprefix(PREFIX)
     environments = {rank: worker_environment(rank, count, store.port, run, attempt) for rank in range(count)}
     command = dict.fromkeys(range(count), tuple(sys.orig_argv[1:]))
     workers = _Workers("stillroom", sys.executable, command, environments, DefaultLogsSpecs(os.devnull))
@@ -80,9 +78,8 @@ def _attempt(count: int, run: str, attempt: int, records: Path) -> StillroomErro
         return Stopped(Exit.INTERRUPTED if stop.sigval == signal.SIGINT else Exit.TERMINATED)
     finally:
         workers.close(signal.SIGTERM, SAVING)
-    ends = recorded_ends(records, count, 0)
-    for rank in [*result.failures][:1]:  # the first, for others may have been ended by `close`
-        ends.setdefault(rank, End(rank))
+    first = [*result.failures.items()][:1]  # the others may have been ended by `close`
+    ends = {rank: End(rank, killed(one.exitcode)) for rank, one in first} | recorded_ends(records, count, 0)
     return first_failure(ends, count, records) if ends else None
 
 
@@ -91,30 +88,28 @@ class End:
     """How a process ended; the defaults are those of one that was killed, and so left no record."""
 
     rank: int
-    lines: dict[str, str] = field(default_factory=lambda: KILLED)
+    lines: dict[str, str] = field(default_factory=killed)
     exit: int = Exit.RESOURCES
-    secondary: int = 0  # 1: it was asked to stop, 2: an exchange with other processes failed
-    timed_out: bool = False
+    secondary: int = 0  # 1: it was asked to stop, 2: an exchange with other processes failed, 3: or took too long
     trace: str = ""
     time: float = field(default_factory=time.time)
 
     @classmethod
     def of(cls, rank: int, problem: Exception) -> End:
         """The record of a process that ends with `problem`."""
-        where = traceback.extract_tb(problem.__traceback__)[-1].filename
-        exchange = isinstance(problem, RuntimeError) and bool(EXCHANGE.search(where))
-        late = exchange and bool(re.search("timed? ?out", str(problem), re.IGNORECASE))
         code, trace = int(getattr(problem, "exit", Exit.FAILED)), "".join(traceback.format_exception(problem))
-        return cls(rank, lines_for(problem), code, 2 if exchange else int(isinstance(problem, Stopped)), late, trace)
+        secondary, where = int(isinstance(problem, Stopped)), traceback.extract_tb(problem.__traceback__)[-1].filename
+        if isinstance(problem, RuntimeError) and EXCHANGE.search(where):
+            secondary = 3 if re.search("timed? ?out", str(problem), re.IGNORECASE) else 2
+        return cls(rank, lines_for(problem), code, secondary, trace)
 
 
 @contextmanager
-def reported(at: Placement, folder: Path | None) -> Iterator[None]:
+def reported(at: Placement, folder: Path | None, records: Path) -> Iterator[None]:
     """Do the block as one process of several. One of those that fail raises the first failure, the others end silently.
 
     Process 0 raises its own failures, our launcher those of others. Without it, the lowest rank that is left does.
     """
-    records = records_in(None if at.launcher else folder, at.run)
     try:
         yield
     except Exception as problem:
@@ -124,8 +119,7 @@ def reported(at: Placement, folder: Path | None) -> Iterator[None]:
         write_json(records / f"{at.rank}.json", asdict(own))
         if at.rank == 0 and not own.secondary:
             raise
-        hasty = at.launcher and own.secondary and not own.timed_out  # the launcher sees what the cause is
-        ends = recorded_ends(records, at.world, 0 if hasty else WAIT)
+        ends = recorded_ends(records, at.world, 0 if at.launcher and own.secondary in (1, 2) else WAIT)
         found = first_failure(ends, at.world, records)
         found.told = found.told or at.launcher > 0 or at.rank != min(ends)
         if not found.told:
@@ -144,10 +138,9 @@ def recorded_ends(records: Path, world: int, seconds: float) -> dict[int, End]:
 def first_failure(ends: dict[int, End], world: int, records: Path) -> StillroomError | Stopped:
     """What the other failures follow from; `told` if process 0 prints it. One without an end is dead or stalled."""
     end = min(ends.values(), key=lambda end: (end.secondary, end.rank > 0, end.time))
-    waited, lost = {rank for rank, end in ends.items() if end.timed_out}, sorted({*range(world)} - ends.keys())
+    waited, lost = [rank for rank in ends if ends[rank].secondary == 3], sorted({*range(world)} - ends.keys())
     if end.secondary and waited:
-        rank = min(range(world), key=lambda rank: (rank in waited, rank in ends, rank))
-        return stalled(rank, world, records)
+        return stalled(min(range(world), key=lambda rank: (rank in waited, rank in ends)), world, records)
     end = End(lost[0]) if end.secondary and lost else end
     if end.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
         return Stopped(Exit(end.exit))

@@ -9,9 +9,12 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from stillroom.distributed.errors import DeviceCountMismatch, UnequalMachines
 from stillroom.errors import Exit
 
+Devices = int | Literal["auto"]
 LAUNCHER = "STILLROOM_LAUNCHER"
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
@@ -71,12 +74,13 @@ def die_with_launcher() -> None:
         os._exit(Exit.RESOURCES)
 
 
-def process_counts(devices: int | Literal["auto"], available: int) -> tuple[int, int]:
-    """How many processes each machine has, and how many machines there are.
+def accelerators() -> int:
+    """How many this machine has."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
-    Args:
-        devices: how many processes one machine is to have; "auto" is as many as were started, else `available`.
-        available: accelerators of this machine, 1 if there are none.
+
+def process_counts(devices: Devices) -> tuple[int, int]:
+    """How many processes each machine has, and how many machines there are. For `devices` see `Engine`.
 
     Raises:
         DeviceCountMismatch: SR-R522 another number was started.
@@ -84,7 +88,7 @@ def process_counts(devices: int | Literal["auto"], available: int) -> tuple[int,
     """
     at = placement()
     if not at.starter:
-        return (available if devices == "auto" else devices), 1
+        return (accelerators() or 1 if devices == "auto" else devices), 1
     if devices not in ("auto", at.here):
         raise DeviceCountMismatch(devices=devices, starter=at.starter, here=at.here)
     if at.world % at.here:

@@ -16,6 +16,7 @@ from tempfile import gettempdir
 
 from stillroom.distributed.errors import ProcessStalled, Remote
 
+PREFIX = "stillroom-"  # of temporary folders
 PAUSE = 30.0  # seconds that a process may be stopped by a signal
 EARLY = 0.9  # stacks are written after this part of the timeout, so that they are there when an exchange ends by it
 
@@ -32,7 +33,7 @@ def records_in(folder: Path | None, run: str) -> Path:
         folder: the run's, where processes may be on several machines; None on one.
         run: a name for this start of the command, for another one may be at work in the same folder.
     """
-    return folder / ".processes" / run if folder else Path(gettempdir(), f"stillroom-{run}")
+    return folder / ".processes" / run if folder else Path(gettempdir(), PREFIX + run)
 
 
 class StackDump:
