@@ -45,11 +45,11 @@ class Remote(Exception):
 class ProcessStalled(ResourceError):
     code = "SR-R521"
     what = "process {rank} of {world} stands still   {place}"
-    why = "the others have waited {seconds} s for it to exchange numbers with them, and can't go on without it"
+    why = "it has not reached an exchange of numbers in which the others have waited for it, for {seconds} s"
     effect = "all processes ended; the last good checkpoint is intact"
     fix = (
-        "run.log has the stacks of all; if a step may well take so long, set STILLROOM_TIMEOUT (seconds); the same "
-        "command resumes, with any number of processes"
+        "look at that line, and in run.log at the stacks of all; if a step may well take so long, set STILLROOM_TIMEOUT "
+        "to more seconds; the same command resumes, with any number of processes"
     )
 
 

@@ -69,9 +69,8 @@ def _attempt(count: int, attempt: int, records: Path) -> StillroomError | Stoppe
         pauses = Pauses(workers.pids())
         while (result := workers.wait(1, 0.1)) is None:
             ends = recorded_ends(records, count, 0)
-            if any(time.time() - end.time > LEAVING for end in ends.values()):
-                workers.close(signal.SIGKILL)
-            if problem := pauses.too_long():
+            late = any(time.time() - end.time > LEAVING for end in ends.values())
+            if problem := pauses.too_long() or (first_failure(ends, count, records) if late else None):
                 workers.close(signal.SIGKILL)
                 return problem
     except SignalException as stop:
