@@ -48,8 +48,8 @@ class ProcessStalled(ResourceError):
     why = "it has not reached an exchange of numbers in which the others have waited for it, for {seconds} s"
     effect = "all processes ended; the last good checkpoint is intact"
     fix = (
-        "look at that line, and in run.log at the stacks of all; if a step may well take so long, set STILLROOM_TIMEOUT "
-        "to more seconds; the same command resumes, with any number of processes"
+        "look at that line, and in run.log at the stacks of all; if a step may well take so long, set "
+        "STILLROOM_TIMEOUT to more seconds; the same command resumes, with any number of processes"
     )
 
 

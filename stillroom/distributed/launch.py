@@ -15,10 +15,9 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, SubprocessContext, api
@@ -60,8 +59,7 @@ def launch(count: int, restarts: int, folder: Path | None) -> NoReturn:
 def _attempt(count: int, attempt: int, records: Path) -> StillroomError | Stopped | None:
     """Start the workers and wait for their end; the first failure, if there is one."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    run = records.name.removeprefix(PREFIX)
-    environments = {rank: worker_environment(rank, count, store.port, run, attempt) for rank in range(count)}
+    environments = {rank: worker_environment(rank, count, store.port, records, attempt) for rank in range(count)}
     command = dict.fromkeys(range(count), tuple(sys.orig_argv[1:]))
     workers = _Workers("stillroom", sys.executable, command, environments, DefaultLogsSpecs(os.devnull))
     try:
@@ -82,16 +80,15 @@ def _attempt(count: int, attempt: int, records: Path) -> StillroomError | Stoppe
     return first_failure(ends, count, records) if ends else None
 
 
-@dataclass(frozen=True)
-class End:
+class End(NamedTuple):
     """How a process ended; the defaults are those of one that was killed, and so left no record."""
 
     rank: int
-    lines: dict[str, str] = field(default_factory=killed)
+    lines: dict[str, str] = killed()
     exit: int = Exit.RESOURCES
     secondary: int = 0  # 1: it was asked to stop, 2: an exchange with other processes failed, 3: or took too long
     trace: str = ""
-    time: float = field(default_factory=time.time)
+    time: float = 0.0
 
     @classmethod
     def of(cls, rank: int, problem: Exception) -> End:
@@ -100,7 +97,7 @@ class End:
         secondary, where = int(isinstance(problem, Stopped)), traceback.extract_tb(problem.__traceback__)[-1].filename
         if isinstance(problem, RuntimeError) and EXCHANGE.search(where):
             secondary = 3 if re.search("timed? ?out", str(problem), re.IGNORECASE) else 2
-        return cls(rank, lines_for(problem), code, secondary, trace)
+        return cls(rank, lines_for(problem), code, secondary, trace, time.time())
 
 
 @contextmanager
@@ -115,12 +112,15 @@ def reported(at: Placement, folder: Path | None, records: Path) -> Iterator[None
         with suppress(ValueError):  # only a main thread may: launchers send SIGTERM to the others when one has failed
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         own = End.of(at.rank, problem)
-        write_json(records / f"{at.rank}.json", asdict(own))
+        write_json(records / f"{at.rank}.json", own)
         if at.rank == 0 and not own.secondary:
             raise
         ends = recorded_ends(records, at.world, 0 if at.launcher and own.secondary in (1, 2) else WAIT)
+        if at.launcher:
+            sys.stdout.flush()
+            os._exit(own.exit)  # at once: to end in order takes seconds, and its launcher reports the failure
         found = first_failure(ends, at.world, records)
-        found.told = found.told or at.launcher > 0 or at.rank != min(ends)
+        found.told = found.told or at.rank != min(ends)
         if not found.told:
             record_end(folder, found)
         raise found from problem
@@ -129,9 +129,9 @@ def reported(at: Placement, folder: Path | None, records: Path) -> Iterator[None
 def recorded_ends(records: Path, world: int, seconds: float) -> dict[int, End]:
     """The records by rank, as soon as all have left theirs, or when the seconds have passed."""
     deadline = time.monotonic() + seconds
-    while len(found := [*records.glob("*.json")]) < world and time.monotonic() < deadline:
+    while len(found := [*records.glob("[0-9]*.json")]) < world and time.monotonic() < deadline:
         time.sleep(0.05)
-    return {int(path.stem): End(**json.loads(path.read_text(encoding="utf-8"))) for path in found}
+    return {int(path.stem): End(*json.loads(path.read_text(encoding="utf-8"))) for path in found}
 
 
 def first_failure(ends: dict[int, End], world: int, records: Path) -> StillroomError | Stopped:

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-import torch
-
 from stillroom.distributed.errors import DeviceCountMismatch, UnequalMachines
+from stillroom.distributed.stacks import PREFIX
 from stillroom.errors import Exit
 
 Devices = int | Literal["auto"]
@@ -48,20 +48,20 @@ def placement() -> Placement:
     return Placement()
 
 
-def worker_environment(rank: int, world: int, port: int, run: str, attempt: int) -> dict[str, str]:
+def worker_environment(rank: int, world: int, port: int, records: Path, attempt: int) -> dict[str, str]:
     """For a process that our launcher starts: what torchrun would set, and the launcher's process number.
 
     Args:
         rank: which of them it is.
         world: how many there are, all on this machine.
         port: of the store through which they find each other.
-        run: a name for this run of the command.
+        records: the temporary folder of this launcher.
         attempt: how often they were started before.
     """
     here = dict.fromkeys(("RANK", "LOCAL_RANK", "ROLE_RANK"), str(rank))
     here |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"), str(world))
     here |= {"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    here |= {"TORCHELASTIC_RUN_ID": run, "TORCHELASTIC_RESTART_COUNT": str(attempt)}
+    here |= {"TORCHELASTIC_RUN_ID": records.name.removeprefix(PREFIX), "TORCHELASTIC_RESTART_COUNT": str(attempt)}
     return here | {"TORCHELASTIC_USE_AGENT_STORE": "True", LAUNCHER: str(os.getpid())}
 
 
@@ -76,6 +76,8 @@ def die_with_launcher() -> None:
 
 def accelerators() -> int:
     """How many this machine has."""
+    import torch  # here, because all else in this module is read in an instant
+
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 

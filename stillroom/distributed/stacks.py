@@ -16,7 +16,7 @@ from tempfile import gettempdir
 
 from stillroom.distributed.errors import ProcessStalled, Remote
 
-PREFIX = "stillroom-"  # of temporary folders
+PREFIX = "stillroom-processes-"  # of temporary folders
 PAUSE = 30.0  # seconds that a process may be stopped by a signal
 EARLY = 0.9  # stacks are written after this part of the timeout, so that they are there when an exchange ends by it
 
