@@ -6,6 +6,7 @@ Fabric. `processes` makes an engine.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -26,10 +27,14 @@ from stillroom.distributed.sync_batchnorm import convert_sync_batchnorm
 
 try:
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import ClusterEnvironment
     from lightning_fabric.strategies import DDPStrategy
 except ImportError:  # machines that carry the `lightning` package have the same code inside it
     from lightning.fabric import Fabric  # type: ignore[no-redef]
+    from lightning.fabric.plugins.environments import ClusterEnvironment  # type: ignore[no-redef]
     from lightning.fabric.strategies import DDPStrategy  # type: ignore[no-redef]
+
+START = timedelta(minutes=30)  # that the first process waits for the last one to be there
 
 
 class Engine:
@@ -50,9 +55,10 @@ class Engine:
         accelerator = "cuda" if accelerators() else "cpu"
         count, machines = process_counts(devices)
         limit = timedelta(seconds=exchange_timeout())
-        strategy = DDPStrategy(timeout=limit) if placement().starter else "auto"
-        self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=strategy)
-        _meet_again("nccl" if accelerator == "cuda" else "gloo", limit)
+        ddp = DDPStrategy() if placement().starter else None
+        self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=ddp or "auto")
+        if ddp and ddp.cluster_environment and not dist.is_initialized():
+            _connect(ddp.cluster_environment, "nccl" if accelerator == "cuda" else "gloo", limit)
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
@@ -135,15 +141,18 @@ class Engine:
         return bool(flags > 0)
 
 
-def _meet_again(backend: str, limit: timedelta) -> None:
-    """Let processes that torchrun has started again meet apart from those before them.
+def _connect(environment: ClusterEnvironment, backend: str, limit: timedelta) -> None:
+    """Let the processes of this attempt find each other. They may start minutes apart, then `limit` holds.
 
-    torchrun keeps its store between attempts, and with it the addresses of the dead.
+    torchrun keeps its store between attempts, and with it the addresses of the dead: so each has keys of its own.
     """
-    env = os.environ
-    attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if attempt != "0" and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized():
-        store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
-        own = dist.PrefixStore(f"stillroom/{attempt}", store)
-        rank, world = int(env["RANK"]), int(env["WORLD_SIZE"])
-        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)
+    rank, world, env = environment.global_rank(), environment.world_size(), os.environ
+    serves = rank == 0 and env.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address, port = environment.main_address, environment.main_port
+    store = dist.TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=START)
+    own = dist.PrefixStore(f"stillroom/{env.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    own.set(f"started/{rank}", "")
+    own.wait([f"started/{one}" for one in range(world)], START)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)
+    if backend == "nccl":
+        atexit.register(dist.destroy_process_group)

@@ -46,9 +46,11 @@ def main(folder: Path, faults: list[str]) -> None:
     records = records_in(None if at.launcher else folder, at.run)
     stack = StackDump(records / f"{at.rank}.stack")
     kind, _, rank = faults[int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))].partition(":")
+    (folder / f"{at.rank}.pid").write_text(str(os.getpid()))
+    while len(list(folder.glob("*.pid"))) < at.world:
+        time.sleep(0.05)
     with reported(at, folder, records):
         dist.init_process_group("gloo", timeout=timedelta(seconds=exchange_timeout()))
-        (folder / f"{at.rank}.pid").write_text(str(os.getpid()))
         for turn in range(20):
             stack.postpone()
             if turn == 5 and rank in ("", str(at.rank)):
