@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 
 from stillroom.config import recipe
 from stillroom.config.schema import Recipe
-from stillroom.distributed.engine import Engine
+from stillroom.distributed.processes import processes
 from stillroom.distributed.signals import Signals
 from stillroom.pipeline import run as pipeline
 from stillroom.pipeline import seeds as seed_runs
@@ -55,7 +55,8 @@ def distill(
         methods: "auto", names, or `[[methods]]` sections.
         seeds: how many, from 0 on, or which ones; with several, one teacher teaches a student for each.
         folder: where to write; `runs/NAME` by default.
-        devices: processes; "auto" is every accelerator, or one process on a CPU.
+        devices: processes; "auto" is every accelerator, or one process on a CPU. Each runs the calling program from
+            its beginning, and this process, which starts them, ends with them.
         **sections: the rest of a recipe.
 
     Returns:
@@ -83,8 +84,7 @@ def run(
     signals = Signals()
     main = threading.current_thread() is threading.main_thread()  # nobody else may answer signals
     place = Path(folder) if folder is not None else Path("runs") / what.name
-    with signals.listen() if main else nullcontext():
-        engine = Engine(devices)
+    with signals.listen() if main else nullcontext(), processes(devices, folder=place) as engine:
         do = partial(pipeline.run, engine=engine, signals=signals, progress=progress or _silent)
         for failure in seed_runs.run(what, place, do, writes=engine.first):
             raise failure

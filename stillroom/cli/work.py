@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -41,10 +40,15 @@ def demo(folder: Path | None, **options: Any) -> int:
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Output folder; runs/NAME by default.")
 @click.option("--devices", default="auto", help="Number of processes; 'auto': one per accelerator, or one on a CPU.")
 @click.option(
+    "--max-restarts", type=click.IntRange(min=0), default=0, help="Number of restarts after a process has failed."
+)
+@click.option(
     "--seeds", type=click.IntRange(min=1), default=None, help="Number of seeds, from 0; all share one teacher."
 )
 @common
-def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | None, **options: Any) -> int:
+def run(
+    words: tuple[str, ...], folder: Path | None, devices: str, max_restarts: int, seeds: int | None, **options: Any
+) -> int:
     """Run a recipe. The same command again resumes.
 
     \b
@@ -53,7 +57,7 @@ def run(words: tuple[str, ...], folder: Path | None, devices: str, seeds: int | 
     stillroom run photos.toml train.lr=3e-4 name=photos-slow
     stillroom run fashion data.path=fashion_mnist/ --seeds 5
     """
-    return _run(words, folder, devices, seeds, **options)
+    return _run(words, folder, devices, seeds, max_restarts, **options)
 
 
 def _run(
@@ -61,21 +65,21 @@ def _run(
     folder: Path | None,
     devices: str,
     seeds: int | None = None,
+    max_restarts: int = 0,
     *,
     as_json: bool,
     verbose: bool,
     quiet: bool,
 ) -> int:
-    from stillroom.cli import console
-    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.processes import processes
     from stillroom.distributed.signals import Signals
-    from stillroom.pipeline import seeds as seed_runs
 
     recipe = _read(words, seeds)
     place, alone = folder or Path("runs") / recipe.name, len(recipe.seeds) == 1
-    with Signals().listen() as signals:
-        end = partial(console.report_error, as_json=as_json, verbose=verbose)
-        engine = Engine(int(devices) if devices.isdigit() else "auto", end=end)
+    started = processes(_count(devices), folder=place, max_restarts=max_restarts)
+    with Signals().listen() as signals, started as engine:
+        from stillroom.cli import console
+        from stillroom.pipeline import seeds as seed_runs  # here: a launcher ends before, without their slow imports
 
         def run_one(one: Recipe, place: Path, shared: Shared) -> RunResult:
             result = _run_one(one, place, engine, signals, shared, verbose=verbose, quiet=quiet)
@@ -84,10 +88,10 @@ def _run(
             return result
 
         failures = seed_runs.run(recipe, place, run_one, writes=engine.first)
-    if engine.first and not alone:
-        console.print_multi_seed(place, as_json=as_json, failed=bool(failures))
-    for failure in failures:
-        raise failure
+        if engine.first and not alone:
+            console.print_multi_seed(place, as_json=as_json, failed=bool(failures))
+        for failure in failures:
+            raise failure
     return 0
 
 
@@ -104,6 +108,10 @@ def _run_one(
         return run.run(recipe, folder, shared, engine=engine, signals=signals, progress=progress)
     finally:
         progress.close()
+
+
+def _count(devices: str) -> int | Literal["auto"]:
+    return int(devices) if devices.isdigit() else "auto"
 
 
 def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
@@ -165,16 +173,17 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
     stillroom plan fashion data.path=fashion_mnist/ augment.num_views=8
     stillroom plan photos.toml --compile --json
     """
-    from stillroom.cli import console
-    from stillroom.diagnostics.cost import plan as measure_costs
-    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.processes import processes
     from stillroom.distributed.signals import Signals
 
     recipe = _read(words)
-    with Signals().listen():
-        engine = Engine(int(devices) if devices.isdigit() else "auto")
+    with Signals().listen(), processes(_count(devices)) as engine:
+        from stillroom.cli import console
+        from stillroom.diagnostics.cost import plan as measure_costs
+
         found = measure_costs(recipe, engine=engine, compile=compile)
-    console.out.print_json(json.dumps(found)) if as_json else console.print_plan(found)
+        if engine.first:
+            console.out.print_json(json.dumps(found)) if as_json else console.print_plan(found)
     return 0
 
 
@@ -198,20 +207,21 @@ def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: floa
     stillroom label photos.toml & stillroom label photos.toml
     stillroom label photos.toml --audit 0.05 --json
     """
-    from stillroom.cli import console
-    from stillroom.distributed.engine import Engine
+    from stillroom.distributed.processes import processes
     from stillroom.distributed.signals import Signals
-    from stillroom.io.run_dir import RunDir
-    from stillroom.pipeline.prepare import prepare
-    from stillroom.stages.fill_cache import fill_cache
 
     recipe = _read(words)
-    with Signals().listen() as signals:
-        engine = Engine(int(devices) if devices.isdigit() else "auto")
+    # No folder is given to the processes: another command may be running in it.
+    with Signals().listen() as signals, processes(_count(devices)) as engine:
+        from stillroom.cli import console
+        from stillroom.io.run_dir import RunDir
+        from stillroom.pipeline.prepare import prepare
+        from stillroom.stages.fill_cache import fill_cache
+
         run = RunDir(folder or Path("runs") / recipe.name, writes=False)
         found = fill_cache(prepare(recipe, engine), run, signals=signals, share=audit)
-    if as_json:
-        console.out.print_json(json.dumps(found))
-    else:
-        console.print_cache(found)
+        if engine.first and as_json:
+            console.out.print_json(json.dumps(found))
+        elif engine.first:
+            console.print_cache(found)
     return 0

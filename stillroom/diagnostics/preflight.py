@@ -13,7 +13,7 @@ from stillroom.config.schema import Recipe, Student, Teacher
 from stillroom.data.inspect import Finding, inspect, raise_first_error
 from stillroom.data.loader import Loader
 from stillroom.diagnostics import distillation
-from stillroom.distributed.processes import OneProcess
+from stillroom.distributed.one_process import OneProcess
 from stillroom.evaluation.validate import validate
 from stillroom.matching.method_setup import MethodSetup
 from stillroom.models import flops

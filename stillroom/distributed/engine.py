@@ -1,19 +1,18 @@
-"""Devices, precision, processes and signals: Lightning Fabric behind a few plain functions.
+"""Devices and what processes exchange: Lightning Fabric behind a few plain functions.
 
-One command runs on a laptop, on a machine with eight accelerators and under `torchrun` or `srun`. Nothing else in the
-house imports Fabric, asks for a rank or answers a signal.
+One command runs on a laptop, on a machine with eight accelerators and under `torchrun` or `srun`. Nothing else imports
+Fabric. `processes` makes an engine.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -21,76 +20,59 @@ from torch import Tensor, nn
 
 from stillroom.config.schema import Training
 from stillroom.distributed.errors import BatchNotDivisible
-from stillroom.distributed.launch import launched
-from stillroom.distributed.peers import Peers
+from stillroom.distributed.placement import Devices, accelerators, placement, process_counts
 from stillroom.distributed.precision import deterministic
-from stillroom.distributed.standstill import Pace
+from stillroom.distributed.stacks import StackDump, exchange_timeout
 from stillroom.distributed.sync_batchnorm import convert_sync_batchnorm
-from stillroom.distributed.watch import Watch
-from stillroom.errors import Exit
 
 try:
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import ClusterEnvironment
+    from lightning_fabric.strategies import DDPStrategy
 except ImportError:  # machines that carry the `lightning` package have the same code inside it
     from lightning.fabric import Fabric  # type: ignore[no-redef]
+    from lightning.fabric.plugins.environments import ClusterEnvironment  # type: ignore[no-redef]
+    from lightning.fabric.strategies import DDPStrategy  # type: ignore[no-redef]
 
-
-def say(problem: Exception) -> int:
-    """How it ended, on stderr; the exit code."""
-    if not getattr(problem, "told", False):
-        print(problem, file=sys.stderr)
-    return int(getattr(problem, "exit", Exit.FAILED))
+START = timedelta(minutes=30)  # that the first process waits for the last one to be there
 
 
 class Engine:
-    """The processes of one run, and what they do together.
+    """One process of a run, and what it does with the others.
 
     Args:
-        devices: how many processes on this machine; "auto" is as many as torchrun or srun have started, else every
+        devices: how many there are on this machine; "auto" is as many as torchrun or srun have started, else every
             accelerator there is, else one.
-        end: says how it ended and gives the exit code, for when another process has failed and the main thread can't.
+        stack: postponed by every exchange with the others.
 
     Raises:
-        DeviceCountMismatch: SR-R522 torchrun or srun have started another number.
+        DeviceCountMismatch: SR-R522 another number was started.
+        UnequalMachines: SR-R525 machines have unequally many.
     """
 
-    def __init__(self, devices: int | Literal["auto"] = "auto", *, end: Callable[[Exception], int] = say):
+    def __init__(self, devices: Devices = "auto", *, stack: StackDump | None = None):
         logging.getLogger(Fabric.__module__.partition(".")[0]).setLevel(logging.WARNING)  # its greetings are no news
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        count, machines = launched(devices, torch.cuda.device_count() if accelerator == "cuda" else 1)
-        strategy = "ddp" if count * machines > 1 or "TORCHELASTIC_RUN_ID" in os.environ else "auto"
-        self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=strategy)
-        _meet_again("nccl" if accelerator == "cuda" else "gloo")
+        accelerator = "cuda" if accelerators() else "cpu"
+        count, machines = process_counts(devices)
+        limit = timedelta(seconds=exchange_timeout())
+        ddp = DDPStrategy() if placement().starter else None
+        self._fabric = Fabric(accelerator=accelerator, devices=count, num_nodes=machines, strategy=ddp or "auto")
+        if ddp and ddp.cluster_environment and not dist.is_initialized():
+            _connect(ddp.cluster_environment, "nccl" if accelerator == "cuda" else "gloo", limit)
         self._fabric.launch()
         self.device: torch.device = self._fabric.device
         self.rank: int = self._fabric.global_rank
         self.world: int = self._fabric.world_size
-        self._pace, self._end = Pace(), end
-        # Of processors, so that nobody waits for an accelerator to hear a word; and for as long as it takes.
-        self._words = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if self.world > 1 else None
+        # On processors, so that no accelerator is waited for. What one process does alone may take any time.
+        self._flags = dist.new_group(backend="gloo", timeout=limit) if self.world > 1 else None
+        self._waits = dist.new_group(backend="gloo", timeout=timedelta(days=365)) if self.world > 1 else None
+        self._stack = stack
         deterministic()
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
-
-    @contextmanager
-    def together(self, folder: Path) -> Iterator[None]:
-        """Do the block as one of the processes of the run in `folder`: whoever fails first is heard by all.
-
-        Args:
-            folder: the run's, on a disk that all machines share.
-
-        Raises:
-            StillroomError: SR-R510, SR-R524 for the folder; SR-R520, SR-R521 another process failed, see `Watch`.
-        """
-        if self.world == 1:
-            yield
-            return
-        peers = Peers(folder, self.rank, self.world)
-        with closing(peers), Watch(peers, self._pace, self._end).open(self.barrier):
-            yield
 
     def share(self, trainings: Mapping[str, Training]) -> None:
         """Make sure that the processes can share every training's batches; `trainings` are by their recipe sections.
@@ -117,7 +99,6 @@ class Engine:
 
     def wrap(self, learner: nn.Module) -> nn.Module:
         """What to call instead of `learner`, so that the processes' gradients become one."""
-        self._pace.again()
         if self.world > 1:
             convert_sync_batchnorm(learner)
         learner.to(self.device)
@@ -131,7 +112,7 @@ class Engine:
     @contextmanager
     def without_sync(self, model: nn.Module, off: bool) -> Iterator[None]:
         """Around a forward and backward pass; while `off` it keeps its gradients: only the last one exchanges them."""
-        with self._pace, self._fabric.no_backward_sync(cast(Any, model)) if off else nullcontext():
+        with self._fabric.no_backward_sync(cast(Any, model)) if off else nullcontext():
             yield
 
     def mean(self, numbers: Tensor) -> Tensor:
@@ -143,34 +124,45 @@ class Engine:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all of them must ask. No accelerator is waited for."""
-        if self._words is None:
-            return flag
-        said = torch.tensor(float(flag))
-        dist.all_reduce(said, group=cast(dist.ProcessGroup, self._words))
-        return bool(said > 0)
+        """Whether it is true in any process; all must call this, and none may be late by the timeout."""
+        return self._any(flag, self._flags)
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's value, in all of them; all must call it."""
-        if self._words is None:
+        """The first process's value, in all of them; all must call it, and wait however long it takes."""
+        if self._waits is None:
             return value
+        if self._stack:
+            self._stack.postpone()
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=cast(dist.ProcessGroup, self._words))
+        dist.broadcast_object_list(values, src=0, group=self._waits)
         return values[0]
 
     def barrier(self) -> None:
         """Wait for all processes, however long they take."""
-        self.any(False)
+        self._any(False, self._waits)
+
+    def _any(self, flag: bool, group: Any) -> bool:
+        if self._stack:
+            self._stack.postpone()
+        if group is None:
+            return flag
+        flags = torch.tensor(float(flag))
+        dist.all_reduce(flags, group=group)
+        return bool(flags > 0)
 
 
-def _meet_again(backend: str) -> None:
-    """Let processes that torchrun has started again meet apart from those before them.
+def _connect(environment: ClusterEnvironment, backend: str, limit: timedelta) -> None:
+    """Let the processes of this attempt find each other. They may start minutes apart, then `limit` holds.
 
-    torchrun keeps its store between attempts, and with it the addresses of the dead.
+    torchrun keeps its store between attempts, and with it the addresses of the dead: so each has keys of its own.
     """
-    env = os.environ
-    attempt = env.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if attempt != "0" and env.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not dist.is_initialized():
-        store = dist.TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False)
-        own = dist.PrefixStore(f"stillroom/{attempt}", store)
-        dist.init_process_group(backend, store=own, rank=int(env["RANK"]), world_size=int(env["WORLD_SIZE"]))
+    rank, world, env = environment.global_rank(), environment.world_size(), os.environ
+    serves = rank == 0 and env.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address, port = environment.main_address, environment.main_port
+    store = dist.TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=START)
+    own = dist.PrefixStore(f"stillroom/{env.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    own.set(f"started/{rank}", "")
+    own.wait([f"started/{one}" for one in range(world)], START)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)
+    if backend == "nccl":
+        atexit.register(dist.destroy_process_group)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from stillroom.errors import Exit, ResourceError
+import signal
+import traceback
+from pathlib import Path
+
+from stillroom.errors import Exit, ResourceError, StillroomError
 
 
 class ProcessEnded(ResourceError):
@@ -13,14 +17,39 @@ class ProcessEnded(ResourceError):
     fix = "{fix}"
 
 
+AGAIN = "give the same command again: it resumes, with any number of processes; or let --max-restarts do it"
+
+
+def killed(exitcode: int | None = None) -> dict[str, str]:
+    """The lines of `ProcessEnded` for a process that could not report anything, with its exit code if that is known."""
+    words = " without an error of its own" if exitcode is None else f" with exit code {exitcode} and no error"
+    if exitcode is not None and exitcode < 0:
+        words = f" by {signal.Signals(-exitcode).name}"
+    why = "a person or the scheduler killed it, or the system for the memory it took: see its machine's log"
+    return {"words": words, "why": why, "fix": AGAIN}
+
+
+def lines_for(problem: Exception) -> dict[str, str]:
+    """The lines of `ProcessEnded` for a process that ended with `problem`."""
+    if isinstance(problem, StillroomError):
+        return {"words": f": {problem.code} {problem.what}", "why": problem.why, "fix": problem.fix}
+    last = traceback.extract_tb(problem.__traceback__)[-1]
+    words, why = f": {type(problem).__name__}: {problem}", f"{Path(last.filename).name}, line {last.lineno}"
+    return {"words": words, "why": why, "fix": f"mend the cause and {AGAIN}"}
+
+
+class Remote(Exception):
+    """The cause of an error that happened in another process: its traceback, or the stacks of all."""
+
+
 class ProcessStalled(ResourceError):
     code = "SR-R521"
     what = "process {rank} of {world} stands still   {place}"
-    why = "it has been in one step for {seconds} s, and the others can't go on without it"
+    why = "it has not reached an exchange of numbers in which the others have waited for it, for {seconds} s"
     effect = "all processes ended; the last good checkpoint is intact"
     fix = (
-        "look at that line; if a step may well take so long, set STILLROOM_PATIENCE (seconds); the same command goes "
-        "on, with as many processes as there are"
+        "look at that line, and in run.log at the stacks of all; if a step may well take so long, set "
+        "STILLROOM_TIMEOUT to more seconds; the same command resumes, with any number of processes"
     )
 
 

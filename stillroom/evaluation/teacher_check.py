@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stillroom.data.dataset import Dataset
 from stillroom.data.loader import in_order
-from stillroom.distributed.processes import Processes
+from stillroom.distributed.one_process import Processes
 from stillroom.evaluation.predict import predict
 from stillroom.io.run_dir import RunDir
 from stillroom.metrics.measurement import wilson

@@ -16,7 +16,7 @@ from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Deploy, Recipe
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import sample_images
-from stillroom.distributed.processes import OneProcess
+from stillroom.distributed.one_process import OneProcess
 from stillroom.export.artifact import ExportedFile
 from stillroom.io.run_dir import RunDir
 from stillroom.models import load_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 from stillroom.config.plugins import pick
 from stillroom.config.recipe import AUTO
 from stillroom.config.schema import Recipe
-from stillroom.distributed.processes import Processes
+from stillroom.distributed.one_process import Processes
 from stillroom.pipeline.errors import NoLabelsForStudent, NoLabelsForTeacher
 from stillroom.stages import build
 from stillroom.stages.experiment import Experiment

@@ -68,38 +68,37 @@ def run(
         Stopped: by a signal; the same call resumes.
     """
     shared = shared or Shared()
-    with engine.together(folder):
-        engine.share(recipe.trainings)
-        run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
-        sections, seed = teacher_sections(recipe.all_teachers), recipe.seeds[0]
-        state = ResumeState.read(run)
-        engine.barrier()  # all have read the state before the first process changes it
-        if state.status == "done" and (finished := earlier_result(folder, sections, seed=seed)):
-            log.info("%s is done already; another name=... starts anew", folder)
-            run.close()
-            return finished
-        failures: list[StillroomError] = []
-        with _recorded(run, state, failures):
-            teacher_seed = _reuse_teacher(run, state, shared)
-            engine.barrier()  # the teacher's files are there before any process looks for them
-            experiment = prepare(recipe, engine, report=run.folder if run.writes else None)
-            _check_images(run, state, experiment)
-            record_provenance(run, recipe, experiment, teacher_seed=teacher_seed, num_students=shared.num_students)
-            check_labels(run, experiment)
-            deployment = _deployment(run, recipe, experiment, state, shared)
-            trainer = Trainer(
-                experiment=experiment,
-                context=RunContext(run, engine, signals, progress),
-                source=TeacherSource(state.cache, _recorder(run), shared.num_students),
-                seconds=dict(state.stage_seconds),
-            )
-            _train_and_test(trainer, deployment, recipe, state, failures)
-            engine.barrier()
-        if engine.first and (run.folder / "metrics.json").exists():
-            report.write(run.folder)
-            report.card(run.folder)
-        teacher = trained_teacher(run, sections, ResumeState(teacher_seed=teacher_seed), seed=seed)
-        return RunResult(folder=folder, teacher=teacher, choice=deployment.choice, failures=tuple(failures))
+    engine.share(recipe.trainings)
+    run = RunDir.open(folder, recipe.as_dict(), recipe.toml(), writes=engine.first)
+    sections, seed = teacher_sections(recipe.all_teachers), recipe.seeds[0]
+    state = ResumeState.read(run)
+    engine.barrier()  # all have read the state before the first process changes it
+    if state.status == "done" and (finished := earlier_result(folder, sections, seed=seed)):
+        log.info("%s is done already; another name=... starts anew", folder)
+        run.close()
+        return finished
+    failures: list[StillroomError] = []
+    with _recorded(run, state, failures):
+        teacher_seed = _reuse_teacher(run, state, shared)
+        engine.barrier()  # the teacher's files are there before any process looks for them
+        experiment = prepare(recipe, engine, report=run.folder if run.writes else None)
+        _check_images(run, state, experiment)
+        record_provenance(run, recipe, experiment, teacher_seed=teacher_seed, num_students=shared.num_students)
+        check_labels(run, experiment)
+        deployment = _deployment(run, recipe, experiment, state, shared)
+        trainer = Trainer(
+            experiment=experiment,
+            context=RunContext(run, engine, signals, progress),
+            source=TeacherSource(state.cache, _recorder(run), shared.num_students),
+            seconds=dict(state.stage_seconds),
+        )
+        _train_and_test(trainer, deployment, recipe, state, failures)
+        engine.barrier()
+    if engine.first and (run.folder / "metrics.json").exists():
+        report.write(run.folder)
+        report.card(run.folder)
+    teacher = trained_teacher(run, sections, ResumeState(teacher_seed=teacher_seed), seed=seed)
+    return RunResult(folder=folder, teacher=teacher, choice=deployment.choice, failures=tuple(failures))
 
 
 def check_labels(run: RunDir, experiment: Experiment) -> None:

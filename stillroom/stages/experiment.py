@@ -17,8 +17,8 @@ from torch import nn
 from stillroom.config import schema
 from stillroom.data.dataset import Dataset
 from stillroom.data.sampling import PixelStatistics, pixel_statistics, sample_images
+from stillroom.distributed.one_process import Processes
 from stillroom.distributed.precision import threads_for
-from stillroom.distributed.processes import Processes
 from stillroom.matching.method_setup import NUM_IMAGES, MethodSetup, build_methods
 from stillroom.models import flops
 from stillroom.models.network import Network

@@ -184,6 +184,7 @@ class _Fit:
             self.saved_at = time.monotonic()
         self.context.progress(self.stage, step, self.num_steps, state.best_score)
         if current and self.stop:
+            self.context.engine.barrier()  # until the checkpoint is written
             raise Stopped(self.context.signals.caught or Exit.TERMINATED)
 
     def _evaluate(self) -> None:

@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 
 from stillroom.config.schema import Training
 from stillroom.distributed.engine import Engine
+from stillroom.distributed.processes import processes
 from stillroom.errors import StillroomError
 from stillroom.models import create_model
 from stillroom.teachers.frozen import FrozenTeacher
@@ -37,7 +38,8 @@ def said(one, name, rank):
 
 def process(rank, port, folder):
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     engine, found = Engine(2), {}
     found["any"] = [engine.any(flag) for flag in (False, rank == 0, rank == 1, True)]
     found["mean"] = engine.mean(torch.tensor([rank, 3.0])).tolist()
@@ -100,8 +102,9 @@ def test_alone_nothing_changes(tmp_path):
     assert engine.shard(one) is one
     assert engine.any(True) is True and engine.any(False) is False
     engine.barrier()
-    with engine.together(tmp_path):
-        assert not list(tmp_path.iterdir())
+    with processes(folder=tmp_path) as engine:
+        assert (engine.rank, engine.world, engine.first) == (0, 1, True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

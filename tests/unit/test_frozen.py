@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stillroom.config import recipe
-from stillroom.distributed.processes import OneProcess
+from stillroom.distributed.one_process import OneProcess
 from stillroom.models import create_model
 from stillroom.models.network import Network
 from stillroom.pipeline.prepare import prepare

@@ -292,7 +292,7 @@ def test_values_that_do_not_come_from_the_file_say_so(tmp_path):
     path.write_text(
         'data = "digits"\nstudent = "resnet8"\nteacher = "resnet8"\n[train]\nlr = -1\n[[methods]]\nname="rkd"\n'
     )
-    with pytest.raises(StillroomError, match="3 problems in .*mine.toml") as caught:
+    with pytest.raises(StillroomError, match=r"3 problems in .*mine.toml") as caught:
         recipe.read(path, {"train.epoch": 3, "methods.0.angel": 1})
     lines = caught.value.values["problems"].splitlines()
     assert sorted(line.strip() for line in lines) == [

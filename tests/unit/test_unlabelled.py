@@ -30,7 +30,7 @@ from stillroom.data.sources.folder import Folder
 from stillroom.data.sources.images import Images
 from stillroom.data.sources.parquet import Parquet
 from stillroom.data.subset import labelled_subset
-from stillroom.distributed.processes import OneProcess
+from stillroom.distributed.one_process import OneProcess
 from stillroom.errors import StillroomError
 from stillroom.evaluation.evaluate import evaluate
 from stillroom.evaluation.validate import validate
