@@ -134,7 +134,7 @@ class Engine:
         if self._stack:
             self._stack.postpone()
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self._waits)
+        dist.broadcast_object_list(values, src=0, group=cast(dist.ProcessGroup, self._waits))
         return values[0]
 
     def barrier(self) -> None:

@@ -27,7 +27,7 @@ from stillroom.distributed.placement import Placement, worker_environment
 from stillroom.distributed.stacks import PREFIX, Pauses, stalled
 from stillroom.errors import Exit, StillroomError, Stopped
 from stillroom.io.files import write_json
-from stillroom.io.run_dir import record_end
+from stillroom.io.run_end import record_end
 
 log = logging.getLogger("stillroom")
 api.logger.disabled = True  # the ends of processes are reported here

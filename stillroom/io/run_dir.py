@@ -22,14 +22,12 @@ import os
 import shutil
 import socket
 import time
-import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from stillroom.config.recipe import recorded
-from stillroom.errors import StillroomError, Stopped
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
 from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
@@ -211,24 +209,6 @@ class RunDir:
         lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         lock.flush()
         self._lock = lock
-
-
-def record_end(folder: Path | None, problem: StillroomError | Stopped) -> None:
-    """Write down how a run ended, in place of a process that could not, or did not see the cause.
-
-    Args:
-        folder: of a run, or of the runs of several seeds, of which the newest is meant.
-        problem: what all its processes ended with.
-    """
-    notes = [*folder.glob("run.json"), *folder.glob("seed-*/run.json")] if folder else []
-    run = RunDir(max(notes, key=lambda path: path.stat().st_mtime).parent) if notes else None
-    if run is None or run.info.get("status") not in ("running", "failed", "stopped"):
-        return
-    status = "stopped" if isinstance(problem, Stopped) else "failed"
-    run.note(status=status, exit_code=int(problem.exit), resumable=True)
-    if not problem.told:
-        with (run.folder / "run.log").open("a", encoding="utf-8") as kept:
-            kept.write("".join(traceback.format_exception(problem)))
 
 
 def read_stream(folder: Path, name: str) -> Iterable[dict[str, Any]]:
