@@ -120,8 +120,8 @@ def test_the_file_says_what_it_is(made: Any) -> None:
     for path, bits in ((made.floats, "32"), (made.integers, "8")):
         session = load(path)
         assert session.classes == CLASSES
-        assert (session.found["answers"], session.found["bits"]) == ("classes", bits) and "task" not in session.facts
-        assert "0..1" in session.found["input"] and "[B, 1, 8, 8], grey" in session.found["input"]
+        assert (session.facts["answers"], session.facts["bits"]) == ("classes", bits) and "task" not in session.facts
+        assert "0..1" in session.facts["input"] and "[B, 1, 8, 8], grey" in session.facts["input"]
         graph = library.load(path).graph
         assert [value.name for value in graph.input] == ["images"]
         assert [value.name for value in graph.output] == ["logits"]
@@ -289,8 +289,8 @@ def test_percentiles_win_where_one_value_would_spoil_the_range(tmp_path: Path) -
         path = tmp_path / f"{method}.onnx"
         arguments: dict[str, Any] = {"bits": 8, "calibration": images.split(32), "method": method, "base": base}
         said[method] = load(onnx(network, path, example=images, classes=CLASSES, **arguments))
-    found = {method: session.found["calibration_agreement"] for method, session in said.items()}
-    assert [said[method].found["calibration"] for method in said] == ["minmax", "percentile", "percentile"]
+    found = {method: session.facts["calibration_agreement"] for method, session in said.items()}
+    assert [said[method].facts["calibration"] for method in said] == ["minmax", "percentile", "percentile"]
     assert float(found["minmax"].split()[0]) < 0.8 < 0.95 < float(found["best"].split()[0])
     assert found["best"] == found["percentile"] and "on 256 calibration images" in found["best"]
     with torch.no_grad():
@@ -303,8 +303,8 @@ def test_an_integer_file_says_how_it_was_calibrated_and_a_float_file_does_not(ma
     images = torch.cat(made.calibration)
     agree = int((floats(images).pred.argmax(1) == integers(images).pred.argmax(1)).sum())
     share = f"{agree / 300:.4f} (with the float file, on 300 calibration images)"
-    assert integers.found["calibration"] in ("minmax", "percentile")
-    assert integers.found["calibration_agreement"] == share
+    assert integers.facts["calibration"] in ("minmax", "percentile")
+    assert integers.facts["calibration_agreement"] == share
     assert not {"calibration", "calibration_agreement"} & set(floats.facts)
 
 
