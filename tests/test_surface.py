@@ -28,7 +28,7 @@ OPTIONS = {
     "new": {"name", "to"},
     "plan": {"words", "devices", "compile"},
     "report": {"folder"},
-    "run": {"words", "folder", "devices", "seeds"},
+    "run": {"words", "folder", "devices", "seeds", "max_restarts"},
 }
 
 

@@ -1,7 +1,7 @@
-"""Any timm model as a pyramid: what its stages say, shallow to deep, instead of a class.
+"""Any timm model as a backbone that returns feature maps of several stages instead of logits.
 
-A model stays what it is, with timm's own names for its parts, so that a file of a classifier's weights fits: only its
-`forward` is another one. What runs behind the last map that is taken is cut off, for nothing would ever teach it.
+The model keeps its submodules and their names, so that a classifier's weights fit; only `forward` is replaced. Layers
+behind the last returned map are removed, because they would never receive a gradient.
 """
 
 from __future__ import annotations
@@ -14,68 +14,69 @@ from torch import Tensor, nn
 
 from stillroom.models._errors import NoFeatureMaps
 
-CUTS = 4
-"""Maps that are offered of a network of one resolution, a ViT or a mixer: the ends of its four quarters."""
+QUARTERS = 4
+"""Maps available from a network of constant resolution, such as a ViT or a mixer: the ends of the quarters of its
+depth."""
 
 
 class Backbone(nn.Module):
-    """A timm model that answers with maps; `pyramid` makes one.
+    """A timm model that returns feature maps, made by `as_backbone`.
 
     Attributes:
         channels: C of each map.
-        strides: pixels of the input from one point of a map to the next; they never fall.
+        strides: of each map, in input pixels, in non-decreasing order.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    _taken: tuple[int, ...]
-    _normed: bool
+    _indices: tuple[int, ...]
+    _final_norm: bool
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] normalised -> maps [B, channels[i], H / strides[i], W / strides[i]], rounded up."""
-        give = cast(Any, self).forward_intermediates
-        return list(give(images, indices=list(self._taken), norm=self._normed, intermediates_only=True))
+        forward = cast(Any, self).forward_intermediates
+        return list(forward(images, indices=list(self._indices), norm=self._final_norm, intermediates_only=True))
 
 
 def as_backbone(model: nn.Module, *, maps: int = 3) -> Backbone:
-    """The model itself, changed in place to give its coarsest maps, one for each stride, as a `Backbone`.
+    """The model itself, changed in place to return its `maps` coarsest feature maps, one per stride.
 
-    A network of one resolution gives maps of one size: of the ends of its four quarters the last ones.
+    For a network of constant resolution these are the last of the ends of its quarters, which have the same size.
 
     Args:
         model: of timm.
-        maps: how many; 3 of most convolutional networks have the strides 8, 16 and 32.
+        maps: number of maps; 3 maps of most convolutional networks have the strides 8, 16 and 32.
 
     Raises:
-        ValueError: the model does not have so many.
+        ValueError: the model has fewer maps.
         NoFeatureMaps: SR-M345 the model has no maps.
     """
-    info = _info(model)
-    places = _places([stride for _, stride in info])
-    if not 1 <= maps <= len(places):
-        raise ValueError(f"maps must be 1 to {len(places)} for this model, got {maps}")
-    taken = places[-maps:]
-    # Behind the blocks of one resolution stands one norm, which brings the ends of all quarters to one scale.
-    one = len({stride for _, stride in info}) == 1
-    cast(Any, model).prune_intermediate_layers(list(taken), prune_norm=not one, prune_head=True)
-    model.__class__ = _kind(cast(Hashable, type(model)))
+    info = _feature_info(model)
+    available = _map_indices([stride for _, stride in info])
+    if not 1 <= maps <= len(available):
+        raise ValueError(f"maps must be 1 to {len(available)} for this model, got {maps}")
+    indices = available[-maps:]
+    # A network of constant resolution has one norm behind its last block; applied to all maps, it gives them one scale.
+    constant = len({stride for _, stride in info}) == 1
+    cast(Any, model).prune_intermediate_layers(list(indices), prune_norm=not constant, prune_head=True)
+    model.__class__ = _backbone_class(cast(Hashable, type(model)))
     backbone = cast(Backbone, model)
-    backbone.channels, backbone.strides = tuple(info[i][0] for i in taken), tuple(info[i][1] for i in taken)
-    backbone._taken, backbone._normed = taken, one
+    backbone.channels, backbone.strides = tuple(info[i][0] for i in indices), tuple(info[i][1] for i in indices)
+    backbone._indices, backbone._final_norm = indices, constant
     return backbone
 
 
 def removed_parts(before: Sequence[str], backbone: nn.Module) -> tuple[str, ...]:
-    """Parts of which the model had weights `before`, as names of its state, and which the backbone has no more."""
-    left = set(backbone.state_dict())
-    return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in before if name not in left))
+    """The submodules with weights `before`, names of the model's state dict, that the backbone does not have."""
+    remaining = set(backbone.state_dict())
+    return tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in before if name not in remaining))
 
 
 class Embedder(nn.Module):
-    """A classifier's network without the classifier: `vector` is where the embedding [B, D] can be listened to.
+    """A classification network without its classifier; the embedding [B, D] can be tapped as `vector`.
 
     Args:
-        backbone: takes [B, C, H, W], answers with [B, D].
+        backbone: [B, C, H, W] -> [B, D].
     """
 
     def __init__(self, backbone: nn.Module):
@@ -84,28 +85,28 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W] normalised -> [B, D]."""
-        said = self.backbone(images)
-        return self.vector(said if isinstance(said, Tensor) else said[0])  # auxiliary heads, in training, come behind
+        output = self.backbone(images)
+        return self.vector(output if isinstance(output, Tensor) else output[0])  # others are of auxiliary heads
 
 
-def _info(model: Any) -> list[tuple[int, int]]:
-    """Channels and stride of every map that timm says the model has."""
-    known = getattr(model, "feature_info", None) or []
-    known = known if isinstance(known, list) else list(getattr(known, "info", []))
-    if not known or not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
+def _feature_info(model: Any) -> list[tuple[int, int]]:
+    """Channels and stride of every feature map, from timm's `feature_info`."""
+    info = getattr(model, "feature_info", None) or []
+    info = info if isinstance(info, list) else list(getattr(info, "info", []))
+    if not info or not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
         raise NoFeatureMaps(model=type(model).__name__)
-    return [(int(one["num_chs"]), int(one["reduction"])) for one in known]
+    return [(int(entry["num_chs"]), int(entry["reduction"])) for entry in info]
 
 
-def _places(strides: list[int]) -> tuple[int, ...]:
-    """The last map of each stride; of one resolution the ends of its quarters."""
+def _map_indices(strides: list[int]) -> tuple[int, ...]:
+    """The last map of each stride; for constant resolution the ends of the quarters."""
     if len(set(strides)) > 1:
-        return tuple(sorted({stride: place for place, stride in enumerate(strides)}.values()))
-    count = min(CUTS, len(strides))
+        return tuple(sorted({stride: index for index, stride in enumerate(strides)}.values()))
+    count = min(QUARTERS, len(strides))
     return tuple(round((i + 1) * len(strides) / count) - 1 for i in range(count))
 
 
 @cache
-def _kind(kind: type[nn.Module]) -> type[nn.Module]:
-    """The model's class with a backbone's `forward`: parts, names and everything else stay the model's."""
-    return type(f"{kind.__name__}Backbone", (Backbone, kind), {})
+def _backbone_class(model_class: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of the model's class with the `forward` of `Backbone`."""
+    return type(f"{model_class.__name__}Backbone", (Backbone, model_class), {})

@@ -1,4 +1,4 @@
-"""From a name in a recipe to a network: made new, fetched, or filled from a file."""
+"""From a name in a recipe to a network: new, with pretrained weights, or with the weights of a file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from stillroom.config.plugins import choices, near, pick
 from stillroom.models._errors import UnknownModel
+from stillroom.models._family import Family, FileFamily, HeadPolicy, NetworkSpec
 from stillroom.models._load import apply_saved_edits, assign_weights
 from stillroom.models._weights import read_weights, statistics_from_metadata
-from stillroom.models.network import Family, FileFamily, HeadPolicy, Network, NetworkSpec
+from stillroom.models.network import Network
 from stillroom.types import OutputKind
 
 
@@ -29,19 +30,19 @@ def create_model(
     output_kind: OutputKind = "classes",
     **arguments: Any,
 ) -> Network:
-    """A network without, or with the library's own, trained weights.
+    """A new network, or one with the library's pretrained weights.
 
     Args:
         name: `resnet20`, `timm/NAME`, `torchvision/NAME`, `huggingface/NAME` or `package.module:Name`.
-        classes: K. With `pretrained`, another K than the trained one means a new, untrained head. None: as many as
-            the model has by itself, so that a trained head stays.
+        classes: K. With `pretrained`, a K other than that of the pretrained head means a new head. None for the model's
+            own number, which keeps a pretrained head.
         channels: of the data, 1 or 3.
         size: side of the data's images, in pixels.
-        pretrained: fetch the library's weights, if they are not on this machine.
-        mean: of the data's pixels, for models that start from nothing; trained weights bring their own.
-        std: as `mean`.
-        output_kind: what it has to say; a classifier's name stands for its backbone, with the head that is needed.
-        **arguments: go to the model as they are.
+        pretrained: load the library's weights, downloading them if necessary.
+        mean: of the data's pixels, for models that are trained from scratch; pretrained weights have their own.
+        std: standard deviation, likewise.
+        output_kind: of the network; the name of a classifier stands for its backbone with a suitable head.
+        **arguments: passed to the model.
 
     Raises:
         StillroomError: SR-M303 no such model, SR-M304 wrong arguments, SR-M305 no logits come out, SR-M308 no trained
@@ -73,53 +74,54 @@ def restore(
     output_kind: OutputKind = "classes",
     **arguments: Any,
 ) -> Network:
-    """A network with the weights of a file; or the network that a file holds, where the family is an `Opener`.
+    """A network with the weights of a file, or, for a `FileFamily`, the network that the file contains.
 
-    Pixels are normalised as the file's metadata says; else as the library says of its trained weights; else with
-    `mean` and `std`. Weights that were trained on colour make a network that repeats grey images three times.
+    The normalisation of pixels comes from the file's metadata, else from the library if it states one, else from `mean`
+    and `std`. If the weights are for colour images, the network repeats grey images three times.
 
     Args:
-        name: as for `build`.
-        path: safetensors, or a state dict that `torch.load(weights_only=True)` takes.
-        classes: K of the data; None: as many as the file has.
-        channels: as for `build`.
-        size: as for `build`.
-        head: "keep": the file's classifier must have K outputs. "any": likewise, but a backbone's file will do for a
-            network around one. "replace": the classifier is left out, and the network's is new.
-        trust: `sha256:...` of a pickle that may run its code.
-        mean: as for `build`.
-        std: as for `build`.
-        output_kind: as for `build`. The file may be a classifier's where the network is built on its backbone: then the
-            backbone is filled, the file's classifier is left out, and the rest of the network begins with nothing.
-        **arguments: as for `build`.
+        name: as in `create_model`.
+        path: safetensors, or a state dict that `torch.load(weights_only=True)` accepts.
+        classes: K of the data; None for the file's number.
+        channels: as in `create_model`.
+        size: as in `create_model`.
+        head: "keep": the file's classifier must have K outputs. "any": likewise, but for a network around a backbone
+            the file may contain the backbone only. "replace": the file's classifier is ignored, and the network's is
+            new.
+        trust: `sha256:...` of a pickle that is allowed to run code.
+        mean: as in `create_model`.
+        std: as in `create_model`.
+        output_kind: as in `create_model`. For a network around a backbone the file may be a classifier's: its backbone
+            is loaded, its classifier is ignored, and the rest of the network is new.
+        **arguments: as in `create_model`.
 
     Raises:
-        StillroomError: as `build`, `load` and `fill`.
+        StillroomError: as `create_model`, `read_weights` and `assign_weights`.
     """
     family = find_family(name)
     if isinstance(family, FileFamily):
         spec = NetworkSpec(classes=classes, channels=channels, size=size, output_kind=output_kind)
         return family.open(Path(path), spec, head=head, trust=trust, **arguments)
-    state, said = read_weights(path, trust=trust)
-    pixels = statistics_from_metadata(said) or ((None, None) if family.has_pixel_statistics else (mean, std))
+    state, metadata = read_weights(path, trust=trust)
+    pixels = statistics_from_metadata(metadata) or ((None, None) if family.has_pixel_statistics else (mean, std))
     spec = NetworkSpec(
         classes=classes, channels=channels, size=size, mean=pixels[0], std=pixels[1], output_kind=output_kind
     )
     network = family.build(name, spec, **arguments)
-    theirs = (_outputs(network, state) if classes is None else None) or network.classes
-    seen = _channels(network, state)
-    if (theirs, seen) != (network.classes, network.channels):
-        spec = replace(spec, classes=theirs if classes is None else classes, channels=seen)
+    file_classes = (_outputs(network, state) if classes is None else None) or network.classes
+    file_channels = _channels(network, state)
+    if (file_classes, file_channels) != (network.classes, network.channels):
+        spec = replace(spec, classes=file_classes if classes is None else classes, channels=file_channels)
         network = family.build(name, spec, **arguments)
-    apply_saved_edits(network, said, Path(path).name)
+    apply_saved_edits(network, metadata, Path(path).name)
     assign_weights(network, state, head=head, name=Path(path).name)
-    if said.get("size", "").isdigit():
-        network.size = int(said["size"])
+    if metadata.get("size", "").isdigit():
+        network.size = int(metadata["size"])
     return network
 
 
 def find_family(name: str) -> Family:
-    """The family that a name is meant for.
+    """The family that a name belongs to.
 
     Raises:
         UnknownModel: SR-M303.
@@ -131,18 +133,18 @@ def find_family(name: str) -> Family:
 
 
 def families() -> list[Family]:
-    """One of each file in this folder. Importing them imports no library."""
+    """An instance of every family. Creating them imports no library."""
     return [pick("models", choice)() for choice in choices("models")]
 
 
 def list_models(like: str = "") -> list[str]:
-    """What a recipe may name, if it contains `like`; without `like` a short list: `timm/NAME` is all of timm."""
+    """Names that contain `like`; without `like` a short list, in which `timm/NAME` stands for all of timm."""
     return [name for family in families() for name in family.names(like)]
 
 
 def _elsewhere(name: str) -> str:
-    """`resnet50` and `mobilenetv2_100` are names that a library has: say which."""
-    found = [known for known in list_models(f"/{name}") if known.endswith(f"/{name}")]
+    """A hint if a name without prefix, such as `resnet50`, exists in a library."""
+    found = [full for full in list_models(f"/{name}") if full.endswith(f"/{name}")]
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
@@ -152,7 +154,7 @@ def _outputs(network: Network, state: dict[str, Tensor]) -> int | None:
 
 
 def _channels(network: Network, state: dict[str, Tensor]) -> int:
-    """How many channels the file's first convolution reads: 1 or 3; else as many as the network's."""
+    """Input channels of the file's first convolution if they are 1 or 3, else the network's."""
     for name, part in network.module.named_modules():
         if isinstance(part, nn.Conv2d):
             weight = state.get(f"{name}.weight", state.get(f"{name.removeprefix(network.prefix)}.weight"))

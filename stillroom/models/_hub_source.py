@@ -1,4 +1,4 @@
-"""What a name of Hugging Face's stands for, and what is written beside the model: its settings, how it wants pixels."""
+"""Resolving the name of a Hugging Face model, and reading its configuration and preprocessing."""
 
 from __future__ import annotations
 
@@ -9,87 +9,95 @@ from typing import Any
 
 from stillroom.config.plugins import near
 from stillroom.models._errors import HuggingFaceModelNotFound, WeightsNotCached
-from stillroom.models._probe import is_offline_error
+from stillroom.models._library_errors import is_offline_error
 
 PREFIX = "huggingface/"
 
 DERIVED = {"stage_names", "out_features", "out_indices"}
-"""Settings that follow from the number of layers, and would contradict another number."""
+"""Settings that follow from the number of layers and would contradict a changed number."""
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """What a name stands for: `kind` has settings only, `local` is never looked for on the hub."""
+    """The model that a name stands for.
+
+    Attributes:
+        name: as in the recipe.
+        location: a folder, a model of the hub, or a model type.
+        is_type: it is a model type, which has a default configuration and no weights.
+        local: it is never looked up on the hub.
+    """
 
     name: str
-    where: str
-    kind: bool
+    location: str
+    is_type: bool
     local: bool
 
 
 def resolve_source(name: str) -> HubSource:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    where = name.removeprefix(PREFIX)
-    folder = Path(where).expanduser()
+    location = name.removeprefix(PREFIX)
+    folder = Path(location).expanduser()
     if (folder / "config.json").is_file():
-        return HubSource(name, str(folder), False, True)
-    if where in CONFIG_MAPPING_NAMES:
-        return HubSource(name, where, True, True)
-    if folder.is_dir() or where.startswith(("/", ".", "~")) or where.count("/") != 1:
-        problem = "the folder holds no config.json" if folder.is_dir() else "there is no such folder and no such kind"
-        raise HuggingFaceModelNotFound(model=name, problem=problem, near=near(where, CONFIG_MAPPING_NAMES))
-    return HubSource(name, where, False, False)
+        return HubSource(name, str(folder), is_type=False, local=True)
+    if location in CONFIG_MAPPING_NAMES:
+        return HubSource(name, location, is_type=True, local=True)
+    if folder.is_dir() or location.startswith(("/", ".", "~")) or location.count("/") != 1:
+        problem = "the folder has no config.json" if folder.is_dir() else "there is no such folder and no such model type"
+        raise HuggingFaceModelNotFound(model=name, problem=problem, near=near(location, CONFIG_MAPPING_NAMES))
+    return HubSource(name, location, is_type=False, local=False)
 
 
 def with_settings(config: Any, arguments: Mapping[str, Any]) -> Any:
-    """Settings with some replaced; a table replaces what it names of the table there."""
-    said = config.to_dict()
-    known = {*said, *config.attribute_map, "num_labels"}
+    """The configuration with some settings replaced; nested tables are merged."""
+    settings = config.to_dict()
+    allowed = {*settings, *config.attribute_map, "num_labels"}
     for name in arguments:
-        if name not in known:
-            raise TypeError(f"{config.model_type} has no argument {name!r}{near(name, known)}")
-    plain = {name: value for name, value in arguments.items() if name != "num_labels"}
-    kept = {name: value for name, value in said.items() if name not in DERIVED}
-    result = type(config).from_dict(_merged(kept, plain)) if plain else config
+        if name not in allowed:
+            raise TypeError(f"{config.model_type} has no argument {name!r}{near(name, allowed)}")
+    changes = {name: value for name, value in arguments.items() if name != "num_labels"}
+    kept = {name: value for name, value in settings.items() if name not in DERIVED}
+    result = type(config).from_dict(_merged(kept, changes)) if changes else config
     if "num_labels" in arguments:
         result.num_labels = arguments["num_labels"]
     return result
 
 
-def _merged(said: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    inner = {
-        name: _merged(said[name], value)
+def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _merged(settings[name], value)
         for name, value in changes.items()
-        if isinstance(value, Mapping) and isinstance(said.get(name), Mapping)
+        if isinstance(value, Mapping) and isinstance(settings.get(name), Mapping)
     }
-    return {**said, **changes, **inner}
+    return {**settings, **changes, **nested}
 
 
 def read_preprocessing(source: HubSource) -> dict[str, Any]:
-    """What preprocessor_config.json says; nothing where there is none."""
+    """The content of preprocessor_config.json; empty if there is none."""
     from transformers import BaseImageProcessor
 
-    if source.kind:
+    if source.is_type:
         return {}
     try:
-        return BaseImageProcessor.get_image_processor_dict(source.where, local_files_only=source.local)[0]
+        return BaseImageProcessor.get_image_processor_dict(source.location, local_files_only=source.local)[0]
     except OSError as problem:
         if is_offline_error(problem) and not source.local:
-            raise WeightsNotCached(file=f"how {source.name} wants pixels", problem=str(problem)) from problem
+            raise WeightsNotCached(file=f"the preprocessing of {source.name}", problem=str(problem)) from problem
         return {}
 
 
-def candidate_sizes(config: Any, pixels: Mapping[str, Any], *, trained: bool) -> list[int]:
-    """H = W that the model was made for, likeliest first: by its settings, and by what its folder says of pixels.
+def candidate_sizes(config: Any, preprocessing: Mapping[str, Any], *, pretrained: bool) -> list[int]:
+    """H = W from the model's preprocessing and from its configuration, the more likely one first.
 
-    Trained weights are asked as their folder asks them: a DINOv2 has settings for 518 px and is shown 224.
+    For pretrained weights this is the preprocessing: a DINOv2 is configured for 518 px but used at 224 px.
     """
-    found = [_side(pixels.get("crop_size")) or _side(pixels.get("size")), _side(getattr(config, "image_size", None))]
-    return [one for one in (found if trained else reversed(found)) if one]
+    preprocessed = _side(preprocessing.get("crop_size")) or _side(preprocessing.get("size"))
+    found = [preprocessed, _side(getattr(config, "image_size", None))]
+    return [side for side in (found if pretrained else reversed(found)) if side]
 
 
-def _side(said: Any) -> int | None:
-    found = max(said.values(), default=None) if isinstance(said, Mapping) else said
+def _side(value: Any) -> int | None:
+    found = max(value.values(), default=None) if isinstance(value, Mapping) else value
     found = found[-1] if isinstance(found, (list, tuple)) else found
     return found if isinstance(found, int) else None

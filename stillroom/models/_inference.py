@@ -1,4 +1,4 @@
-"""A network's output without a trace: evaluation mode, no gradient, modes restored."""
+"""Inference in evaluation mode and without gradients, after which training modes are restored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def infer(network: nn.Module, images: Tensor, taps: tuple[str, ...] = ()) -> Any:
-    """What a network says of images, leaving no trace in it: no gradient, no new statistics, its mode as it was."""
+    """The output of a network in evaluation mode, without gradients; its own mode is restored."""
     training = network.training
     try:
         return network.to(images.device).eval()(images, taps)
@@ -22,7 +22,7 @@ def infer(network: nn.Module, images: Tensor, taps: tuple[str, ...] = ()) -> Any
 
 @contextmanager
 def eval_mode(networks: Iterable[object]) -> Iterator[None]:
-    """Evaluation mode for all modules, then each part's own mode again: a frozen part must not wake up in training."""
+    """Evaluation mode for all modules; afterwards each submodule's own mode, which frozen ones keep during training."""
     modules = [part for network in networks if isinstance(network, nn.Module) for part in network.modules()]
     modes = [part.training for part in modules]
     try:

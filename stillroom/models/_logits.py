@@ -1,4 +1,4 @@
-"""The logits in whatever a library's module returns."""
+"""Finding the logits in the return value of a library's module."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from torch import Tensor
 
 
-def extract_logits(said: Any) -> Tensor:
-    """The logits in whatever a module returned.
+def extract_logits(output: Any) -> Tensor:
+    """The logits in the return value of a module, see `Network`.
 
     Raises:
         TypeError: there are none.
     """
-    if isinstance(said, Tensor):
-        return said
-    if isinstance(getattr(said, "logits", None), Tensor):
-        return said.logits
-    if isinstance(said, Mapping):
-        said = [said[name] for name in ("logits", "pred", "out") if name in said]
-    if isinstance(said, (tuple, list)) and len(said):
-        return extract_logits(said[0])
-    raise TypeError(f"a module returned {type(said).__name__}, in which no logits are found")
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    if isinstance(output, Mapping):
+        output = [output[name] for name in ("logits", "pred", "out") if name in output]
+    if isinstance(output, (tuple, list)) and len(output):
+        return extract_logits(output[0])
+    raise TypeError(f"a module returned {type(output).__name__}, in which no logits are found")

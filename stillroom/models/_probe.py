@@ -1,34 +1,17 @@
-"""What every family asks of a model it has just made: does it run on the data's images, and what comes out?"""
+"""Probing a new model with one image: which input size it accepts, and the shape of its output."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import nn
 
 from stillroom.errors import StillroomError
-from stillroom.models._errors import (
-    InvalidModelArguments,
-    PretrainedWeightsNotFound,
-    WeightsNotCached,
-    WrongOutputShape,
-)
-from stillroom.models.network import Network, extract_logits
-
-UNREACHABLE = (ConnectionError, TimeoutError, socket.gaierror)
-UNREACHABLE_NAMES = {
-    "ConnectError",  # httpx, below huggingface_hub; named, because neither need be installed
-    "ConnectTimeout",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-}
+from stillroom.models._errors import WrongOutputShape
+from stillroom.models._library_errors import first_line
+from stillroom.models._logits import extract_logits
+from stillroom.models.network import Network
 
 OUTPUT_SHAPES: dict[str, tuple[Any, ...]] = {
     "classes": (1, "K"),
@@ -36,105 +19,46 @@ OUTPUT_SHAPES: dict[str, tuple[Any, ...]] = {
     "boxes": (1, "A", "K"),
     "vector": (1, "K"),
 }
-"""What one image gives, by what a network says; of boxes the last is 4 + K, of a vector K is its width."""
+"""Shape of the output for one image, by output kind; the last axis is 4 + K for boxes, and K = D for vectors."""
 
 CANDIDATE_SIZES = (32, 64, 96, 128, 160, 192)
-"""Sides, in pixels, to which images are enlarged when a model can't take them as small as they are."""
-
-
-@contextmanager
-def argument_errors(name: str) -> Iterator[None]:
-    """Whatever a model's constructor says against its arguments becomes SR-M304."""
-    try:
-        yield
-    except (StillroomError, MemoryError):
-        raise
-    except Exception as problem:
-        raise InvalidModelArguments(model=name, problem=_line(problem)) from problem
-
-
-@contextmanager
-def download_errors(name: str) -> Iterator[None]:
-    """A download that finds no network becomes SR-N801; any other trouble with it SR-M308."""
-    try:
-        yield
-    except (StillroomError, MemoryError):
-        raise
-    except Exception as problem:
-        if is_offline_error(problem):
-            raise WeightsNotCached(file=f"the trained weights of {name}", problem=_line(problem)) from problem
-        raise PretrainedWeightsNotFound(model=name, problem=_line(problem), near="") from problem
-
-
-@contextmanager
-def hub_offline_if_unreachable(wanted: bool) -> Iterator[None]:
-    """Tell the Hugging Face library that there is no network where its host has no address.
-
-    It would find out by itself, in five attempts that take most of a minute; and offline it looks into its cache first.
-    """
-    import huggingface_hub.constants as constants
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        if wanted and not before and not getproxies():  # a proxy may know addresses that this machine does not
-            constants.HF_HUB_OFFLINE = not _resolves(urlsplit(constants.ENDPOINT).hostname)
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _resolves(host: str | None) -> bool:
-    try:
-        return bool(socket.getaddrinfo(host, None))
-    except OSError:
-        return False
-
-
-def is_offline_error(problem: BaseException | None) -> bool:
-    """Whether a network that can't be reached is behind an error, however many times it was wrapped."""
-    seen = set[int]()
-    while problem is not None and id(problem) not in seen:
-        seen.add(id(problem))
-        unreachable = isinstance(problem, URLError) and not isinstance(problem, HTTPError)
-        if unreachable or isinstance(problem, UNREACHABLE) or type(problem).__name__ in UNREACHABLE_NAMES:
-            return True
-        problem = problem.__cause__ or problem.__context__
-    return False
+"""Sides, in pixels, to which images are enlarged if a model can't take their own size."""
 
 
 def resolve_input_size(network: Network, name: str, size: int, *, own: int | None, fixed: bool = False) -> Network:
-    """The network with its image size decided, after one black image has gone through it.
+    """Set the input size of a network by running it on one black image.
 
-    A module that takes the data's own size gets it. One that can't gets the smallest of `LADDER` that it takes, or
-    else its own, and the network resizes: digits of 8 px reach a convnext as 32 px, not as 224 at 49 times the cost.
+    The data's own size is used if the module accepts it. Otherwise it is the smallest of `CANDIDATE_SIZES` that the
+    module accepts, or else the module's own, and the network resizes: digits of 8 px are enlarged to 32 px for a
+    convnext, not to 224 px at 49 times the cost.
 
     Args:
-        network: freshly made; `size` and, if it disagrees with nothing the user asked for, `classes` are set here.
-        name: for messages.
+        network: newly built; `size` is set, and `classes` if it was 0.
+        name: for error messages.
         size: side of the data's images.
-        own: the size that the module was made for, if it says so.
-        fixed: the module takes no other size than `own`.
+        own: the size that the module was built for, if it states one.
+        fixed: the module accepts no other size than `own`.
 
     Raises:
-        WrongOutputShape: SR-M305 it runs on neither size, or what comes out is not what `network.answers` promises.
+        WrongOutputShape: SR-M305 it runs at no size, or its output does not have the shape of `network.output_kind`.
     """
-    larger = [*(step for step in CANDIDATE_SIZES if size < step < own), own] if own else []
-    sizes = [own] if fixed and own else [size, *larger]
-    problem: Exception | None = None
-    for tried in sizes:
-        network.size = tried if fixed or tried != size else None
+    larger = [*(side for side in CANDIDATE_SIZES if size < side < own), own] if own else []
+    sides = [own] if fixed and own else [size, *larger]
+    first_problem: Exception | None = None
+    for side in sides:
+        network.size = side if fixed or side != size else None
         try:
-            network.classes = _outputs(network, name, tried)
+            network.classes = _outputs(network, name, side)
             return network
         except StillroomError:
             raise
-        except Exception as trouble:
-            problem = problem or trouble
-    raise WrongOutputShape(model=name, problem=f"{size} px: {_line(problem)}") from problem
+        except Exception as problem:
+            first_problem = first_problem or problem
+    raise WrongOutputShape(model=name, problem=f"{size} px: {first_line(first_problem)}") from first_problem
 
 
 def last_classifier(module: nn.Module, classes: int) -> tuple[str, ...]:
-    """The last linear layer, or 1x1 convolution, with K outputs: () when there is none."""
+    """The name of the last linear layer or 1x1 convolution with K outputs; () if there is none."""
     found = ""
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear) and part.out_features == classes:
@@ -146,15 +70,16 @@ def last_classifier(module: nn.Module, classes: int) -> tuple[str, ...]:
 
 @torch.no_grad()
 def _outputs(network: Network, name: str, size: int) -> int:
+    """K, from the output for one black image."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
         black = torch.zeros(1, network.channels, size, size, device=network.mean.device)
-        said = network.module(network.preprocess(black))
+        output = network.module(network.preprocess(black))
     finally:
         for module in training:
             module.training = True
-    found, wanted = _shape(said), OUTPUT_SHAPES[network.output_kind]
+    found, wanted = tuple(extract_logits(output).shape), OUTPUT_SHAPES[network.output_kind]
     outputs = found[wanted.index("K")] - 4 * (network.output_kind == "boxes") if len(found) == len(wanted) else 0
     if found[:1] != (1,) or outputs < 1:
         shape = str(wanted).replace("'", "").replace("K", "4 + K" if network.output_kind == "boxes" else "K")
@@ -162,14 +87,3 @@ def _outputs(network: Network, name: str, size: int) -> int:
     if network.classes not in (0, outputs):
         raise WrongOutputShape(model=name, problem=f"it has {outputs} outputs, and the data {network.classes} classes")
     return outputs
-
-
-def _shape(said: Any) -> tuple[int, ...]:
-    return tuple(extract_logits(said).shape)
-
-
-def _line(problem: Any) -> str:
-    """The first line of an error, with its kind where it says little by itself."""
-    lines = str(problem).strip().splitlines()
-    text = lines[0][:300] if lines else ""
-    return text if len(text) > 20 else f"{type(problem).__name__}: {text}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""Heads that turn a backbone's maps into a logit for every class and place."""
+"""Segmentation networks: decoders that turn a backbone's feature maps into a logit per class and position."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from stillroom.models._backbone import Backbone, as_backbone
 Decoder = Literal["light", "lraspp", "fcn", "deeplab"]
 
 MAPS: dict[str, int] = {"light": 3, "lraspp": 3, "fcn": 1, "deeplab": 1}
-"""Maps of the backbone that are made for each, unless more or fewer are asked for."""
+"""Default number of backbone maps for each decoder."""
 
 
 class Segmenter(nn.Module):
-    """A backbone, and a head on its maps.
+    """A backbone and a decoder.
 
     Args:
-        backbone: takes [B, C, H, W], answers with maps.
-        decoder: takes those maps, answers with logits [B, K, h, w] at the stride of the finest that it reads.
-        classifiers: names, inside the decoder, of the convolutions whose outputs are the classes.
+        backbone: [B, C, H, W] -> feature maps.
+        decoder: those maps -> logits [B, K, h, w] at the stride of the finest map that it uses.
+        classifiers: names, inside the decoder, of the convolutions that compute the class logits.
 
     Attributes:
-        classifiers: the same names, from here.
+        classifiers: the same names, relative to this module.
     """
 
     def __init__(self, backbone: Backbone, decoder: nn.Module, classifiers: Sequence[str]):
@@ -39,18 +39,17 @@ class Segmenter(nn.Module):
 
 
 class LightDecoder(nn.Module):
-    """The maps m_1 .. m_n, fine to coarse, brought to one width, added from the coarsest upwards, and read once.
+    """A light decoder: a top-down sum of the maps m_1 .. m_n, fine to coarse, with one prediction at the finest level.
 
         p_n = A_n m_n,    p_i = A_i m_i + up(p_(i+1)),    logits = W relu(norm(C p_1)) + b
 
-    A_i are 1x1 convolutions, C is one of 3x3, `up` is bilinear, `norm` a batch norm. The top-down sum is that of
-    feature pyramids (Lin et al. 2017, https://arxiv.org/abs/1612.03144, section 3), which read every level; this reads
-    the finest.
+    A_i are 1x1 convolutions, C is a 3x3 convolution, `up` is bilinear, `norm` a batch norm. The top-down sum is that of
+    feature pyramids (Lin et al. 2017, https://arxiv.org/abs/1612.03144, section 3), which predict at every level.
 
     Args:
         channels: of each map.
         classes: K.
-        width: channels between, 1 or more.
+        width: inner channels, at least 1.
     """
 
     def __init__(self, channels: Sequence[int], classes: int, width: int = 64):
@@ -61,7 +60,7 @@ class LightDecoder(nn.Module):
         self.classifier = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps, fine to coarse -> logits [B, K, h, w], as large as the first map."""
+        """Maps, fine to coarse -> logits [B, K, h, w] at the resolution of the first map."""
         levels = [lateral(one) for lateral, one in zip(self.lateral, maps, strict=True)]
         total = levels.pop()
         while levels:
@@ -71,11 +70,11 @@ class LightDecoder(nn.Module):
 
 
 class TorchvisionDecoder(nn.Module):
-    """A head of torchvision's, on our maps.
+    """A segmentation head of torchvision's.
 
     Args:
-        head: takes a map, or with `ends` a dictionary of the finest, "low", and the coarsest, "high".
-        ends: whether it reads both ends or the coarsest alone.
+        head: takes a map, or with `ends` a dictionary of the finest ("low") and the coarsest ("high").
+        ends: whether the head uses both of these or the coarsest map only.
     """
 
     def __init__(self, head: nn.Module, *, ends: bool):
@@ -95,27 +94,27 @@ def segmenter(
     maps: int | None = None,
     width: int | None = None,
 ) -> Segmenter:
-    """A segmenter on a timm model, which must not be used any more.
+    """A segmentation network on a timm model, which becomes part of it.
 
     Args:
         model: of timm.
         classes: K.
-        decoder: "light" is ours, see `Light`; "lraspp" (Howard et al. 2019, https://arxiv.org/abs/1905.02244),
-            "fcn" (Long et al. 2015, https://arxiv.org/abs/1411.4038) and "deeplab" (version 3, Chen et al. 2017,
-            https://arxiv.org/abs/1706.05587) are torchvision's heads. The last two read one map, of stride 32 unless
-            the model is told otherwise: most convolutional networks of timm take `output_stride = 8` or 16.
-        maps: how many of the model's maps are made, the coarsest; None: see `MAPS`. One more makes the answer twice
-            as fine.
-        width: channels inside the head, of "light" 64 and of "lraspp" 128 unless said; the others have their own.
+        decoder: "light" is our own, see `LightDecoder`; "lraspp" (Howard et al. 2019,
+            https://arxiv.org/abs/1905.02244), "fcn" (Long et al. 2015, https://arxiv.org/abs/1411.4038) and "deeplab"
+            (version 3, Chen et al. 2017, https://arxiv.org/abs/1706.05587) are torchvision's heads. The last two use
+            one map, of stride 32 by default: most convolutional networks of timm accept `output_stride = 8` or 16.
+        maps: number of the model's coarsest maps that are used; None: see `MAPS`. One map more doubles the resolution
+            of the logits.
+        width: channels inside the decoder, by default 64 for "light" and 128 for "lraspp"; fixed for the others.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument is out of range.
         NoFeatureMaps: SR-M345 the model has no maps.
     """
     if decoder not in get_args(Decoder):
         raise ValueError(f"decoder must be one of {', '.join(get_args(Decoder))} for pixels, got {decoder!r}")
     if width is not None and (width < 1 or decoder in ("fcn", "deeplab")):
-        raise ValueError(f"width must be 1 or more, of light or lraspp, got {width} for {decoder}")
+        raise ValueError(f"width must be at least 1, and the decoder light or lraspp, got {width} for {decoder}")
     backbone = as_backbone(model, maps=MAPS[decoder] if maps is None else maps)
     if decoder == "light":
         return Segmenter(backbone, LightDecoder(backbone.channels, classes, width or 64), ("classifier",))

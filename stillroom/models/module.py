@@ -1,4 +1,4 @@
-"""One's own model: `package.module:Name`, a class or function that answers with an `nn.Module`."""
+"""User-defined models: `package.module:Name`, a class or function that returns an `nn.Module`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from stillroom.config.errors import ImportedNameFailed
 from stillroom.config.plugins import pick
 from stillroom.errors import StillroomError
 from stillroom.models._errors import ModelImportFailed, PretrainedWeightsNotFound
-from stillroom.models._probe import argument_errors, last_classifier, resolve_input_size
-from stillroom.models.network import IMAGENET, Network, NetworkSpec
+from stillroom.models._family import NetworkSpec
+from stillroom.models._library_errors import argument_errors
+from stillroom.models._probe import last_classifier, resolve_input_size
+from stillroom.models.network import IMAGENET, Network
 
 MEANINGS = {
     "classes": ("classes", "num_classes", "n_classes", "num_labels"),
@@ -22,44 +24,44 @@ MEANINGS = {
     "pretrained": ("pretrained",),
     "output_kind": ("output_kind",),
 }
-"""What this program knows about the data -> the parameters it is given as, where the user's code has one of them."""
+"""Field of `NetworkSpec` -> names of the parameter, if the user's code has one, to which its value is passed."""
 
 
 class Module:
-    """The arguments of the recipe pass through; those that `MEANINGS` lists are filled in unless they are given.
+    """The arguments of the recipe are passed on; parameters listed in `MEANINGS` are filled in unless they are given.
 
-    A module that says nothing of channels and fails on grey images gets them repeated three times.
+    If a module has no parameter for channels and fails on grey images, these are repeated three times.
     """
 
     example = "stillroom.models.resnet:CifarResNet"
     has_pixel_statistics = False
 
     def matches(self, name: str) -> bool:
-        """As `Family.knows`."""
+        """See `Family.matches`."""
         return ":" in name and not name.partition(":")[0].count("/")
 
     def names(self, like: str = "") -> list[str]:
-        """As `Family.names`."""
+        """See `Family.names`."""
         return [] if like else ["package.module:Name"]
 
     def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
-        """As `Family.build`."""
+        """See `Family.build`."""
         try:
-            make = pick("models", name)
-        except ImportedNameFailed as problem:
+            constructor = pick("models", name)
+        except LookupError as problem:
             raise ModelImportFailed(model=name, problem=str(problem.__cause__ or problem)) from problem
         with argument_errors(name):
-            filled = _filled(make, spec, arguments)
-            if spec.pretrained and "pretrained" not in filled:
-                raise PretrainedWeightsNotFound(model=name, problem="it takes no argument `pretrained`", near="")
-            module = make(**filled)
+            all_arguments = _with_spec(constructor, spec, arguments)
+            if spec.pretrained and "pretrained" not in all_arguments:
+                raise PretrainedWeightsNotFound(model=name, problem="it has no parameter `pretrained`", near="")
+            module = constructor(**all_arguments)
             if not isinstance(module, nn.Module):
-                raise TypeError(f"it made a {type(module).__name__}, not a torch.nn.Module")
-        told = bool(filled.keys() & set(MEANINGS["channels"]))
+                raise TypeError(f"it returned a {type(module).__name__}, not a torch.nn.Module")
+        has_channels = bool(all_arguments.keys() & set(MEANINGS["channels"]))
         try:
             return _wrapped(module, name, spec)
         except StillroomError:
-            if spec.channels != 1 or told:
+            if spec.channels != 1 or has_channels:
                 raise
             return _wrapped(module, name, replace(spec, channels=3))
 
@@ -74,14 +76,14 @@ def _wrapped(module: nn.Module, name: str, spec: NetworkSpec) -> Network:
     return network
 
 
-def _filled(make: Any, spec: NetworkSpec, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The user's arguments, and those facts for which the signature has a parameter that they leave open."""
-    parameters = inspect.signature(make).parameters
+def _with_spec(constructor: Any, spec: NetworkSpec, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, and the values of the specification for which the signature has a parameter."""
+    parameters = inspect.signature(constructor).parameters
     found = dict(arguments)
-    for fact, words in MEANINGS.items():
-        value = getattr(spec, fact)
-        if value is None or value is False or arguments.keys() & set(words):
+    for field, names in MEANINGS.items():
+        value = getattr(spec, field)
+        if value is None or value is False or arguments.keys() & set(names):
             continue
-        if taken := [word for word in words if word in parameters]:
-            found[taken[0]] = value
+        if matching := [name for name in names if name in parameters]:
+            found[matching[0]] = value
     return found

@@ -8,12 +8,13 @@ from typing import Any
 
 from stillroom.config.plugins import near
 from stillroom.models._errors import ClassCountMismatch, UnsupportedOutput
+from stillroom.models._family import HeadPolicy, NetworkSpec
+from stillroom.models._library_errors import argument_errors
 from stillroom.models._onnx_errors import NoOnnxOutput, OnnxNotTrainable, OnnxWithoutFile
 from stillroom.models._onnx_program import OnnxEmbedder, OnnxNetwork, OnnxProgram, inspect_file
 from stillroom.models._onnx_program import OnnxInfo as Found
-from stillroom.models._probe import argument_errors
 from stillroom.models._weights_errors import TrustedHashMismatch
-from stillroom.models.network import IMAGENET, HeadPolicy, Network, NetworkSpec
+from stillroom.models.network import IMAGENET, Network
 from stillroom.types import OutputKind
 
 PIXELS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
@@ -52,11 +53,11 @@ class Onnx:
     has_pixel_statistics = True
 
     def matches(self, name: str) -> bool:
-        """As `Family.knows`."""
+        """See `Family.matches`."""
         return name == "onnx"
 
     def names(self, like: str = "") -> list[str]:
-        """As `Family.names`."""
+        """See `Family.names`."""
         return [self.example] if like in self.example else []
 
     def build(self, name: str, facts: NetworkSpec, **arguments: Any) -> Network:

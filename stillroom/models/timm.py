@@ -1,6 +1,6 @@
 """Any model of timm: `timm/mobilenetv4_conv_small`.
 
-With a tag where one wants certain weights: `timm/vit_tiny_patch16_224.augreg_in21k`.
+A tag selects certain weights: `timm/vit_tiny_patch16_224.augreg_in21k`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from torch import nn
 from stillroom.config.plugins import near
 from stillroom.models._backbone import Embedder, as_backbone, removed_parts
 from stillroom.models._errors import PretrainedWeightsNotFound, UnknownModel
-from stillroom.models._probe import argument_errors, download_errors, hub_offline_if_unreachable, resolve_input_size
-from stillroom.models.network import IMAGENET, Network, NetworkSpec
+from stillroom.models._family import NetworkSpec
+from stillroom.models._library_errors import argument_errors, download_errors, hub_offline_if_unreachable
+from stillroom.models._probe import resolve_input_size
+from stillroom.models.network import IMAGENET, Network
 
 PREFIX = "timm/"
 
 
 class Timm:
-    """timm's own arguments pass through: `pad_type = "same"`, `drop_path_rate = 0.1`, `img_size = 64`.
+    """timm's own arguments are passed on: `pad_type = "same"`, `drop_path_rate = 0.1`, `img_size = 64`.
 
-    Some arguments are this program's. With `distilled = true` a ViT has a distillation token, see `_distilled`. Where
-    pixels or boxes are asked for, `decoder` names the head that is built on the model's maps, `maps` is how many of
-    them it reads, and the further arguments of `_pixels.segmenter` or `_boxes.detector` belong to that head.
+    Some arguments are this program's own. `distilled = true` adds a distillation token to a ViT, see `_distilled`. For
+    pixels and boxes, `decoder` names the head on the model's feature maps, `maps` is the number of maps that it uses,
+    and the other arguments of `_segmenter.segmenter` or `_detector.detector` are passed to it.
 
-    A model of fixed size (most ViTs) keeps its own unless `img_size` is given; others take the data's size.
-    Only names of timm's own registry are built: `hf-hub:` and `local-dir:` names fetch a stranger's settings.
+    A model of fixed input size (most ViTs) keeps its own unless `img_size` is given; others take the data's size. Only
+    names in timm's registry are built: `hf-hub:` and `local-dir:` names would load the configuration of third parties.
     """
 
     example = "timm/test_resnet"
     has_pixel_statistics = True
 
     def matches(self, name: str) -> bool:
-        """As `Family.knows`."""
+        """See `Family.matches`."""
         return name.startswith(PREFIX)
 
     def names(self, like: str = "") -> list[str]:
-        """As `Family.names`."""
+        """See `Family.names`."""
         if not like:
             return [f"{PREFIX}NAME"]
         import timm
@@ -48,90 +50,90 @@ class Timm:
         return [PREFIX + name for name in timm.list_models() if like in PREFIX + name]
 
     def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
-        """As `Family.build`."""
-        _known(name, spec.pretrained)
-        module, said, wears = _MADE[spec.output_kind](name, spec, arguments)
-        pixels = spec.pixels(said.get("mean") or IMAGENET[0], said.get("std") or IMAGENET[1])
-        network = Network(module, channels=spec.channels, output_kind=spec.output_kind, **pixels, **wears)
+        """See `Family.build`."""
+        _check_name(name, spec.pretrained)
+        module, config, properties = _BUILDERS[spec.output_kind](name, spec, arguments)
+        pixels = spec.pixels(config.get("mean") or IMAGENET[0], config.get("std") or IMAGENET[1])
+        network = Network(module, channels=spec.channels, output_kind=spec.output_kind, **pixels, **properties)
         return resolve_input_size(
-            network, name, spec.size, own=_side(arguments, said), fixed=bool(said.get("fixed_input_size"))
+            network, name, spec.size, own=_own_size(arguments, config), fixed=bool(config.get("fixed_input_size"))
         )
 
 
-Made = tuple[nn.Module, dict[str, Any], dict[str, Any]]
-"""A module, what timm says of the model in it, and what `Network` must be told."""
+Built = tuple[nn.Module, dict[str, Any], dict[str, Any]]
+"""A module, timm's `pretrained_cfg` of the model in it, and arguments of `Network`."""
 
 
-def _classifier(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
-    """The model as it is."""
-    given = dict(arguments)
-    apart = given.pop("distilled", False)
-    module = _create(name, spec, given | ({"num_classes": spec.classes} if spec.classes else {}))
-    said = _said(module)
-    if apart:
+def _classifier(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Built:
+    """The model itself."""
+    arguments = dict(arguments)
+    distilled = arguments.pop("distilled", False)
+    module = _create(name, spec, arguments | ({"num_classes": spec.classes} if spec.classes else {}))
+    config = _config(module)
+    if distilled:
         from stillroom.models._distilled import HEADS, add_distillation_token
 
         with argument_errors(name):
-            module, said["classifier"] = add_distillation_token(module), HEADS
-    return module, said, {"classes": spec.classes or 0, "head": _heads(module, said.get("classifier"))}
+            module, config["classifier"] = add_distillation_token(module), HEADS
+    return module, config, {"classes": spec.classes or 0, "head": _heads(module, config.get("classifier"))}
 
 
-def _embedder(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
+def _embedder(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Built:
     """The model without its classifier."""
     model = _create(name, spec, arguments | {"num_classes": 0})
-    said = _said(model)
-    wears = {"classes": 0, "head": ("vector",), "prefix": "backbone.", "spare": _spare(said)}
-    return Embedder(model), said, wears
+    config = _config(model)
+    properties = {"classes": 0, "head": ("vector",), "prefix": "backbone."}
+    return Embedder(model), config, properties | {"removed_heads": _names(config.get("classifier"))}
 
 
-def _segmenter(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
-    """The model's maps, and a head that gives every place its class."""
+def _segmenter(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Built:
+    """The model as a backbone with a segmentation decoder."""
     from stillroom.models._segmenter import segmenter
 
-    return _around(segmenter, _words(segmenter), ("backbone",), name, spec, arguments)
+    return _with_head(segmenter, _parameters(segmenter), ("backbone",), name, spec, arguments)
 
 
-def _detector(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Made:
-    """The model's maps, a pyramid of them, and what turns that into boxes."""
+def _detector(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> Built:
+    """The model as a backbone with a feature pyramid and a detection head."""
     from stillroom.models._detector import detector
 
-    def make(model: nn.Module, classes: int, *, maps: int = 3, decoder: str = "fcos", **own: Any) -> nn.Module:
-        return detector(as_backbone(model, maps=maps), decoder, replace(spec, classes=classes), **own)
+    def build(model: nn.Module, classes: int, *, maps: int = 3, decoder: str = "fcos", **others: Any) -> nn.Module:
+        return detector(as_backbone(model, maps=maps), decoder, replace(spec, classes=classes), **others)
 
-    return _around(make, {"maps"} | _words(detector), ("backbone", "neck"), name, spec, arguments)
+    return _with_head(build, {"maps"} | _parameters(detector), ("backbone", "neck"), name, spec, arguments)
 
 
-def _around(
-    make: Callable[..., nn.Module],
-    words: set[str],
+def _with_head(
+    build: Callable[..., nn.Module],
+    parameters: set[str],
     trunk: tuple[str, ...],
     name: str,
     spec: NetworkSpec,
     arguments: dict[str, Any],
-) -> Made:
-    """The model inside of what `make` builds on it, for which the arguments called `words` are."""
-    ours = {word: value for word, value in arguments.items() if word in words}
-    theirs = {word: value for word, value in arguments.items() if word not in words}
-    model = _create(name, spec, theirs | {"num_classes": 0})
-    said, before, classes = _said(model), list(model.state_dict()), spec.classes or 1
+) -> Built:
+    """The network that `build` makes of the model; `parameters` are the arguments for `build`, the others for timm."""
+    for_head = {key: value for key, value in arguments.items() if key in parameters}
+    for_timm = {key: value for key, value in arguments.items() if key not in parameters}
+    model = _create(name, spec, for_timm | {"num_classes": 0})
+    config, before, classes = _config(model), list(model.state_dict()), spec.classes or 1
     with argument_errors(name):
-        module = make(model, classes, **ours)
-    wears = {
+        module = build(model, classes, **for_head)
+    properties = {
         "classes": classes,
         "head": tuple(getattr(module, "classifiers", ())),
         "trunk": trunk,
         "prefix": "backbone.",
-        "spare": (*_spare(said), *removed_parts(before, model)),
+        "removed_heads": (*_names(config.get("classifier")), *removed_parts(before, model)),
     }
-    return module, said, wears
+    return module, config, properties
 
 
-def _words(make: Callable[..., nn.Module]) -> set[str]:
-    """Arguments of the recipe that are meant for a maker of heads, and not for timm."""
-    return set(inspect.signature(make).parameters) - {"model", "backbone", "classes", "facts"}
+def _parameters(build: Callable[..., nn.Module]) -> set[str]:
+    """The arguments of a recipe that belong to the function that builds a head."""
+    return set(inspect.signature(build).parameters) - {"model", "backbone", "classes", "spec"}
 
 
-_MADE: dict[str, Callable[[str, NetworkSpec, dict[str, Any]], Made]] = {
+_BUILDERS: dict[str, Callable[[str, NetworkSpec, dict[str, Any]], Built]] = {
     "classes": _classifier,
     "vector": _embedder,
     "pixels": _segmenter,
@@ -151,8 +153,8 @@ def _create(name: str, spec: NetworkSpec, arguments: dict[str, Any]) -> nn.Modul
         )
 
 
-def _known(name: str, pretrained: bool) -> None:
-    """Refuse a name that timm has not, and a tag or weights that the model has not."""
+def _check_name(name: str, pretrained: bool) -> None:
+    """Check that timm has the model, and the model the tag and pretrained weights."""
     import timm
 
     variant = name.removeprefix(PREFIX)
@@ -167,28 +169,23 @@ def _known(name: str, pretrained: bool) -> None:
         )
 
 
-def _said(module: Any) -> dict[str, Any]:
-    """What timm says of the model: its size, its classifier, how its weights want pixels."""
-    return dict(module.pretrained_cfg)
+def _config(model: Any) -> dict[str, Any]:
+    """timm's `pretrained_cfg` of the model: input size, classifier, normalisation."""
+    return dict(model.pretrained_cfg)
 
 
-def _heads(module: nn.Module, said: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The classifiers that the settings name and this model has: a plain DeiT has no `head_dist`."""
+def _heads(module: nn.Module, classifier: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The classifiers of the configuration that the model has: a plain DeiT has no `head_dist`."""
     parts = dict(module.named_modules())
-    return tuple(name for name in _names(said) if name in parts and not isinstance(parts[name], nn.Identity))
+    return tuple(name for name in _names(classifier) if name in parts and not isinstance(parts[name], nn.Identity))
 
 
-def _spare(said: dict[str, Any]) -> tuple[str, ...]:
-    """The classifiers that files of the model's weights have and a network without classes has not."""
-    return _names(said.get("classifier"))
+def _names(classifier: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 
 
-def _names(said: str | Sequence[str] | None) -> tuple[str, ...]:
-    return (said,) if isinstance(said, str) else tuple(said or ())
-
-
-def _side(arguments: dict[str, Any], said: dict[str, Any]) -> int | None:
-    """H = W that the model was made for."""
-    if given := arguments.get("img_size"):
-        return int(given if isinstance(given, int) else given[-1])
-    return int(said["input_size"][-1]) if said.get("input_size") else None
+def _own_size(arguments: dict[str, Any], config: dict[str, Any]) -> int | None:
+    """H = W that the model was built for."""
+    if side := arguments.get("img_size"):
+        return int(side if isinstance(side, int) else side[-1])
+    return int(config["input_size"][-1]) if config.get("input_size") else None

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from stillroom.config.plugins import choices, pick
 from stillroom.errors import StillroomError
 from stillroom.models import Family, Network, create_model, find_family, list_models, restore
-from stillroom.models.network import FileFamily
+from stillroom.models._family import FileFamily
 
 EVERY = choices("models")
 FAMILIES = [name for name in EVERY if not isinstance(pick("models", name)(), FileFamily)]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from stillroom.models._box_decoding import decode_predictions
-from stillroom.models._detector import adapt_detector
+from stillroom.models._torchvision_detector import adapt_detector
 
 SIDE, CLASSES = 128, 3
 

@@ -9,8 +9,9 @@ from kit.targets import known
 from torch import nn
 
 from stillroom.errors import StillroomError
-from stillroom.models._detector import Neck, adapt_detector, detector
-from stillroom.models.network import NetworkSpec
+from stillroom.models._detector import Neck, detector
+from stillroom.models._torchvision_detector import adapt_detector
+from stillroom.models._family import NetworkSpec
 from stillroom.ops.detection_loss import detection_loss
 
 DECODERS = ("fcos", "retinanet", "ssdlite")
