@@ -12,6 +12,8 @@ A page's blocks run in order, in one folder, through the command that a reader w
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
 import inspect
 import os
@@ -30,6 +32,7 @@ from scipy import stats
 from stillroom import cli
 from stillroom.config import recipe, schema
 from stillroom.config.plugins import choices, pick
+from stillroom.config.renamed import RENAMED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -205,6 +208,69 @@ def test_verbs_and_names_exist(path):
             assert word in (*cli.around.KINDS, "KIND"), f"{name(path)}: stillroom list {word}"
         if verb == "new" and word:
             assert word in (*recipe.built_in(), "NAME"), f"{name(path)}: stillroom new {word}"
+
+
+HISTORY = {"docs/LOG.md", "CHANGELOG.md"}
+"""Pages that tell of names as they were."""
+
+REFERRING = [path for path in PAGES if name(path) not in HISTORY]
+
+SECTION_KEYS = {
+    name: {field.name for field in dataclasses.fields(kind)}
+    for name, kind in (
+        ("data", schema.Data),
+        ("augment", schema.Augment),
+        ("task", schema.Task),
+        ("train", schema.Training),
+        ("teacher", schema.Teacher),
+        ("student", schema.Student),
+        ("cache", schema.Cache),
+        ("deploy", schema.Deploy),
+    )
+}
+"""Section of a recipe -> its keys; what else may stand there goes to a plug-in, and its page is written from it."""
+
+
+@pytest.mark.parametrize("path", REFERRING, ids=name)
+def test_references_to_files_exist(path):
+    """`stillroom/io/files.py`, `tests/...`, `docs/...`, `benchmarks/...` wherever a page names one."""
+    text = path.read_text(encoding="utf-8")
+    for file in re.findall(r"(?<![\w/.~-])((?:stillroom|tests|docs|benchmarks)/[\w./-]*\w)", text):
+        if "." in file.rpartition("/")[2] and not file.startswith("tests/results"):
+            assert (ROOT / file).exists(), f"{name(path)}: {file}"
+
+
+@pytest.mark.parametrize("path", REFERRING, ids=name)
+def test_references_to_code_resolve(path):
+    """`stillroom.module.symbol` in backticks, in imports and in prose."""
+    for dotted in re.findall(r"(?<![\w/.])stillroom((?:\.[A-Za-z_]\w*)+)", path.read_text(encoding="utf-8")):
+        parts = dotted.strip(".").split(".")
+        if parts[-1] in ("toml", "local"):
+            continue
+        found = importlib.import_module("stillroom")
+        for i, part in enumerate(parts):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(".".join(["stillroom", *parts[: i + 1]]))
+            assert hasattr(found, part), f"{name(path)}: stillroom{dotted}"
+            found = getattr(found, part)
+
+
+@pytest.mark.parametrize("path", REFERRING, ids=name)
+def test_references_to_recipe_keys_exist(path):
+    """`train.lr` in backticks, or `train.lr=...` in a command; a plug-in's own arguments are its page's business."""
+    text = path.read_text(encoding="utf-8")
+    for section, key in re.findall(r"(?<![\w./-])(\w+)\.(\w+)(?==|`| =)", text):
+        if section in ("augment", "train", "cache", "deploy"):
+            assert key in SECTION_KEYS[section], f"{name(path)}: {section}.{key}"
+        assert key not in RENAMED.get(section, {}), f"{name(path)}: {section}.{key} was renamed"
+
+
+@pytest.mark.parametrize("path", REFERRING, ids=name)
+def test_options_of_commands_exist(path):
+    for verb, rest in re.findall(r"(?:`|^\s*)stillroom ([a-z]+)([^`\n]*)", path.read_text(encoding="utf-8"), re.M):
+        known = {option for parameter in cli.main.commands[verb].params for option in parameter.opts}
+        for option in re.findall(r"(?<=\s)(--[a-z-]+)", rest.partition("#")[0]):
+            assert option in known | {"--help"}, f"{name(path)}: stillroom {verb} {option}"
 
 
 def test_help_names_recipes_that_exist():

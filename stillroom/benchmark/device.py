@@ -24,7 +24,7 @@ from runpy import run_path
 from typing import Any
 
 BATCH, MOST = 32, 20_000
-"""Images in a call for the throughput, and calls after which there is nothing more to learn."""
+"""Images in a call for the throughput, and the most calls that are timed."""
 
 CPUS, POWERCAP = Path("/sys/devices/system/cpu"), Path("/sys/class/powercap")
 
@@ -45,7 +45,7 @@ def read_numbers(root: Path, pattern: str) -> list[int]:
 
 
 def energy_counters(root: Path = POWERCAP) -> dict[str, tuple[int, int]]:
-    """RAPL: domain -> (microjoules so far, microjoules at which it begins anew). Empty where they can't be read.
+    """RAPL: domain -> (microjoules so far, microjoules at which it wraps around). Empty where they can't be read.
 
     Since 2020 only root may read them. Packages and memories only: cores and graphics are parts of a package, and
     `psys` holds the package a second time.
@@ -59,7 +59,7 @@ def energy_counters(root: Path = POWERCAP) -> dict[str, tuple[int, int]]:
 
 
 def joules_between(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float | None:
-    """Joules between two readings, of which each counter may have begun anew once; None without any counter."""
+    """Joules between two readings, in which each counter may have wrapped around once; None without any counter."""
     shared = before.keys() & after.keys()
     if not shared:
         return None
@@ -109,7 +109,7 @@ def pin(threads: int, root: Path = CPUS) -> list[int]:
 
 
 def processor() -> str:
-    """The processor's name; the board's where that is all the system tells; its kind otherwise."""
+    """The processor's name; the board's where the system reports no other; else the architecture."""
     lines = (line for line in read_text(Path("/proc/cpuinfo")).splitlines() if line.startswith(("model name", "Model")))
     return next(lines, "").partition(":")[2].strip() or platform.processor() or platform.machine()
 

@@ -1,6 +1,6 @@
 """Energy of an answer: measured by counters in the hardware, estimated from what the user states, or absent.
 
-What is absent is never 0: it has no figure at all, and `source` says "none". Software meters see the processor's
+What is absent is never 0: it has no figure at all, and its `source` is "none". Software meters cover the processor's
 package and its memory, not the power supply, the disk or the screen.
 
     measured   E = (counter after - counter before - idle power * time) / calls, from RAPL (processors) or NVML (CUDA)
@@ -29,9 +29,9 @@ class Energy:
     """What one call took.
 
     Attributes:
-        joules: above the idle machine where it is measured; None where there is nothing to say.
-        source: how it is known.
-        how: the same, as a reader would say it; why it is not, where it is not.
+        joules: above the idle machine where it is measured; None where it was neither measured nor estimated.
+        source: where it comes from.
+        how: the same in words; where it is absent, why.
         n: calls it is the mean of.
         facts: what it was computed from, by name.
     """
@@ -43,7 +43,7 @@ class Energy:
     facts: dict[str, float] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Measurement]:
-        """`energy_j`, joules a call; nothing where it is not known."""
+        """`energy_j`, joules a call; empty where it is absent."""
         if self.joules is None:
             return {}
         extra = {"source": self.source, **self.facts}
@@ -83,7 +83,7 @@ def reduction(baseline: float, new: float) -> float:
 
 
 def measured(total: float, *, idle_watts: float, seconds: float, calls: int, meter: str = "RAPL") -> Energy:
-    """What a counter says, above what the idle machine had taken in the same time.
+    """The reading of a counter, above what the idle machine would have taken in the same time.
 
     Args:
         total: joules that the counter went up by.
@@ -118,7 +118,7 @@ def estimated(cpu_seconds: float, *, watts: float, cpus: int, calls: int) -> Ene
     return Energy(joules=value, source="estimated", how=how, n=calls, facts=facts)
 
 
-def known(
+def best_known(
     *,
     total: float | None,
     idle_watts: float | None,
@@ -128,7 +128,7 @@ def known(
     cpus: int,
     watts: float | None,
 ) -> Energy:
-    """The best that can be said: measured where a counter was read, estimated where watts are stated, else nothing."""
+    """Measured where a counter was read, estimated where watts are stated, else absent."""
     if total is not None and idle_watts is not None:
         return measured(total, idle_watts=idle_watts, seconds=seconds, calls=calls)
     if watts is not None:
@@ -149,7 +149,7 @@ class Meter(Protocol):
 
 class Rapl:
     """The processors' own counters, which Linux shows to root. Read it at least once in the minutes that a counter
-    takes to begin anew (262 kJ: 44 minutes at 100 W).
+    takes to wrap around (262 kJ: 44 minutes at 100 W).
 
     Args:
         root: folder of the power cap interface.
@@ -181,7 +181,7 @@ class Nvml:
 
     def __init__(self, index: int = 0):
         self._read: Callable[[], float] | None = None
-        with suppress(Exception):  # not installed, no driver, no such device, no counter: each says so in its own way
+        with suppress(Exception):  # not installed, no driver, no such device, no counter: errors of several kinds
             nvml: Any = importlib.import_module("pynvml")
             nvml.nvmlInit()
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -226,7 +226,7 @@ def metered(
     end, seconds, used = meter.joules(), clock() - started, cpu() - used
     if first is None or start is None or end is None or started <= began:
         cpus = cpus or os.cpu_count() or 1
-        return known(
+        return best_known(
             total=None, idle_watts=None, seconds=seconds, cpu_seconds=used, calls=calls, cpus=cpus, watts=watts
         )
     idle = (start - first) / (started - began)

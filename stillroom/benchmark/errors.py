@@ -80,7 +80,7 @@ class DeviceLimitsMissed(DeviceLimitError):
     code = "SR-B930"
     what = "the target is missed: {why}, and the budget is {limits}"
     why = "what was measured in the end is beyond it"
-    effect = "everything is done and written down; the report says so beside the figures"
+    effect = "everything is done and written down; the report shows it beside the figures"
     fix = (
         '`stillroom plan` shows what each compression would come to; prune further (`[[compress]] name = "prune", '
         "macs = ...`), choose a smaller student or another runtime, or allow more in [deploy]"

@@ -129,7 +129,7 @@ def interleaved(
 ) -> dict[str, Latency]:
     """Time every callable once a round, in turn, until the time is up.
 
-    Each round starts with another callable, so that nobody always runs on the caches that the same neighbour left.
+    Each round starts with another callable, so that none always runs on the caches that the same other one left.
 
     Args:
         callables: name -> network or opened file; modules are timed in evaluation mode.
@@ -137,7 +137,7 @@ def interleaved(
         seconds: time for all rounds together, without warming up.
         warmup: calls of each before the first that counts.
         least: rounds that are made even when the time is up.
-        most: rounds after which there is nothing more to learn.
+        most: the most rounds.
         threads: threads that torch may use; files are opened with theirs. Set back afterwards.
     """
     names = list(callables)
@@ -157,7 +157,7 @@ def interleaved(
 
 
 def figures(latency: Latency, *, taken: str = "in turns with the others after warm-up") -> dict[str, Measurement]:
-    """`latency_ms` and `latency_p95_ms`; `taken` says how."""
+    """`latency_ms` and `latency_p95_ms`; `taken`: how, for the reader."""
     how = f"{_conditions(latency)}, {taken}"
     extra = _spread(latency)
     p50 = Measurement(value=latency.p50, ci95=latency.ci95, n=latency.n, how=f"median of {how}", extra=extra)
@@ -189,7 +189,7 @@ def _conditions(latency: Latency) -> str:
 
 
 def _time(call: Callable[[Tensor], Any], example: Tensor) -> float:
-    """Milliseconds of one call, to the moment when its result is there."""
+    """Milliseconds of one call, until its result is available."""
     start = perf_counter()
     call(example)
     if example.is_cuda:

@@ -11,7 +11,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def forget_peak(device: torch.device) -> None:
-    """Begin to watch anew. Where the system can't (it is Linux that can), the peak is that of the whole process."""
+    """Reset the peak. Where the system can't (Linux can), it is that of the whole process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -20,7 +20,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int | None:
-    """Bytes at most since `forget_peak`: of the accelerator, or of the process; None where nobody tells."""
+    """Bytes at most since `forget_peak`: of the accelerator, or of the process; None where none is reported."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError):

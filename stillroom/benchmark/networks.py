@@ -19,23 +19,23 @@ def time_all(
     networks: Mapping[str, nn.Module], files: Sequence[ExportedFile], example: Tensor, *, seconds: float = 3.0
 ) -> dict[str, dict[str, Measurement]]:
     """Latency for one image on one thread and throughput for many, all in turns, so that their ratios hold."""
-    speakers = dict(networks) | {made.name: made.load(threads=1) for made in files}
-    one = latency.interleaved(speakers, example[:1], seconds=seconds)
+    callables = dict(networks) | {made.name: made.load(threads=1) for made in files}
+    one = latency.interleaved(callables, example[:1], seconds=seconds)
     many = latency.interleaved(
-        speakers, example[:1].expand(BATCH, -1, -1, -1).contiguous(), seconds=seconds * 2 / 3, warmup=2
+        callables, example[:1].expand(BATCH, -1, -1, -1).contiguous(), seconds=seconds * 2 / 3, warmup=2
     )
     return {
         name: latency.figures(one[name]) | {"throughput": latency.throughput(many[name])["images_per_second"]}
-        for name in speakers
+        for name in callables
     }
 
 
 def cost(network: nn.Module, shape: tuple[int, int, int], files: Sequence[Path]) -> dict[str, Measurement]:
     """Parameters, MACs and bytes of a network; `files` hold its weights, if the run has written them."""
     side = f"{shape[1]}x{shape[2]}"
-    there = all(file.is_file() for file in files)
-    how_big = "size of the file of its float32 weights" if there else "float32 weights, 4 bytes a parameter"
-    size = sum(file.stat().st_size for file in files) if there else 4 * flops.parameters(network)
+    written = all(file.is_file() for file in files)
+    how_big = "size of the file of its float32 weights" if written else "float32 weights, 4 bytes a parameter"
+    size = sum(file.stat().st_size for file in files) if written else 4 * flops.parameters(network)
     return {
         "parameters": Measurement(value=flops.parameters(network), how="counted"),
         "macs": Measurement(

@@ -172,7 +172,7 @@ def _result(done: Done, kind: Runtime, where: str, python: str) -> dict[str, Any
 
 def _read(found: dict[str, Any], answers: np.ndarray, watts: float | None, uncounted_import: str) -> Measured:
     single, batch, memory, threads = found.pop("single"), found.pop("batch"), found["memory"], found["threads"]
-    used = energy.known(
+    used = energy.best_known(
         total=single["joules"],
         idle_watts=found["idle_watts"],
         seconds=single["seconds"],

@@ -1,4 +1,4 @@
-"""How long a training step takes in each of several ways, measured side by side on real batches."""
+"""How long a training step takes in several variants of a training, measured side by side on real batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stillroom.teachers.teacher import Teacher
 from stillroom.training.distiller import Distiller
 from stillroom.training.loop import initial_state, train
 
-ROUNDS, SECONDS = 5, 1.0  # seconds for each way in a round; one step at least
+ROUNDS, SECONDS = 5, 1.0  # seconds for each training in a round; one step at least
 WARM = 2  # steps before any is timed
 LOW, HIGH = 10, 90  # percentiles
 
@@ -37,12 +37,12 @@ class Interval:
         return Interval(self.low + other.low, self.middle + other.middle, self.high + other.high)
 
 
-class Way:
-    """One way to train, a few real steps at a time. What it trains is not to be used for anything else.
+class TimedTraining:
+    """A training that is run a few real steps at a time. The networks it trains are not used for anything else.
 
     Args:
         learner: what is trained.
-        teacher: None where nothing is imitated.
+        teacher: None for a training on labels alone.
         batches: the images.
         training: how.
         engine: the processes.
@@ -51,7 +51,7 @@ class Way:
         seconds: of a step, one number a round.
         waits: of those, seconds for data.
         start: seconds before the first step is done, compiling among them.
-        peak: bytes of memory at most in any round; None where nobody tells.
+        peak: bytes of memory at most in any round; None where the system does not report it.
     """
 
     def __init__(
@@ -97,24 +97,24 @@ class Way:
         self._steps.close()
 
 
-def take_turns(ways: Mapping[str, Way], engine: Engine) -> None:
-    """Time all ways, a round of each after the other: a machine that is busy for one is busy for all."""
+def take_turns(trainings: Mapping[str, TimedTraining], engine: Engine) -> None:
+    """Time all trainings, a round of each after the other: a machine that is busy for one is busy for all."""
 
-    def length(way: Way) -> int:
-        step = engine.mean(torch.tensor(way.take(1)))  # of all processes: they must take equally many steps
+    def length(one: TimedTraining) -> int:
+        step = engine.mean(torch.tensor(one.take(1)))  # of all processes: they must take equally many steps
         return max(1, round(SECONDS / float(step)))
 
-    for way in ways.values():
-        way.start = way.take(1)
-        way.take(WARM)
-    lengths = {name: length(way) for name, way in ways.items()}
+    for one in trainings.values():
+        one.start = one.take(1)
+        one.take(WARM)
+    lengths = {name: length(one) for name, one in trainings.items()}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
-            way.count(lengths[name])
+        for name, one in trainings.items():
+            one.count(lengths[name])
 
 
-def once(function: Callable[[], object]) -> float:
-    """Seconds of a call, the second of two."""
+def time_second_call(function: Callable[[], object]) -> float:
+    """Seconds of the second of two calls."""
     function()
     started = time.perf_counter()
     function()

@@ -3,8 +3,8 @@
 Q  quality, the headline figure, in 0..1        R  responsiveness, 1 / latency in seconds
 C  cost of one image: joules, or the bytes that have to be kept to answer it
 
-One number hides what it is made of: a network that misses a limit may have the best of all. Whoever shows it shows the
-verdict on the target beside it, and the front.
+One number hides what it is made of: a network that misses a limit may have the best of all. It is shown beside the
+verdict on the device's limits, and the front.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Row = Mapping[str, Any]
 
 
 def ratio(quality: float, latency_ms: float, cost: float, *, a: float = 1.0, b: float = 1.0) -> float:
-    """The Performance-Cost Ratio Q^a R^b / C; 0 where nothing is right, and without an upper end.
+    """The Performance-Cost Ratio Q^a R^b / C; 0 where nothing is right, without an upper bound.
 
-    Doubling the cost halves it, at any a and b. Its unit is that of the cost, so that only quotients of two ratios say
+    Doubling the cost halves it, at any a and b. Its unit is that of the cost, so that only quotients of two ratios mean
     something, see `relative`.
     Source: Jang & Morabito 2025, https://arxiv.org/abs/2505.16508, who build it from quality, responsiveness and cost
-    per response. The equation is our own reading of their words: they leave the weighting to whoever asks; here a and b
-    are 1 unless somebody says otherwise.
+    per response. The equation is our own reading of their words: they leave the weighting to the user; here a and b
+    are 1 by default.
 
     Args:
         quality: Q, 0 or more.
@@ -57,7 +57,7 @@ def front(points: Sequence[Sequence[float | None]], better: Sequence[Better]) ->
     """The Pareto front: places of the points that no other point dominates, in the order of `points`.
 
     One point dominates another where it is nowhere worse and somewhere better. Equal points don't dominate each other:
-    either all of them are on the front or none. A point with a missing value is left out, and dominates nobody.
+    either all of them are on the front or none. A point with a missing value is left out, and dominates none.
 
     Args:
         points: D values each.
@@ -80,7 +80,7 @@ def attach(metrics: Row, headline: str) -> dict[str, Any]:
     """A copy of `metrics.json` in which teacher, stages, student and files have `pcr` and `front`.
 
     `pcr` is a figure: the ratio as a multiple of the teacher's, its `cost` ("energy" where the row and the teacher have
-    one of the same source, else "bytes") and, in `how`, the formula. Who can't be compared with the teacher has none.
+    one of the same source, else "bytes") and, in `how`, the formula. A row without a comparable teacher has none.
     `front` is true on the Pareto front of quality, latency, bytes and, where all have one of the same source, energy.
 
     A row whose latency is unstable (SR-B901) and a file that failed its check get no `pcr` and are not on the front:
@@ -109,7 +109,7 @@ def attach(metrics: Row, headline: str) -> dict[str, Any]:
 
 
 def _rows(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Those that somebody might use. The untaught student is here only to be compared with the taught one."""
+    """Those that may be deployed. The baseline is there for comparison only."""
     for role in ("teacher", "student"):
         if isinstance(metrics.get(role), dict):
             yield metrics[role]

@@ -80,7 +80,9 @@ def new(name: str, to: Path | None, **_: Any) -> int:
 @main.command()
 @common
 def doctor(as_json: bool, **_: Any) -> int:
-    """Show devices, runtimes and disk space, what is missing and how to install it.
+    """Show devices, runtimes and disk space.
+
+    Also what is missing, and how to install it.
 
     \b
     stillroom doctor

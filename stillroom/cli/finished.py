@@ -19,10 +19,14 @@ def _renamed(_context: click.Context, option: click.Parameter, value: str | None
 @main.command("eval")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("data", default="")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default=None)
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default=None, help="Default: test, or all of other images."
+)
 @common
 def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -> int:
-    """Evaluate networks and files of a run on its test split, or on other images with the same classes.
+    """Evaluate the networks and files of a run.
+
+    On its own test split, or on other images with the same classes.
 
     \b
     stillroom eval runs/digits
@@ -48,7 +52,7 @@ def eval_(folder: Path, data: str, split: str | None, as_json: bool, **_: Any) -
 @click.option("--agreement", type=float, default=None, help="Minimum agreement with the student, 0 to 1.")
 @common
 def export(folder: Path, runtime: str, bits: str, agreement: float | None, as_json: bool, **_: Any) -> int:
-    """Export the student of a run to another file, verified with its runtime.
+    """Export the student of a run, and verify the file with its runtime.
 
     \b
     stillroom export runs/digits --bits 8
@@ -70,7 +74,9 @@ def export(folder: Path, runtime: str, bits: str, agreement: float | None, as_js
 @click.option("--host", default="", help="Another machine, in ssh syntax; it needs Python, numpy and the runtime.")
 @common
 def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, **_: Any) -> int:
-    """Measure latency of the networks and files of a run on this machine, or of its files on another one.
+    """Measure the latency of the networks and files of a run.
+
+    On this machine; with --host or --profile, of its files on that device.
 
     \b
     stillroom bench runs/digits
@@ -96,7 +102,9 @@ def bench(folder: Path, seconds: float, profile: str, host: str, as_json: bool, 
 @click.argument("folder", type=click.Path(path_type=Path))
 @common
 def report(folder: Path, as_json: bool, **_: Any) -> int:
-    """Regenerate report.html and model card from the files of a run, or of runs with several seeds.
+    """Regenerate report and model card of a run.
+
+    From the files of its folder, which may hold several seeds.
 
     \b
     stillroom report runs/digits

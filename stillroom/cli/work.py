@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Output folder; runs/digits by default.")
 @common
 def demo(folder: Path | None, **options: Any) -> int:
-    """Run the built-in example on handwritten digits: teacher, baseline, student, verified int8 file, report.
+    """Run the built-in example on handwritten digits.
+
+    Trains teacher, baseline and student, exports a verified int8 file and writes the report.
 
     \b
     stillroom demo
@@ -124,7 +126,9 @@ def _read(words: tuple[str, ...], seeds: int | None = None) -> Recipe:
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE ...]")
 @common
 def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
-    """Check the recipe, the images, and one real batch through both networks, without training.
+    """Check a recipe without training.
+
+    Reads the images and runs one real batch through both networks.
 
     \b
     stillroom check photos.toml
@@ -152,7 +156,9 @@ def check(words: tuple[str, ...], as_json: bool, **_: Any) -> int:
 @click.option("--compile", is_flag=True, help="Also time the compiled student; takes a minute.")
 @common
 def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_: Any) -> int:
-    """Estimate hours, memory and disk of a run by timing real batches, and whether to cache teacher outputs.
+    """Estimate hours, memory and disk space of a run.
+
+    Times real batches; shows whether teacher outputs will be cached.
 
     \b
     stillroom plan photos.toml
@@ -183,7 +189,9 @@ def plan(words: tuple[str, ...], devices: str, compile: bool, as_json: bool, **_
 )
 @common
 def label(words: tuple[str, ...], folder: Path | None, devices: str, audit: float, as_json: bool, **_: Any) -> int:
-    """Fill the cache of teacher outputs. Several processes and machines may do so at once; the same command resumes.
+    """Fill the cache of teacher outputs.
+
+    Several processes and machines may do so at once; the same command resumes.
 
     \b
     stillroom label photos.toml augment.num_views=8

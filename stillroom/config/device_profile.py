@@ -14,7 +14,7 @@ from typing import Any
 from stillroom.config.errors import DeviceProfileNotFound, InvalidDeviceProfile, InvalidToml
 from stillroom.config.plugins import near
 from stillroom.config.schema import Deploy
-from stillroom.config.validation import build
+from stillroom.config.validation import build, count_problems
 
 SHIPPED, OWN = Path(__file__).parent / "profiles", Path("targets")
 
@@ -44,10 +44,11 @@ def read_profile(name: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise InvalidToml(path=path, problem=problem) from problem
     problems = ["profile: can't be named in a profile"] if raw.pop("profile", None) is not None else []
-    checked = build(Deploy, raw, problems)
+    checked, found = build(Deploy, raw)
+    problems += found.values
     if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-        raise InvalidDeviceProfile(count=count, path=path, problems="\n".join(f"  {line}" for line in problems))
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise InvalidDeviceProfile(count=count_problems(problems), path=path, problems=lines)
     return {key: getattr(checked, key) for key in raw}
 
 

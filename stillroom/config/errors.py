@@ -37,6 +37,22 @@ class InvalidOverride(RecipeError):
     fix = "write KEY=VALUE, without blanks around the equals sign"
 
 
+class UnknownName(RecipeError):
+    code = "SR-C405"
+    what = "no {kind} called {name!r}{near}"
+    why = "a name is that of a file which comes with the program, or package.module:Name of one's own code"
+    effect = "nothing was started"
+    fix = "`stillroom list {listed}` names those that come with the program"
+
+
+class ImportedNameFailed(RecipeError):
+    code = "SR-C406"
+    what = "{name!r} can't be imported: {problem}"
+    why = "package.module:Name is imported from the working directory or from an installed package"
+    effect = "nothing was started"
+    fix = "start the command beside the package, or mend its code; -v shows where it failed"
+
+
 class InvalidDeviceProfile(RecipeError):
     code = "SR-C440"
     what = "{count} in the device profile {path}:\n{problems}"

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from stillroom.config.errors import ImportedNameFailed, UnknownName
+
 HERE = Path(__file__).parents[1]
 
 CONTRACTS = {
@@ -28,6 +30,9 @@ CONTRACTS = {
 SHARED = {"models": {"flops"}, "tasks": {"predictor"}, "metrics": {"measurement"}, "export": {"artifact"}}
 """Plug-in folder -> further files in it that are no plug-ins: other rooms import them."""
 
+LISTED_AS = {"data/sources": "sources", "models": "students", "export": "runtimes"}
+"""Plug-in folder -> its word for `stillroom list`, where that is not the folder's name."""
+
 
 def choices(folder: str) -> list[str]:
     """Names one may write for `folder`: its files, less the contract and those that start with an underscore."""
@@ -37,26 +42,31 @@ def choices(folder: str) -> list[str]:
 
 
 def pick(folder: str, name: str) -> Any:
-    """The class or function that a name stands for.
+    """The class or function that a name stands for, wherever the name comes from: recipe, command line or Python.
 
     Args:
         folder: a key of `CONTRACTS`.
         name: a file of that folder, or `package.module:Name` for one's own code.
 
     Raises:
-        LookupError: there is no such name; the message suggests the nearest.
+        UnknownName: SR-C405 there is none; the nearest is suggested.
+        ImportedNameFailed: SR-C406 one's own code can't be imported.
     """
     if ":" in name:
         return _own(name)
-    if name not in choices(folder):
-        kind = CONTRACTS[folder]
-        raise LookupError(f"no {kind} called {name!r}{near(name, choices(folder))}")
-    wanted = name.replace("_", "")
-    return next(value for key, value in vars(module(folder, name)).items() if key.lower().replace("_", "") == wanted)
+    found, wanted = module(folder, name), name.replace("_", "")
+    return next(value for key, value in vars(found).items() if key.lower().replace("_", "") == wanted)
 
 
 def module(folder: str, name: str) -> ModuleType:
-    """The file behind a name, imported."""
+    """The file behind the name of a plug-in that comes with the program, imported.
+
+    Raises:
+        UnknownName: SR-C405 there is none.
+    """
+    if name not in (known := choices(folder)):
+        listed = LISTED_AS.get(folder, folder)
+        raise UnknownName(kind=CONTRACTS[folder], name=name, near=near(name, known), listed=listed)
     return import_module(f"stillroom.{folder.replace('/', '.')}.{name}")
 
 
@@ -66,7 +76,7 @@ def _own(name: str) -> Any:
         return getattr(import_module(path), attribute)
     except Exception as problem:  # whatever the author's own code raises while it is imported
         kind = "" if isinstance(problem, ImportError | AttributeError) else f"{type(problem).__name__}: "
-        raise LookupError(f"{name!r} can't be imported: {kind}{problem}") from problem
+        raise ImportedNameFailed(name=name, problem=f"{kind}{problem}") from problem
 
 
 def near(word: str, words: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Recipes are read, checked whole, and every problem is named at once.
 
-A recipe is TOML, so nothing in it can run. What its sections hold is in `sections`; what a plug-in takes (a method's
+A recipe is TOML, so nothing in it can run. What its sections hold is in `schema`; what a plug-in takes (a method's
 temperature, a source's path) is read from the plug-in's own constructor.
 """
 
@@ -9,39 +9,20 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stillroom.config import expand, rules
 from stillroom.config.errors import InvalidOverride, InvalidRecipe, InvalidToml, RecipeNotFound
-from stillroom.config.plugins import choices, near, pick
+from stillroom.config.plugins import near, pick
 from stillroom.config.renamed import renamed, upgrade
-from stillroom.config.schema import Compress, Data, Finetune, Method, Recipe, Student, Task, Teacher, Training
-from stillroom.config.validation import build, plugin_problems
+from stillroom.config.schema import AUTO, Finetune, Recipe, Teacher
+from stillroom.config.validation import build, count_problems, not_found
+
+__all__ = ["AUTO", "BUILT_IN", "built_in", "check", "parse_override", "read", "recorded", "resolved"]
 
 BUILT_IN = Path(__file__).parent / "recipes"
-
-AUTO = "auto"
-"""`methods = "auto"`: the methods follow from the task and the two networks, see docs/choosing.md."""
-
-PLUGINS = {
-    Data: ("data/sources", "source"),
-    Task: ("tasks", "name"),
-    Method: ("methods", "name"),
-    Compress: ("compress", "name"),
-}
-"""Section -> the folder its further keys belong to, and the key that names the plug-in."""
-
-FROM_DATA = {"classes", "channels", "size", "mean", "std", "pretrained"}
-"""What every network is told by the program, and a recipe therefore not."""
-
-SHORT: dict[str, str] = {
-    "data": "source",
-    "teacher": "network",
-    "student": "network",
-    "task": "name",
-    "deploy": "profile",
-}
-"""`teacher = "timm/vit_base_patch16_224"` is short for `teacher.network = ...`."""
 
 
 def read(source: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -54,26 +35,48 @@ def read(source: str | Path | None = None, overrides: dict[str, Any] | None = No
     for key, value in (overrides or {}).items():
         _set(raw, key, value)
     raw.setdefault("name", _slug(raw))
-    return check(raw, title)
+    return check(raw, title, overridden=() if source is None else tuple(overrides or ()))
 
 
-def check(raw: dict[str, Any], title: str = "the recipe") -> Recipe:
-    """`raw` as a `Recipe`, or one `StillroomError` naming everything that is wrong with it."""
-    raw = _listed(raw)
+def check(raw: dict[str, Any], title: str = "the recipe", *, overridden: Iterable[str] = ()) -> Recipe:
+    """`raw` as a `Recipe`, or one `InvalidRecipe` with everything that is wrong with it.
+
+    Args:
+        raw: as TOML is read.
+        title: where it comes from, for the message.
+        overridden: dotted keys that come from elsewhere, of which the message says so.
+    """
+    raw = expand.lists(raw)
     problems = renamed(raw)
-    raw = _expand(upgrade(raw))
-    problems += _unknown_names(raw)
-    recipe = build(Recipe, _sections(raw), problems)
-    if recipe is not None:
+    raw = expand.sections(upgrade(raw))
+    recipe, found = _built(raw)
+    problems += rules.plugin_sections(raw) + found
+    if recipe is not None and not not_found("tasks", recipe.task.name):
         recipe = resolved(recipe)
-        problems += _contradictions(recipe)
-    # What is wrong with [train] is wrong with the teacher's inherited copy too, and said once.
-    problems = [line for line in problems if not (line[:14] == "teacher.train." and line[8:] in problems)]
+        problems += rules.contradictions(recipe)
     if problems or recipe is None:
-        count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-        raise InvalidRecipe(count=count, source=title, problems="\n".join(f"  {line}" for line in problems))
-    checked: Recipe = recipe
-    return checked
+        keys = [re.sub(r"\.(\d+)", r"[\1]", key) for key in overridden]
+        lines = "\n".join(f"  {line}{' (override)' * _comes_from(line, keys)}" for line in problems)
+        raise InvalidRecipe(count=count_problems(problems), source=title, problems=lines)
+    return recipe
+
+
+def _built(raw: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, and what is wrong: each value where it is written, and not again in every table that inherits it."""
+    _, written = build(Recipe, expand.with_arguments(raw))
+    recipe, whole = build(Recipe, expand.with_arguments(expand.inherited(raw)))
+    found = written.values + [line for line in whole.rules if line.startswith("train.")]
+    for line in whole.rules:
+        table, inherits, text = line.partition(".train.")
+        if inherits and f"train.{text}" not in found:
+            found.append(f"{line} (what {table}.train leaves out comes from [train])")
+    return recipe, found if found or recipe else whole.values
+
+
+def _comes_from(line: str, keys: Iterable[str]) -> bool:
+    """Whether one of the keys holds the place that a problem names."""
+    place = line.partition(":")[0]
+    return any(place == key or place.startswith((f"{key}.", f"{key}[")) for key in keys)
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -93,6 +96,13 @@ def resolved(recipe: Recipe) -> Recipe:
         return dataclasses.replace(teacher, weights=weights, finetune=finetune)
 
     return dataclasses.replace(recipe, teacher=one(recipe.teacher), teachers=tuple(map(one, recipe.teachers)))
+
+
+def recorded(text: str) -> dict[str, Any]:
+    """A run's own recipe as it would be written today: under today's names, with later keys at their default."""
+    raw = upgrade(tomllib.loads(text))
+    found, _ = build(Recipe, expand.with_arguments(raw))
+    return raw if found is None else found.as_dict()
 
 
 def built_in() -> list[str]:
@@ -147,246 +157,16 @@ def _slug(raw: dict[str, Any]) -> str:
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     """`raw[a][b] = value` for the key `a.b`; a number steps into a list."""
     *path, last = key.split(".")
-    if path and isinstance(raw.get(path[0]), str) and path[0] in SHORT:
-        raw[path[0]] = {SHORT[path[0]]: raw[path[0]]}
+    if path and isinstance(raw.get(path[0]), str) and path[0] in expand.SHORT:
+        raw[path[0]] = {expand.SHORT[path[0]]: raw[path[0]]}
     here: Any = raw
     for part in path:
-        if isinstance(here, list):
-            if not (part.isdigit() and int(part) < len(here)):
-                raise InvalidOverride(text=f"{key}=...")
+        if isinstance(here, dict):
+            here = here.setdefault(part, {})
+        elif isinstance(here, list) and part.isdigit() and int(part) < len(here):
             here = here[int(part)]
         else:
-            here = here.setdefault(part, {})
+            raise InvalidOverride(text=f"{key}=...")
     if not isinstance(here, dict):
         raise InvalidOverride(text=f"{key}=...")
     here[last] = value
-
-
-def _listed(raw: dict[str, Any]) -> dict[str, Any]:
-    """Short forms of lists written out: names for methods and compressions, all teachers in one list."""
-    raw = dict(raw)
-    teachers = raw.get("teacher")
-    if isinstance(teachers, list) and teachers:
-        raw["teacher"], raw["teachers"] = teachers[0], [*teachers[1:], *raw.get("teachers", [])]
-    for key in ("methods", "compress"):
-        named = raw.get(key)
-        if isinstance(named, str):
-            named = [name.strip() for name in named.split(",") if name.strip()]
-        if isinstance(named, list):
-            raw[key] = [{"name": one} if isinstance(one, str) else one for one in named]
-    return raw
-
-
-def _expand(raw: dict[str, Any]) -> dict[str, Any]:
-    """Short forms of sections written out, and what a section leaves out taken from the one it inherits from."""
-    raw = dict(raw)
-    for key, inner in SHORT.items():
-        if isinstance(raw.get(key), str):
-            raw[key] = {inner: raw[key]}
-    if isinstance(raw.get("teachers"), list):
-        raw["teachers"] = [{"network": one} if isinstance(one, str) else one for one in raw["teachers"]]
-    data = raw.get("data")
-    if isinstance(data, dict) and isinstance(data.get("source"), str) and _is_path(data["source"]):
-        raw["data"] = {"path": data["source"]} | data | {"source": "auto"}
-    elif isinstance(data, dict) and "source" not in data and "path" in data:
-        raw["data"] = data | {"source": "auto"}
-    if isinstance(raw.get("seeds"), int):
-        raw["seeds"] = [raw["seeds"]]
-    if isinstance(raw.get("teacher"), dict):
-        raw["teacher"] = _teacher(raw["teacher"], raw.get("train"))
-    if isinstance(raw.get("teachers"), list):
-        train = raw.get("train")
-        raw["teachers"] = [_teacher(one, train) if isinstance(one, dict) else one for one in raw["teachers"]]
-    if isinstance(raw.get("compress"), list):
-        train = raw.get("train")
-        raw["compress"] = [_compress(one, train) if isinstance(one, dict) else one for one in raw["compress"]]
-    return raw
-
-
-def _teacher(given: dict[str, Any], train: Any) -> dict[str, Any]:
-    """A teacher, whose training inherits what it leaves out from [train]."""
-    own = given.get("train", {})
-    if isinstance(train, dict) and isinstance(own, dict):
-        length = {"epochs", "steps"}  # one question with two answers: whoever gives one of them has answered it
-        inherited = {k: v for k, v in train.items() if not (k in length and length & own.keys())}
-        given = given | {"train": inherited | own}
-    return given
-
-
-def _compress(given: dict[str, Any], train: Any) -> dict[str, Any]:
-    """A compression, whose training inherits what it leaves out from [train]: a third of its length and of its rate."""
-    own, train = given.get("train", {}), train if isinstance(train, dict) else {}
-    if not isinstance(own, dict):
-        return given
-    shorter: dict[str, Any] = {"lr": _third(train.get("lr", Training.lr))}
-    if not {"epochs", "steps"} & own.keys():
-        length = "steps" if "steps" in train else "epochs"
-        shorter[length] = _third(train.get(length, Training.epochs))
-    inherited = {k: v for k, v in train.items() if k not in ("epochs", "steps", "lr")}
-    return given | {"train": inherited | shorter | own}
-
-
-def _third(value: Any) -> Any:
-    """A third of a number, of a whole one a whole one, at least 1; what is no number is left for the check."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return max(1, round(value / 3))
-    return value / 3 if isinstance(value, float) else value
-
-
-def _is_path(source: str) -> bool:
-    """Whether `data=photos` means a place: it has a slash, or it is no source but there is a folder of that name."""
-    return "/" in source or (source not in choices("data/sources") and ":" not in source and Path(source).exists())
-
-
-def _sections(raw: dict[str, Any]) -> dict[str, Any]:
-    """Keys that a section does not know moved into its `arguments`, where it has any."""
-    kinds = {"data": Data, "task": Task, "teacher": Teacher, "student": Student}
-    moved: dict[str, Any] = {
-        key: _with_arguments(kind, raw[key]) for key, kind in kinds.items() if isinstance(raw.get(key), dict)
-    }
-    for key, kind in (("teachers", Teacher), ("methods", Method), ("compress", Compress)):
-        if isinstance(raw.get(key), list):
-            moved[key] = [_with_arguments(kind, one) if isinstance(one, dict) else one for one in raw[key]]
-    return raw | moved
-
-
-def _with_arguments(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in dataclasses.fields(kind)} - {"arguments"}
-    own = {k: v for k, v in given.items() if k in known}
-    return own | {"arguments": {k: v for k, v in given.items() if k not in known}}
-
-
-def _unknown_names(raw: dict[str, Any]) -> list[str]:
-    """Problems with plug-ins: names that do not exist, and arguments that their constructors do not take."""
-    found: list[str] = []
-    places: list[tuple[str, type, Any]] = [("data", Data, raw.get("data")), ("task", Task, raw.get("task"))]
-    methods: Any = raw.get("methods")
-    if isinstance(methods, list):
-        places += [(f"methods[{i}]", Method, one) for i, one in enumerate(methods)]
-    if isinstance(raw.get("compress"), list):
-        places += [(f"compress[{i}]", Compress, one) for i, one in enumerate(raw["compress"])]
-    for path, kind, given in places:
-        if isinstance(given, dict):
-            folder, key = PLUGINS[kind]
-            name = given.get(key, getattr(kind, key, None))
-            if kind is Method and name == AUTO:
-                found += _not_alone(path, given, methods)
-            elif isinstance(name, str):
-                own, arguments = {f.name for f in dataclasses.fields(kind)}, _with_arguments(kind, given)["arguments"]
-                wrong = plugin_problems(folder, name, arguments, path, key, own)
-                found += wrong or (_refused(folder, name, arguments, path) if kind is not Data else [])
-    return found
-
-
-def _refused(folder: str, name: str, arguments: dict[str, Any], path: str) -> list[str]:
-    """What a constructor says against values of the right type. A source is not made: it would read the disk."""
-    try:
-        pick(folder, name)(**arguments)
-    except ValueError as problem:
-        return [f"{path}.{problem}"]
-    return []
-
-
-def _not_alone(path: str, given: dict[str, Any], methods: list[Any]) -> list[str]:
-    """`auto` chooses everything, so it stands alone and takes nothing."""
-    plain = dataclasses.asdict(Method(name=AUTO))  # defaults may be spelled out, as in a run's own recipe.toml
-    changed = [key for key, value in given.items() if key not in plain or plain[key] != value]
-    more = [f"{path}.{key}: unknown with name = {AUTO!r}, which chooses it" for key in changed]
-    return more + ([f"{path}.name: {AUTO!r} stands alone; name methods or let them be chosen"] * (len(methods) > 1))
-
-
-def _contradictions(recipe: Recipe) -> list[str]:
-    """What no single value shows."""
-    rules = [
-        (
-            recipe.cache.use == "always" and not recipe.augment.distinct_views,
-            "augment.num_views: must be above 0 with cache.use = 'always'; outputs for views that never come again are "
-            "not worth keeping",
-        ),
-        (
-            recipe.cache.use == "always" and recipe.teacher.shard,
-            "cache.use: can't be 'always' with teacher.shard = true; a teacher that is spread over devices is asked at "
-            "every step, by all of them together",
-        ),
-        (not recipe.seeds, "seeds: needs at least one"),
-        (
-            not recipe.methods and recipe.task.weight == 0,
-            "methods: empty, and task.weight is 0: nothing would be trained",
-        ),
-        (recipe.data.val + recipe.data.test >= 1, "data.val + data.test: must leave something to train on"),
-        (recipe.data.val == 0, "data.val: must be above 0; selection needs images that the test does not use"),
-        (recipe.data.test == 0, "data.test: must be above 0; without it no figure can be trusted"),
-    ]
-    rules += [
-        (
-            getattr(recipe.augment, kind) > 0 and not pick("tasks", recipe.task.name).supports_mixing,
-            f"augment.{kind}: must be 0, for the labels of two images can't be made one in {recipe.task.name}",
-        )
-        for kind in ("mixup", "cutmix")
-    ]
-    teachers = [("teacher", recipe.teacher), *((f"teachers[{i}]", one) for i, one in enumerate(recipe.teachers))]
-    found = [text for wrong, text in rules if wrong] + _unknown_runtimes(recipe) + _unfit_metrics(recipe)
-    found += [line for path, one in teachers for line in _untrained(path, one, recipe)]
-    networks: list[tuple[str, Teacher | Student]] = [*teachers, ("student", recipe.student)]
-    for section, network in networks:
-        for name in sorted(FROM_DATA & network.arguments.keys()):
-            found.append(f"{section}.{name}: can't be set here; it follows from the data and the weights")
-    return found
-
-
-def _unknown_runtimes(recipe: Recipe) -> list[str]:
-    """Runtimes that are neither in `export/` nor one's own."""
-    named = {f"export[{i}].runtime": one.runtime for i, one in enumerate(recipe.export)}
-    named |= {"deploy.runtime": recipe.deploy.runtime} if recipe.deploy else {}
-    return [f"{key}: {problem}" for key, name in named.items() if (problem := _not_found("export", name))]
-
-
-def _unfit_metrics(recipe: Recipe) -> list[str]:
-    """Metrics that can't be found, or that measure other predictions than the task's."""
-    task, found = pick("tasks", recipe.task.name), []
-    for i, name in enumerate(recipe.metrics):
-        problem = _not_found("metrics", name)
-        kind = None if problem else pick("metrics", name)
-        measured, labels = getattr(kind, "output_kind", None), getattr(kind, "target_kind", None)
-        if kind and measured != task.output_kind:
-            problem = f"{name!r} measures {measured}, but the predictions of {recipe.task.name} are {task.output_kind}"
-        elif labels not in (None, task.target_kind):
-            problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.target_kind}"
-        found += [f"metrics[{i}]: {problem}"] if problem else []
-    return found
-
-
-def _not_found(folder: str, name: str) -> str:
-    """Why there is no such plug-in; "" where there is."""
-    try:
-        pick(folder, name)
-    except LookupError as problem:
-        return str(problem.args[0])
-    return ""
-
-
-def _untrained(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:
-    """What leaves a teacher without useful weights, or gives a further teacher what holds for all of them."""
-    unknown, task = teacher.weights == "none", recipe.task.name
-    rules = [
-        (
-            teacher.finetune == "none" and unknown,
-            f"{path}.finetune: 'none' needs {path}.weights; without weights the teacher would be noise",
-        ),
-        (
-            teacher.finetune == "head" and unknown,
-            f"{path}.finetune: 'head' needs {path}.weights; a head on random features teaches nothing",
-        ),
-        (
-            teacher.finetune != "none" and not pick("tasks", task).has_label_loss,
-            f"{path}.finetune: must be 'none', for labels teach nothing in {task}; give {path}.weights",
-        ),
-        *(
-            (
-                path != "teacher" and getattr(teacher, key) != getattr(Teacher, key),
-                f"{path}.{key}: holds for all teachers, so it is set in [teacher] alone",
-            )
-            for key in ("precision", "shard", "combine")
-        ),
-    ]
-    return [text for wrong, text in rules if wrong]

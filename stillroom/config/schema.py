@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from annotated_types import Ge, Gt, Le, Lt
@@ -22,8 +22,18 @@ Finetune = Literal["none", "head", "all"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+AUTO = "auto"
+"""`methods = "auto"`: the methods follow from the task and the two networks, see docs/choosing.md."""
+
+
+class Section:
+    """What all sections have in common: a key that is no field is refused, and "1" is no number."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "extra": "forbid"}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(Section):
     """Which images. Further keys go to the source: `path`, mostly."""
 
     source: str  # a name of `stillroom list sources`; "auto" looks at `path`
@@ -37,7 +47,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Section):
     """How a training image may change between two views. Every number is a largest amount; 0 leaves it alone."""
 
     flip: bool = False  # mirror left to right, half of the time; off, because a mirrored letter is another letter
@@ -59,7 +69,7 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Section):
     """What is predicted, and how much the labels weigh beside the teacher. Further keys go to the task."""
 
     name: str = "classification"  # a name of `stillroom list tasks`
@@ -68,7 +78,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Section):
     """How long, how fast, how precise."""
 
     epochs: Positive = 30.0  # passes over the training images
@@ -105,7 +115,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
+class Teacher(Section):
     """The large network. Further keys go to the network's constructor."""
 
     network: str  # resnet56, timm/NAME, torchvision/NAME, huggingface/NAME, onnx or package.module:Name
@@ -121,7 +131,7 @@ class Teacher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cache:
+class Cache(Section):
     """The teacher's answers, kept on disk and read again: by later epochs, other seeds, other students."""
 
     use: Literal["auto", "always", "never"] = "auto"  # auto: where it is estimated to save time, and fits in max_gb
@@ -132,7 +142,7 @@ class Cache:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Student:
+class Student(Section):
     """The small network. Further keys go to the network's constructor."""
 
     network: str  # as the teacher's
@@ -142,7 +152,7 @@ class Student:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Section):
     """One thing to imitate. Further keys go to the method's constructor."""
 
     name: str  # a name of `stillroom list methods`, package.module:Name, or "auto"
@@ -153,7 +163,7 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compress:
+class Compress(Section):
     """One way to make the student smaller, and the training that follows. Further keys go to the compression."""
 
     name: str  # a name of `stillroom list compress`, or package.module:Name
@@ -163,7 +173,7 @@ class Compress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deploy:
+class Deploy(Section):
     """What the file must be on the device: the compression is chosen for it, where `[[compress]]` names none."""
 
     profile: str = ""  # a name of `stillroom list profiles` or a TOML file, for what is left out here
@@ -178,7 +188,7 @@ class Deploy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Section):
     """One file to make, and what it must prove on its own runtime."""
 
     runtime: str = "onnx"  # a name of `stillroom list runtimes`
@@ -187,7 +197,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Section):
     """The whole experiment."""
 
     data: Data

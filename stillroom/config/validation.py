@@ -1,7 +1,6 @@
-"""Types from signatures: a constructor says what it takes, and nothing else has to.
+"""Sections and the arguments of plug-ins, checked by pydantic against their types, each problem in one line.
 
-Two readers: `build` makes a frozen dataclass from plain data, `plugin_problems` checks the arguments of a plug-in's
-constructor. Both name every problem with its path, what was expected and what came, and run nothing of the plug-in.
+Dataclasses are the only schema: a section is one, and of a plug-in's constructor one is made, so nothing is called.
 """
 
 from __future__ import annotations
@@ -11,32 +10,37 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from stillroom.config.errors import ImportedNameFailed, UnknownName
 from stillroom.config.plugins import near, pick
 
+STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+UNKNOWN, RULE = "unexpected_keyword_argument", "value_error"  # pydantic's names of two kinds of error
 
-def build(kind: Any, given: Any, found: list[str], path: str = "") -> Any:
-    """An instance of the dataclass `kind` from plain data, or None with the problems appended to `found`."""
-    if not isinstance(given, dict):
-        found.append(f"{path}: must be a table, got {given!r}")
-        return None
-    before, dot = len(found), f"{path}." if path else ""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    found += _names(given, fields, [n for n, f in fields.items() if _required(f)], dot)
-    values = {n: _value(hints[n], given[n], found, f"{dot}{n}") for n in fields.keys() & given.keys()}
-    if len(found) > before:
-        return None
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """What is wrong with a table, in lines: single values, and rules between two values of one table."""
+
+    values: list[str] = dataclasses.field(default_factory=list)
+    rules: list[str] = dataclasses.field(default_factory=list)
+
+
+def build(kind: Any, given: Any) -> tuple[Any, Problems]:
+    """An instance of the dataclass `kind` from plain data, or None with the problems."""
     try:
-        return kind(**values)
-    except ValueError as problem:  # a rule between two fields
-        found.append(f"{dot}{problem}")
-        return None
+        # Strict JSON rules: 1 is a float, a list is a tuple, but "1" is no number and 1 is no bool.
+        return _adapter(kind).validate_json(json.dumps(given, default=str)), Problems()
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    values = [one for one in errors if one["type"] != RULE]
+    rules = [dotted((*one["loc"], str(one["ctx"]["error"]))) for one in errors if one["type"] == RULE]
+    return None, Problems(_lines(values, kind), rules)
 
 
 def plugin_problems(
@@ -52,76 +56,57 @@ def plugin_problems(
         key: which key of the section holds the name.
         section: keys of the section itself, so that a slip in one of those is recognised.
     """
+    if problem := not_found(folder, name):
+        return [f"{path}.{key}: {problem}"]
+    return call_problems(pick(folder, name), arguments, path, section)
+
+
+def not_found(folder: str, name: str) -> str:
+    """Why a name of a plug-in can't be used; "" where it can."""
     try:
-        target = pick(folder, name)
-    except LookupError as problem:
-        return [f"{path}.{key}: {problem.args[0]}"]
-    return call_problems(target, arguments, path, section)
+        pick(folder, name)
+    except (UnknownName, ImportedNameFailed) as problem:
+        return problem.what
+    return ""
 
 
 def call_problems(target: Any, arguments: dict[str, Any], path: str, section: Iterable[str] = ()) -> list[str]:
     """What is wrong with `target(**arguments)`: unknown, missing or wrongly typed arguments."""
-    parameters = {n: p for n, p in inspect.signature(target).parameters.items() if p.kind is p.KEYWORD_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values()):
         return []
-    hints = _hints(target)
-    required = [n for n, p in parameters.items() if p.default is p.empty]
-    found = _names(arguments, parameters, required, f"{path}.", section)
-    for name in parameters.keys() & arguments.keys():
-        _value(hints.get(name, Any), arguments[name], found, f"{path}.{name}")
-    return found
-
-
-def _names(
-    given: Iterable[str], known: Iterable[str], required: Iterable[str], dot: str, section: Iterable[str] = ()
-) -> list[str]:
-    known, section = set(known), set(section) - {"arguments"}
-    unknown = [f"{dot}{n}: unknown{near(n, known | section)}" for n in given if n not in known]
-    return unknown + [f"{dot}{n}: missing" for n in required if n not in given]
-
-
-def _value(hint: Any, given: Any, found: list[str], path: str) -> Any:
-    """`given` as `hint` wants it; dataclasses and tuples of dataclasses are built, the rest is pydantic's."""
-    inner = typing.get_args(hint)
-    if isinstance(hint, types.UnionType) and dataclasses.is_dataclass(inner[0]):  # a section that may be left out
-        return None if given is None else build(inner[0], given, found, path)
-    if dataclasses.is_dataclass(hint):
-        return build(hint, given, found, path)
-    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(inner[0]):
-        if not isinstance(given, (list, tuple)):
-            found.append(f"{path}: must be a list of tables, got {given!r}")
-            return ()
-        return tuple(build(inner[0], one, found, f"{path}[{i}]") for i, one in enumerate(given))
+    kind = _arguments_of(target)
     try:
-        # Strict JSON rules: 1 is a float, a list is a tuple, but "1" is no number and 1 is no bool.
-        return _adapter(hint).validate_json(json.dumps(given, default=str))
-    except ValidationError as problem:
-        found += _unique(f"{path}{_place(error['loc'])}: {_sentence(error, given)}" for error in problem.errors())
-        return None
+        _adapter(kind).validate_json(json.dumps(arguments, default=str))
+    except ValidationError as error:
+        return _lines(error.errors(include_url=False), kind, path, set(section) - {"arguments"})
+    return []
+
+
+def count_problems(problems: Sequence[str]) -> str:
+    """`2 problems`, for the first line of a message."""
+    return f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+
+
+def dotted(location: Sequence[str | int]) -> str:
+    """`("methods", 0, "name")` as `methods[0].name`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
 
 
 @cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def _sentence(error: Any, given: Any) -> str:
-    """What pydantic says, in our words: what was expected, and what came."""
-    if error["type"] == "literal_error":
-        return f"must be one of {error['ctx']['expected'].replace(' or ', ', ')}, got {given!r}"
-    return f"{error['msg'].replace('Input should be', 'must be')}, got {error['input']!r}"
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" for part in location if isinstance(part, int))
-
-
-def _unique(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+@cache
+def _arguments_of(target: Any) -> Any:
+    """A dataclass of the keyword arguments that a call takes."""
+    parameters = [p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    hints, fields = _hints(target), list[tuple[str, Any, Any]]()
+    for one in parameters:
+        default = dataclasses.field() if one.default is one.empty else dataclasses.field(default=None)
+        fields.append((one.name, hints.get(one.name, Any), default))
+    return dataclasses.make_dataclass("Arguments", fields, kw_only=True, namespace={"__pydantic_config__": STRICT})
 
 
 def _hints(target: Any) -> dict[str, Any]:
@@ -133,3 +118,62 @@ def _hints(target: Any) -> dict[str, Any]:
     except (NameError, TypeError):
         return {}
     return {n: h for n, h in hints.items() if not isinstance(h, types.ModuleType)}
+
+
+def _lines(errors: Sequence[Any], kind: Any, path: str = "", more: Iterable[str] = ()) -> list[str]:
+    """One line for each place; what several members of a union expect there is joined.
+
+    Args:
+        errors: pydantic's.
+        kind: the dataclass that was to be built.
+        path: where it stands.
+        more: names that a slip may have been meant for, beside the dataclass's own.
+    """
+    expected: dict[str, list[str]] = {}
+    came: dict[str, str] = {}
+    for error in errors:
+        location, of = _resolved(kind, error["loc"])
+        place = dotted((path, *location) if path else location)
+        if error["type"] == UNKNOWN:
+            names = {field.name for field in dataclasses.fields(of)} | set(more)
+            expected[place] = [f"unknown{near(str(location[-1]), names - {'arguments'})}"]
+        elif error["type"] == "missing":
+            expected[place] = ["missing"]
+        else:
+            expected.setdefault(place, []).append(_expectation(error, of))
+            came[place] = f", got {error['input']!r}"
+    return [f"{place}: {_either(texts)}{came.get(place, '')}" for place, texts in expected.items()]
+
+
+def _expectation(error: Any, of: Any) -> str:
+    """What pydantic expected, in our words."""
+    if error["type"] == "literal_error":
+        return f"must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
+    if error["type"] == "dataclass_type":
+        return "must be a table"
+    if error["type"] == "tuple_type":
+        return "must be a list of tables" if dataclasses.is_dataclass(of) else "must be a list"
+    said: str = error["msg"].replace("Input should be", "must be")
+    return said.partition(", got ")[0]
+
+
+def _either(texts: list[str]) -> str:
+    first, *others = dict.fromkeys(texts)
+    return " or ".join([first, *(text.removeprefix("must be ") for text in others)])
+
+
+def _resolved(kind: Any, location: Sequence[str | int]) -> tuple[list[str | int], Any]:
+    """A place without pydantic's names for the members of a union, and the type there; of a key, the one around it."""
+    place: list[str | int] = []
+    for part in location:
+        if isinstance(part, int):
+            place.append(part)
+        elif dataclasses.is_dataclass(kind):
+            place.append(part)
+            kind = _section(typing.get_type_hints(kind).get(part, kind))
+    return place, kind
+
+
+def _section(hint: Any) -> Any:
+    """The dataclass in `Section`, `Section | None` or `tuple[Section, ...]`; any other hint as it is."""
+    return next((inner for inner in typing.get_args(hint) if dataclasses.is_dataclass(inner)), hint)

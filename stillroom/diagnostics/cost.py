@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillroom.benchmark.steps import Interval, Way, once, take_turns
+from stillroom.benchmark.steps import Interval, TimedTraining, take_turns, time_second_call
 from stillroom.benchmark.target import describe_device, describe_limits
 from stillroom.config.device_profile import with_profile
 from stillroom.config.schema import Recipe, Training
@@ -55,7 +55,7 @@ class Measured:
         candidates: compressions of the student on the target, see `measure_candidates`; None where there is no target.
     """
 
-    ways: dict[str, Way]
+    ways: dict[str, TimedTraining]
     teacher_seconds: float
     val_seconds: float
     choice: tuple[bool, str]
@@ -111,17 +111,17 @@ class _TimedTrainings:
     student: Network
     engine: Engine
 
-    def alone(self, network: Network, training: Training) -> Way:
+    def alone(self, network: Network, training: Training) -> TimedTraining:
         """On the labels alone."""
         return self._way(self.experiment.distiller(copy.deepcopy(network), None), None, training)
 
-    def distilled(self, source: Teacher, training: Training) -> Way:
+    def distilled(self, source: Teacher, training: Training) -> TimedTraining:
         """With the methods, from a live or a cached teacher."""
         student = copy.deepcopy(self.student)
         setup = self.experiment.method_setup(student, self.teacher)
         return self._way(self.experiment.distiller(student, setup), source, training)
 
-    def _way(self, distiller: Distiller, source: Teacher | None, training: Training) -> Way:
+    def _way(self, distiller: Distiller, source: Teacher | None, training: Training) -> TimedTraining:
         one = self.experiment
         batches = Loader(
             one.data.splits["train"],
@@ -131,7 +131,7 @@ class _TimedTrainings:
             rank=self.engine.rank,
             world=self.engine.world,
         )
-        return Way(distiller, source, batches, training, self.engine)
+        return TimedTraining(distiller, source, batches, training, self.engine)
 
 
 def measure(
@@ -158,7 +158,7 @@ def measure(
             stack.callback(one.close)
         take_turns(ways, engine)
         images = sample_images(experiment.data.splits["val"], recipe.train.batch).to(engine.device)
-        val_seconds = once(lambda: infer(timed.student, images)) / len(images)
+        val_seconds = time_second_call(lambda: infer(timed.student, images)) / len(images)
         choice = fill.should_cache(queries, len(recipe.seeds) * num_queries(queries, recipe.train))
     return Measured(ways=ways, teacher_seconds=teacher_seconds, val_seconds=val_seconds, choice=choice)
 
@@ -225,7 +225,7 @@ def _hours(found: Measured, way: str, training: Training, images: int, val: int)
     return (found.ways[way].step * training.total_steps(images) + evaluations) * (1 / 3600)
 
 
-def _way(way: Way, recipe: Recipe) -> dict[str, Any]:
+def _way(way: TimedTraining, recipe: Recipe) -> dict[str, Any]:
     return {
         "step_ms": [round(1e3 * value, 3) for value in astuple(way.step)],
         "images_per_second": round(recipe.train.batch / way.step.middle, 1),
@@ -234,7 +234,7 @@ def _way(way: Way, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _compiled(ways: Mapping[str, Way], steps: int) -> dict[str, Any] | None:
+def _compiled(ways: Mapping[str, TimedTraining], steps: int) -> dict[str, Any] | None:
     """What `train.compile = true` would save in one training of the student; None where it was not tried."""
     if COMPILED not in ways:
         return None

@@ -1,7 +1,7 @@
-"""Why a file answers otherwise than its network: the usual mistakes in what is done to pixels, tried one by one.
+"""Why a file's outputs are not its network's: common mistakes in preprocessing, tried one by one.
 
-A mistake shows itself when it is undone. A file that wants pixels as 0..255 answers as the network does when it is
-given those; one that resizes in another way answers as the network does of images that were resized so before.
+A mistake is found by undoing it. A file that expects pixels as 0..255 agrees with the network when it is given those;
+one that resizes in another way agrees with the network on images that were resized so before.
 """
 
 from __future__ import annotations
@@ -16,79 +16,79 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillroom.models.network import IMAGENET, Network
-from stillroom.types import Output
+from stillroom.types import Output, PredictFn
 
-Speaker = Callable[[Tensor], Output]
 OWN = "the network's own mean and std"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A mistake that a file may hold, and images changed so that it answers right if it does.
+    """A mistake that a file may hold, and images on which the file then agrees with the network.
 
     Attributes:
-        says: what must be done for the file to answer right, and what it then does wrong.
-        given: [n, C, H, W], what the file is shown.
-        meant: what the network is shown.
+        cause: how the file is made to agree, and what it therefore does wrong.
+        for_file: [n, C, H, W], what the file is given.
+        for_network: what the network is given.
     """
 
-    says: str
-    given: Tensor
-    meant: Tensor
+    cause: str
+    for_file: Tensor
+    for_network: Tensor
 
 
 @torch.no_grad()
 def diagnose(
-    file: Speaker, network: Speaker, images: Tensor, agree: Callable[[Output, Output], float], *, gate: float
+    file: PredictFn, network: PredictFn, images: Tensor, agree: Callable[[Output, Output], float], *, gate: float
 ) -> str | None:
-    """What is wrong with a file's preprocessing; None where nothing of that kind explains its answers.
+    """The mistake in a file's preprocessing; None where no such mistake explains its outputs.
 
-    Of the mistakes that make the two agree to `gate` it is the one under which they agree most, and of equals the one
-    that leaves the smallest difference. That must be less than half of what it is without it, by the mean absolute
-    difference of what both say: else a file that is nearly right would be blamed for what changes nothing.
+    Of the mistakes that make the two agree to `gate`, the one under which they agree most, and of equals the one with
+    the smallest mean absolute difference. That must be less than half of the difference without it: else a file that is
+    nearly right would be blamed for a change without effect.
 
     Args:
         file: what failed.
         network: what it was made from.
         images: [n, C, H, W] in 0..1, where the network is; a few dozen are enough.
-        agree: how far two answers agree, in 0..1.
+        agree: agreement of two outputs, in 0..1.
         gate: agreement from which on they count as the same.
     """
-    as_it_is = _apart(file(images), network(images))
-    best, least, says = gate, as_it_is / 2, None
+    unchanged = _difference(file(images), network(images))
+    best, least, cause = gate, unchanged / 2, None
     for trial in _trials(_inner(network), images):
-        said, expected = file(trial.given.contiguous()), network(trial.meant.contiguous())
-        agreement, apart = agree(said, expected), _apart(said, expected)
-        explains = math.isfinite(apart) and apart < as_it_is / 2
-        if explains and (agreement > best or (agreement == best and apart < least)):
-            best, least, says = agreement, apart, trial.says
-    return says
+        found, expected = file(trial.for_file.contiguous()), network(trial.for_network.contiguous())
+        agreement, difference = agree(found, expected), _difference(found, expected)
+        explains = math.isfinite(difference) and difference < unchanged / 2
+        if explains and (agreement > best or (agreement == best and difference < least)):
+            best, least, cause = agreement, difference, trial.cause
+    return cause
 
 
-def _apart(said: Output, expected: Output) -> float:
+def _difference(found: Output, expected: Output) -> float:
     """Mean absolute difference; infinite where it is not a number."""
-    mean = float((said.pred.cpu().double() - expected.pred.cpu().double()).abs().mean())
+    mean = float((found.pred.cpu().double() - expected.pred.cpu().double()).abs().mean())
     return mean if math.isfinite(mean) else math.inf
 
 
 def _inner(network: Any) -> Network | None:
-    """Who prepares the pixels, if that is known."""
+    """The part that normalises and resizes, if there is one."""
     parts = network.modules() if isinstance(network, nn.Module) else ()
     return next((part for part in parts if isinstance(part, Network)), None)
 
 
 def _trials(network: Network | None, images: Tensor) -> Iterator[Trial]:
     changed = [*_ranges(images), *_statistics(network, images), *_orders(images)]
-    yield from (Trial(says=f"it answers as the network does when {says}", given=g, meant=images) for says, g in changed)
+    for change, given in changed:
+        yield Trial(cause=f"it agrees with the network when {change}", for_file=given, for_network=images)
     if network is not None and network.size is not None:
-        like = "it answers as the network does of images that were resized"
-        for says, meant in _resizes(network.size, images):
-            yield Trial(says=f"{like} {says}: the file resizes so", given=images, meant=meant)
+        for way, resized in _resizes(network.size, images):
+            cause = f"it agrees with the network on images that were resized {way}: the file resizes so"
+            yield Trial(cause=cause, for_file=images, for_network=resized)
 
 
 def _ranges(images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    yield "pixels are given as 0..255: the file wants them so, or divides by 255 once more", images * 255
-    yield "pixels are given divided by 255: the file multiplies by 255 for itself", images / 255
+    yield "pixels are given as 0..255: the file expects them so, or divides by 255 once more", images * 255
+    yield "pixels are given divided by 255: the file multiplies by 255 itself", images / 255
     yield "pixels are given as 1 - pixel: the file takes black for white", 1 - images
 
 

@@ -1,4 +1,4 @@
-"""What every exported file says about itself, so that somebody who has only the file can use it."""
+"""The facts that every exported file holds, so that the file alone is enough to use it."""
 
 from __future__ import annotations
 

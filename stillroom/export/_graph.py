@@ -1,4 +1,4 @@
-"""Surgery on ONNX graphs: make them small, and make them say what they are."""
+"""Surgery on ONNX graphs: less size, and the facts of the file inside it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def label(model: ModelProto, prefix: str) -> None:
     """Name compute nodes, in place, as the layers they were made of, from `prefix` on: `layer1.0.conv1`.
 
     A weight that a node reads is called as the layer and `.weight`; where it was transposed, and so lost its name, the
-    exporter's own note tells whose code made the node. The exporter folds batch norms into convolutions, and then that
-    note names the norm. What was not made of a layer, or of one that ran before, keeps its name.
+    exporter's metadata names the module that made the node. The exporter folds batch norms into convolutions, and then
+    it names the norm. What was not made of a layer, or of one that ran before, keeps its name.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     taken = {node.name for node in model.graph.node}
@@ -70,7 +70,7 @@ def _maker(node: NodeProto) -> str:
 
 
 def describe(model: ModelProto, facts: dict[str, str]) -> None:
-    """Write into the file, in place, what somebody who has only the file must know."""
+    """Write the facts into the file, in place."""
     model.producer_name = "stillroom"
     onnx.helper.set_model_props(model, facts)
 
@@ -153,7 +153,7 @@ def _replace(model: ModelProto, old: str, new: str) -> None:
 
 
 def _prune(model: ModelProto) -> None:
-    """Remove what nobody reads: nodes from the end backwards, then weights."""
+    """Remove what is not used: nodes from the end backwards, then weights."""
     graph = model.graph
     used = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):

@@ -63,12 +63,12 @@ def _as_products(model: ModelProto) -> None:
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for place, node in reversed(list(enumerate(graph.node))):
-        said = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        plain = not said.get("transA", 0) and said.get("alpha", 1.0) == said.get("beta", 1.0) == 1.0
+        found = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        plain = not found.get("transA", 0) and found.get("alpha", 1.0) == found.get("beta", 1.0) == 1.0
         if node.op_type != "Gemm" or node.input[1] not in tensors or not plain:
             continue
         weight = numpy_helper.to_array(tensors[node.input[1]])
-        if said.get("transB", 0):
+        if found.get("transB", 0):
             weight = np.ascontiguousarray(weight.T)
         name = f"{node.output[0]}_weight"
         graph.initializer.append(numpy_helper.from_array(weight, name))

@@ -1,4 +1,4 @@
-"""LiteRT's converter, in a Python environment of its own: where it is, what it is given, and what it is told."""
+"""LiteRT's converter, in a Python environment of its own: where it is, and what it is given."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def converter() -> str:
 
 
 def trace(network: nn.Module, example: Tensor, output: str, path: Path) -> None:
-    """Write the program whose one answer has the name `output`: the converter takes names from there."""
+    """Write the program, its one output under the name `output`, from which the converter takes it."""
     import torch
 
     from stillroom.export._wrapper import NamedOutput

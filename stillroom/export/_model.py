@@ -23,7 +23,7 @@ class RuntimeModel:
         threads: how many it computes with; None: every core this process may use.
 
     Attributes:
-        facts: what the file says about itself, see `_facts.facts`; empty for a file of other origin.
+        facts: what the file states about itself, see `_facts.facts`; empty for a file of other origin.
     """
 
     facts: dict[str, str]

@@ -24,7 +24,7 @@ class PlainResize(TorchFunctionMode):
 def resize(images: Tensor, height: int, width: int) -> Tensor:
     """[B, C, H, W] -> [B, C, height, width], as `F.interpolate(..., mode="bilinear", antialias=True)`, by matrices.
 
-    The resize is linear and the two directions do not know of each other: R images Cᵀ with R [height, H], C [width, W].
+    The resize is linear and the two directions are independent: R images Cᵀ with R [height, H], C [width, W].
     """
     rows, columns = (_triangles(*sides) for sides in zip(images.shape[-2:], (height, width), strict=True))
     return rows @ images @ columns.T

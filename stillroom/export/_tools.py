@@ -83,7 +83,7 @@ def export_error(file: str, path: Path, problem: Exception, missing_operator: Se
 
 
 def unsupported_operator(problem: BaseException, patterns: Sequence[str]) -> str | None:
-    """The operator that a runtime does not have, if that is what an exporter's error says, its causes included."""
+    """The operator that a runtime does not have, if an exporter's error or one of its causes names one."""
     cause: BaseException | None = problem
     while cause is not None:
         for pattern in patterns:
@@ -95,7 +95,7 @@ def unsupported_operator(problem: BaseException, patterns: Sequence[str]) -> str
 
 
 def first_line(problem: Exception) -> str:
-    """Exporters' messages fill screens; the first line says what went wrong, and `from` keeps the rest."""
+    """Exporters' messages fill screens; the first line is enough, and `from` keeps the rest."""
     lines = str(problem).strip().splitlines()
     return f"{type(problem).__name__}: {lines[0] if lines else ''}".strip()
 

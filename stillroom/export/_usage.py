@@ -1,4 +1,4 @@
-"""What pages say of a runtime, as plain data that can be kept beside the figures of its files."""
+"""What pages print about a runtime, as plain data that can be kept beside the figures of its files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Snippet:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeInfo:
-    """How pages speak of a runtime.
+    """What pages print about a runtime.
 
     Attributes:
         title: in tables: "OpenVINO".

@@ -19,7 +19,7 @@ class ExportWrapper(nn.Module):
 
     Args:
         network: images -> Output.
-        any_size: whether images of any height and width will come; the network then resizes without a look.
+        any_size: whether images of any height and width will come; the network then resizes whatever their size is.
         plain_resize: for runtimes that have no antialiased resize: it becomes two matrix products. The matrices are
             constants of the program, which so takes images of the traced size only.
     """

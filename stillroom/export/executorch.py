@@ -192,8 +192,8 @@ class ExecuTorch(Runtime):
 def checked_bytes(path: Path) -> bytes:
     """The content of a `.pte` file that is one, and whole.
 
-    The runtime ends the process over a file of another kind: it puts the four letters in which a file says its kind
-    into a message, and can't when they are no text.
+    The runtime ends the process over a file of another kind: it puts the four letters of a file's kind into a
+    message, and can't when they are no text.
 
     Raises:
         ValueError: what is wrong with it.
@@ -225,7 +225,7 @@ def _program(wrapper: nn.Module, example: Tensor, batches: list[Tensor], found: 
     lowered = to_edge_transform_and_lower(
         torch.export.export(network, (one,)),
         partitioner=[XnnpackPartitioner()],
-        # The check knows a list of operators that is shorter than what the runtime has; that is asked below.
+        # The check has a list of operators that is shorter than the runtime's own, which is used below.
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
         constant_methods={"facts": json.dumps(found)},
     )

@@ -85,17 +85,17 @@ class ONNX(Runtime):
         """See `Runtime.write`.
 
         Args:
-            network: as there; so are the arguments that are not named here.
-            path: as there.
-            example: as there.
-            classes: as there.
-            bits: as there.
+            network: as in the base class.
+            path: as in the base class.
+            example: as in the base class.
+            classes: as in the base class.
+            bits: as in the base class.
             calibration: a few hundred training images are enough.
-            base: saves exporting once more, unless layers must be told apart, whose names the file has lost.
+            base: saves exporting once more, unless single layers stay in floats: the file has lost their names.
             method: "minmax" takes the whole range that was seen, "percentile" leaves out its rare ends, 1 in 100,000
                 activations. "best" takes minmax if that file agrees with the float file on 99.5 % of the calibration
                 images, else whichever agrees more. The file records which it was.
-            task: as there.
+            task: as in the base class.
 
         Raises:
             ValueError: `bits` is none of 32, 8 and 4, there is nothing to calibrate 8 bits on, or no method of that

@@ -1,4 +1,4 @@
-"""The contract of a runtime: all that this program has to know about one kind of exported file stands in one file.
+"""The contract of a runtime: one file declares all that this program needs for one kind of exported file.
 
     class ONNX(Runtime):
         title = "ONNX"
@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from stillroom.config.errors import ImportedNameFailed, UnknownName
 from stillroom.config.plugins import choices, pick
 from stillroom.export._errors import ExportPackagesMissing, UnknownRuntime, UnsupportedBits
 from stillroom.export._model import RuntimeModel as RuntimeModel
@@ -39,7 +40,7 @@ Predict = Callable[[Any], Any]
 
 
 class Runtime:
-    """One kind of file: how it is written, opened, measured on a device, and used by whoever gets it.
+    """One kind of file: how it is written, opened, measured on a device, and used without this program.
 
     Attributes:
         title: as tables and the model card print it.
@@ -121,7 +122,7 @@ class Runtime:
 
     @property
     def info(self) -> RuntimeInfo:
-        """What readers of a run need, as plain data."""
+        """What pages print about it, as plain data."""
         return RuntimeInfo(title=self.title or type(self).__name__, suffixes=self.suffixes, snippet=self.snippet)
 
     @property
@@ -193,8 +194,8 @@ def find(name: str) -> Runtime:
     """
     try:
         found = pick("export", name)
-    except LookupError as problem:
-        raise UnknownRuntime(problem=problem.args[0]) from problem
+    except (UnknownName, ImportedNameFailed) as problem:
+        raise UnknownRuntime(problem=problem.what) from problem
     runtime = found() if isinstance(found, type) and issubclass(found, Runtime) else found
     if not isinstance(runtime, Runtime):
         raise UnknownRuntime(problem=f"{name!r} is {found!r}, and neither a subclass nor an instance of Runtime")
@@ -218,10 +219,10 @@ def others_with(bits: int) -> str:
 
 
 def kept_info(name: str) -> dict[str, Any]:
-    """What `metrics.json` keeps of a runtime that is one's own: pages are written from files, and import no code."""
+    """What `metrics.json` keeps of a runtime that is one's own: pages are written from files and import no code."""
     return {"runtime": asdict(find(name).info)} if ":" in name else {}
 
 
 def info(name: str, kept: Any = None) -> RuntimeInfo | None:
-    """A runtime's words for pages: of its name, if the program has it, else what was kept; None where nothing was."""
+    """What pages print about a runtime: of its name, if the program has it, else what was kept; None if nothing was."""
     return find(name).info if name in choices("export") else RuntimeInfo.read(kept)

@@ -22,13 +22,12 @@ import os
 import shutil
 import socket
 import time
-import tomllib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from stillroom.config.renamed import upgrade
+from stillroom.config.recipe import recorded
 from stillroom.io.checkpoint import save_tensors
 from stillroom.io.errors import RecipeChanged, RunFolderLocked
 from stillroom.io.files import atomic_write, link_or_copy, remove_unfinished, replace_non_finite, write_file, write_json
@@ -68,7 +67,7 @@ class RunDir:
         run._take_lock()
         path = run.folder / "recipe.toml"
         if path.exists():
-            changes = differences(upgrade(tomllib.loads(path.read_text(encoding="utf-8"))), recipe)
+            changes = differences(recorded(path.read_text(encoding="utf-8")), recipe)
             if changes:
                 run.close()
                 raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))

@@ -61,10 +61,10 @@ class Probe(Metric):
         pool = rows.pool[finite[rows.pool]]
         if rows.leave_one_out or not len(rows.queries) or len(labels[pool].unique()) < 2:
             return {}
-        vectors, truth = scaled[pool].numpy(), labels[pool].numpy()
-        strength = _best_strength(vectors, truth)
+        known, truth = scaled[pool].numpy(), labels[pool].numpy()
+        strength = _best_strength(known, truth)
         queries = rows.queries[finite[rows.queries]]
-        hits = _hits(_fitted(vectors, truth, strength), scaled[queries].numpy(), labels[queries].numpy())
+        hits = _hits(_fitted(known, truth, strength), scaled[queries].numpy(), labels[queries].numpy())
         how = f"accuracy of a logistic regression (C = {strength:g}) fitted to {len(pool)} images"
         return {"probe": proportion(hits, len(rows.queries), how=f"{how} of the gallery")}
 

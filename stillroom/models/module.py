@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from stillroom.config.errors import ImportedNameFailed
 from stillroom.config.plugins import pick
 from stillroom.errors import StillroomError
 from stillroom.models._errors import ModelImportFailed, PretrainedWeightsNotFound
@@ -45,7 +46,7 @@ class Module:
         """As `Family.build`."""
         try:
             make = pick("models", name)
-        except LookupError as problem:
+        except ImportedNameFailed as problem:
             raise ModelImportFailed(model=name, problem=str(problem.__cause__ or problem)) from problem
         with argument_errors(name):
             filled = _filled(make, spec, arguments)

@@ -7,14 +7,13 @@ weights, in the data order and in augmentation, and in nothing else; and the tea
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stillroom.config.renamed import upgrade
+from stillroom.config.recipe import recorded
 from stillroom.config.schema import Recipe
 from stillroom.errors import StillroomError
 from stillroom.io.errors import RecipeChanged
@@ -115,7 +114,7 @@ def _begin(recipe: Recipe, folder: Path) -> None:
         raise OtherKindOfRun(folder=folder, theirs="one run", ours="runs of several seeds")
     path = folder / "recipe.toml"
     if path.exists():
-        known = upgrade(tomllib.loads(path.read_text(encoding="utf-8")))
+        known = recorded(path.read_text(encoding="utf-8"))
         changes = differences(known | {"seeds": list(recipe.seeds)}, recipe.as_dict())
         if changes:
             raise RecipeChanged(folder=folder, changes="\n".join(f"  {line}" for line in changes))

@@ -196,9 +196,9 @@ def test_a_recipe_of_some_task_may_name_it(name: str) -> None:
     kind = plugins.pick("metrics", name)
     assert kind.output_kind in get_args(OutputKind) and kind.target_kind in (None, *get_args(TargetKind))
     told = listing("metrics", "metrics")[name]
-    fitting = []
+    fitting, teacher = [], {"network": "resnet8", "weights": "teacher.safetensors"}
     for task in plugins.choices("tasks"):
-        given = {"data": "digits", "teacher": "resnet8", "student": "resnet8", "task": task, "metrics": [name]}
+        given = {"data": "digits", "teacher": teacher, "student": "resnet8", "task": task, "metrics": [name]}
         try:
             fitting += [task] if recipe.check(given).metrics else []
         except StillroomError as problem:

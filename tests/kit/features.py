@@ -7,8 +7,9 @@ import torch
 from scipy.signal import correlate2d
 from torch import Tensor, nn
 
+from kit.batches import batch_of
 from stillroom.methods.method import Method
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -33,7 +34,7 @@ def ready(method: Method, students: list[Tensor], teachers: list[Tensor], *, see
 def charge(method: Method, students: list[Tensor], teachers: list[Tensor]) -> Tensor:
     """The method's only term, as the learner asks for it."""
     count = len(students[0])
-    batch = Batch(images=torch.zeros(count, 1, 2, 2), target=torch.zeros(count), keys=torch.arange(count))
+    batch = batch_of(count, torch.zeros(count))
     seen = method.project(outputs(students, "s"))
     (term,) = method.loss(seen, outputs(teachers, "t"), batch, 0.5).values()
     return term

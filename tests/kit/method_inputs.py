@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kit.batches import batch_of
 from kit.targets import drawn_pred, drawn_target
 from stillroom.methods.method import Method
 from stillroom.types import Batch, Output, Terms
@@ -97,11 +98,6 @@ def pair(
     taps[0] |= {name: normal(CLASSES, scale=3) for name in method.student_taps if method.default_taps == "pred"}
     student, teacher = (Output(pred=pred, taps=side) for pred, side in zip(preds, taps, strict=True))
     return Pair(student, teacher, batch_of(images, target))
-
-
-def batch_of(images: int, target: Any = None, **more: Any) -> Batch:
-    """A batch of which nothing but the target, and what is further given, is ever read."""
-    return Batch(images=torch.zeros(images, 1, 2, 2), target=target, keys=torch.arange(images), **more)
 
 
 def connected(method: Method, given: Pair, *, seed: int = 0) -> Method:

@@ -1,4 +1,4 @@
-"""A ViT with a distillation token: what is added, what it answers, whose weights it has (techniques.md 25)."""
+"""A ViT with a distillation token: what is added, what it answers, whose weights it has."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("classes", [5, 17])
 @pytest.mark.parametrize(("name", "width"), [("timm/vit_tiny_patch16_224", 192), ("timm/test_vit", 64)])
 def test_exactly_a_token_its_position_and_a_head_are_added(name: str, width: int, classes: int) -> None:
-    """techniques.md 25: the parameters grow by D + D + (D + 1) K."""
+    """The parameters grow by D + D + (D + 1) K."""
     plain, more = (make(name, classes=classes, distilled=on) for on in (False, True))
     assert count(more) - count(plain) == width + width + (width + 1) * classes
 
 
 def test_apart_in_training_and_exactly_the_mean_in_evaluation(images: torch.Tensor) -> None:
-    """techniques.md 25: training has cls and dist, eval (cls + dist) / 2 exactly; apart for who taps the second."""
+    """Training has cls and dist, eval (cls + dist) / 2 exactly; apart for who taps the second."""
     network = make()
     module = network.module
     pixels = network.preprocess(images)

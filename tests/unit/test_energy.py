@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 from stillroom.benchmark import device
-from stillroom.benchmark.energy import Nvml, Rapl, estimated, grams, joules, known, kwh, measured, metered, reduction
+from stillroom.benchmark.energy import (
+    Nvml,
+    Rapl,
+    best_known,
+    estimated,
+    grams,
+    joules,
+    kwh,
+    measured,
+    metered,
+    reduction,
+)
 
 
 class World:
@@ -101,9 +112,9 @@ def test_less_than_the_idle_machine_takes_is_no_figure(total: float) -> None:
 
 def test_the_best_that_is_known() -> None:
     given = {"seconds": 2.0, "cpu_seconds": 2.0, "calls": 10, "cpus": 4}
-    assert known(total=20.0, idle_watts=3.0, watts=50.0, **given).joules == pytest.approx((20 - 6) / 10)
-    assert known(total=None, idle_watts=None, watts=50.0, **given).joules == pytest.approx(2 * 50 / 4 / 10)
-    assert known(total=None, idle_watts=None, watts=None, **given).source == "none"
+    assert best_known(total=20.0, idle_watts=3.0, watts=50.0, **given).joules == pytest.approx((20 - 6) / 10)
+    assert best_known(total=None, idle_watts=None, watts=50.0, **given).joules == pytest.approx(2 * 50 / 4 / 10)
+    assert best_known(total=None, idle_watts=None, watts=None, **given).source == "none"
 
 
 def test_a_figure_says_how_it_is_known() -> None:

@@ -309,7 +309,7 @@ def test_an_integer_file_says_how_it_was_calibrated_and_a_float_file_does_not(ma
 
 
 def trial(method: str, agree: int, apart: float) -> _choice.Trial:
-    return _choice.Trial(method=method, path=Path(method), agreement=agree / 256, apart=apart, n=256)
+    return _choice.Trial(method=method, path=Path(method), agreement=agree / 256, mean_difference=apart, n=256)
 
 
 @pytest.mark.parametrize(

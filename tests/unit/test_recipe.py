@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tomllib
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -233,3 +236,106 @@ def test_what_is_wrong_with_a_compression_or_a_target(said, line):
     with pytest.raises(StillroomError) as caught:
         recipe.check(LEAST | said)
     assert line in str(caught.value)
+
+
+# what inherits from [train] ------------------------------------------------------------------------------------------
+
+HEIRS = {
+    "data": "digits",
+    "student": "resnet8",
+    "teacher": ["resnet8", "resnet14"],
+    "compress": "prune, quantize",
+}
+
+
+def problems(raw: dict, **more) -> list[str]:
+    with pytest.raises(StillroomError) as caught:
+        recipe.check(raw, **more)
+    assert caught.value.code == "SR-C400"
+    return [line.strip() for line in caught.value.values["problems"].splitlines()]
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Training)])
+def test_a_wrong_value_in_train_is_reported_once_whatever_inherits_it(key):
+    (line,) = problems(HEIRS | {"train": {key: {}}})
+    assert line.startswith(f"train.{key}: must be ") and line.endswith(", got {}")
+
+
+@pytest.mark.parametrize(
+    ("train", "line"),
+    [
+        ({"lrr": 1}, "train.lrr: unknown; did you mean 'lr'?"),
+        ({"batch": 7, "grad_accum_steps": 2}, "train.batch: must be a multiple of grad_accum_steps, got 7 and 2"),
+        (3, "train: must be a table, got 3"),
+        ({"clip": 1.0}, "train.clip: was renamed to max_grad_norm"),
+    ],
+)
+def test_so_are_wrong_keys_and_broken_rules(train, line):
+    assert problems(HEIRS | {"train": train}) == [line]
+
+
+def test_what_is_wrong_where_it_is_inherited_is_reported_there():
+    own = HEIRS | {
+        "train": {"grad_accum_steps": 3, "batch": 96},
+        "compress": [{"name": "prune", "train": {"batch": 64}}],
+    }
+    assert problems(own) == [
+        "compress[0].train.batch: must be a multiple of grad_accum_steps, got 64 and 3 "
+        "(what compress[0].train leaves out comes from [train])"
+    ]
+    own["teachers"] = [{"network": "resnet8", "train": {"grad_accum_steps": 2}}]
+    assert recipe.check(own | {"compress": []}).teachers[1].train.grad_accum_steps == 2  # 3 alone would not divide 128
+
+
+def test_values_that_do_not_come_from_the_file_say_so(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'data = "digits"\nstudent = "resnet8"\nteacher = "resnet8"\n[train]\nlr = -1\n[[methods]]\nname="rkd"\n'
+    )
+    with pytest.raises(StillroomError, match="3 problems in .*mine.toml") as caught:
+        recipe.read(path, {"train.epoch": 3, "methods.0.angel": 1})
+    lines = caught.value.values["problems"].splitlines()
+    assert sorted(line.strip() for line in lines) == [
+        "methods[0].angel: unknown; did you mean 'angle'? (override)",
+        "train.epoch: unknown; did you mean 'epochs'? (override)",
+        "train.lr: must be greater than 0, got -1",
+    ]
+
+
+@pytest.mark.parametrize("key", ["name.x", "train.lr.x", "methods.3.name", "seeds.0"])
+def test_an_override_that_leads_nowhere_is_refused(key):
+    with pytest.raises(StillroomError) as caught:
+        recipe.read("digits", {"train.lr": 1e-3, "seeds": [0], key: 1})
+    assert caught.value.code == "SR-C403"
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ({"student": 3}, "student: must be a table, got 3"),
+        ({"methods": 3}, "methods: must be a list of tables, got 3"),
+        ({"seeds": "all"}, "seeds: must be a list, got 'all'"),
+        ({"deploy": {"bits": [8, 7]}}, "deploy.bits[1]: must be one of 32, 8, 4, got 7"),
+        ({"train": {"batch": 1.5}}, "train.batch: must be a valid integer, got 1.5"),
+        ({"methods": [{"name": "minilm", "heads": "many"}]}, "methods[0].heads: must be a valid integer, got 'many'"),
+        (
+            {"methods": [{"name": f"{__name__}:Picky", "on": []}]},
+            "methods[0].on: must be a valid integer or one of 'a', 'b', got []",
+        ),
+        (
+            {"methods": [{"name": f"{__name__}:Picky", "on": 1, "json": 1}]},
+            "methods[0].json: must be a valid string, got 1",
+        ),
+        ({"methods": [{"name": f"{__name__}:Picky"}]}, "methods[0].on: missing"),
+    ],
+)
+def test_one_line_says_what_was_expected_and_what_came(raw, line, monkeypatch):
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(Picky=Picky))
+    assert problems(LEAST | raw) == [line]
+
+
+class Picky:
+    """A plug-in with a union, and with an argument whose name a schema library might want for itself."""
+
+    def __init__(self, *, on: int | Literal["a", "b"], json: str = ""):
+        raise AssertionError("nobody makes it")

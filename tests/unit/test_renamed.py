@@ -116,7 +116,7 @@ def test_a_run_that_began_under_old_words_goes_on(tmp_path):
 
 def test_elsewhere_the_same_file_is_a_persons_and_answered(tmp_path):
     (tmp_path / "recipe.toml").write_text(OLD)
-    with pytest.raises(StillroomError, match=r"teacher.others: was renamed to \\[\\[teachers\\]\\]"):
+    with pytest.raises(StillroomError, match=r"teacher.others: was renamed to \[\[teachers\]\]"):
         recipe.read(tmp_path / "recipe.toml")
 
 

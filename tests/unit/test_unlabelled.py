@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from kit.batches import batch_of
 from kit.images import digit_folders, flat_digits
 from kit.teachers import knowing
 from PIL import Image
@@ -208,7 +209,7 @@ def test_a_head_is_fitted_to_what_is_known():
 
 def test_unknown_labels_count_in_no_figure():
     pred = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 2, 0], [float("nan"), 0, 0]])
-    batch = Batch(images=torch.zeros(4, 1, 1, 1), target=torch.tensor([0, 0, -1, -1]), keys=torch.arange(4))
+    batch = batch_of(4, torch.tensor([0, 0, -1, -1]))
     figures = {}
     for metric in Classification().metrics(CLASSES):
         metric.update(Output(pred=pred), batch)
@@ -228,9 +229,8 @@ def said(*classes) -> Output:
     return Output(pred=torch.eye(3)[torch.tensor(classes)] * 3)
 
 
-def batch_of(count, target=None) -> Batch:
-    target = torch.full((count,), -1) if target is None else target
-    return Batch(images=torch.zeros(count, 1, 1, 1), target=target, keys=torch.arange(count))
+def unlabelled(count: int) -> Batch:
+    return batch_of(count, torch.full((count,), -1))
 
 
 def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
@@ -238,14 +238,14 @@ def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
     told = batch_of(4, said(0, 1, 2, 2))
     metrics = task.metrics(CLASSES), task.metrics(CLASSES)
     metrics[0][0].update(said(0, 1, 2, 0), told)
-    metrics[0][0].update(said(0, 0, 0, 0), batch_of(4), said(0, 0, 0, 0))  # nobody knows: not counted
+    metrics[0][0].update(said(0, 0, 0, 0), unlabelled(4), said(0, 0, 0, 0))  # nobody knows: not counted
     (figure,) = metrics[0][0].compute().items()
     assert figure[0] == task.info.headline == "teacher_agreement"
     assert (figure[1].value, figure[1].n) == (0.75, 4) and figure[1].ci95[0] < 0.75 < figure[1].ci95[1]
     metrics[1][0].merge(metrics[0][0].state())
     assert metrics[1][0].value() == 0.75
     assert task.score_per_image(said(0, 1, 2, 0), told).tolist() == [1, 1, 1, 0]
-    assert task.score_per_image(said(0, 1, 2, 0), batch_of(4)).tolist() == [0, 0, 0, 0]
+    assert task.score_per_image(said(0, 1, 2, 0), unlabelled(4)).tolist() == [0, 0, 0, 0]
     assert (
         task.drawable_target(told, 0) == {} and task.chance_level(3) == 0 and "accuracy" not in str(task.info).lower()
     )
@@ -253,7 +253,7 @@ def test_the_figure_is_the_share_on_which_the_teacher_says_the_same():
 
 def test_no_label_teaches_and_the_rest_is_as_in_the_task():
     task = without_labels(Classification(smoothing=0.1))
-    assert task.loss(said(0, 1), batch_of(2)) == {} and not task.has_label_loss and task.finetune == "none"
+    assert task.loss(said(0, 1), unlabelled(2)) == {} and not task.has_label_loss and task.finetune == "none"
     assert (task.target_kind, task.output_kind, task.min_agreement[8], task.smoothing) == (
         "labels",
         "classes",
@@ -287,7 +287,7 @@ def test_the_teacher_knows_and_is_not_judged_by_itself():
     kept = {}
     found = evaluate(
         speakers,
-        [batch_of(4)],
+        [unlabelled(4)],
         without_labels(Classification()),
         CLASSES,
         against={"student": "teacher", "file": "student"},

@@ -7,7 +7,7 @@ import torch
 from kit.answers import CLASSES, drawn
 
 from stillroom.config import recipe
-from stillroom.data.dataset import load
+from stillroom.data.dataset import load_dataset
 from stillroom.data.sources.digits import Digits
 from stillroom.errors import StillroomError
 from stillroom.evaluation.evaluate import evaluate
@@ -124,7 +124,7 @@ def test_metrics_of_a_recipe_are_names():
 
 @pytest.mark.parametrize(("name", "code"), [(f"{__name__}:CLASSES", "SR-C442"), (f"{__name__}:Images", "SR-D143")])
 def test_what_can_not_be_computed_on_the_data_is_refused_when_the_task_is_built(name, code, monkeypatch):
-    data = load(Digits())
+    data = load_dataset(Digits())
     section = recipe.check({"data": "digits", "teacher": "resnet8", "student": "resnet8"}).task
     if code == "SR-D143":
         assert build_task(section, data, [name]).metrics(CLASSES)

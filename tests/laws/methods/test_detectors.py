@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.batches import batch_of
 from kit.features import drawn, outputs, ready
-from kit.method_inputs import batch_of, logit_terms
+from kit.method_inputs import logit_terms
 from kit.targets import drawn_pred, known
 
 from stillroom.methods._errors import BoxLocationsMismatch

@@ -7,8 +7,9 @@ import typing
 
 import pytest
 import torch
+from kit.batches import batch_of
 from kit.method_cases import CASES, KINDS, NAMES, ROWS, costs, made, same, total
-from kit.method_inputs import Pair, batch_of, connected, terms_of
+from kit.method_inputs import Pair, connected, terms_of
 
 from stillroom.methods._errors import LabelsNotClasses
 from stillroom.types import Output

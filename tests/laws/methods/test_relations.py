@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.batches import batch_of
 from kit.features import drawn
-from kit.method_inputs import batch_of
 from sklearn.metrics import roc_auc_score
 
 from stillroom.methods import rkd

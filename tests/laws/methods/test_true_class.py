@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.batches import batch_of
 from kit.features import drawn
-from kit.method_inputs import batch_of, logit_terms
+from kit.method_inputs import logit_terms
 
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods.ca_mkd import CAMKD, ca_mkd_loss, members_loss, teacher_weights

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.batches import batch_of
 from kit.features import charge, drawn, outputs, ready
-from kit.method_inputs import batch_of
 from safetensors.torch import load_file
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from kit.batches import batch_of
 from kit.features import drawn
-from kit.method_inputs import batch_of
 
 from stillroom.methods._errors import IncomparableFeatures
 from stillroom.methods.minilm import MiniLM, minilm_loss, shared_heads

@@ -1,4 +1,4 @@
-"""CA-MKD against the formula of the paper, as loops (techniques.md 27)."""
+"""CA-MKD against the formula of the paper, as loops."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 from kit.features import drawn
+from kit.naive import softmax
 
 from stillroom.methods.ca_mkd import CAMKD
-from stillroom.types import Batch, Output
-
-
-def softmax(row, temperature=1.0):
-    powers = [math.exp(z / temperature) for z in row]
-    return [power / sum(powers) for power in powers]
+from stillroom.types import Output
 
 
 def weights(teachers, label):
@@ -47,7 +44,7 @@ def ask(method, student, teachers, target, ours=None, theirs=None):
     seen = Output(pred=student, taps={} if ours is None else {"s": ours})
     heard = Output(pred=torch.stack(teachers).mean(0), taps=taps)
     method.setup(seen, heard)
-    batch = Batch(images=torch.zeros(5, 1, 2, 2), target=target, keys=torch.arange(5))
+    batch = batch_of(5, target)
     return method.double().loss(method.project(seen), heard, batch, 0.0)
 
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from kit.features import charge, ready
 
 from stillroom.methods import _relations
 from stillroom.methods.cc import CC
-from stillroom.types import Batch, Output
 
 
 def kernels(points, gamma, order):
@@ -28,21 +28,6 @@ def naive(student, teacher, gamma=0.4, order=2):
     return sum((s - t) ** 2 for s, t in pairs) / len(student) ** 2
 
 
-def ready(student, teacher, **arguments):
-    torch.manual_seed(7)
-    method = CC(**arguments)
-    method.bind_taps(("a",), ("b",))
-    method.setup(Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher}))
-    return method.double()
-
-
-def charge(method, student, teacher):
-    batch = Batch(images=torch.zeros(len(student), 1, 1, 1), target=None, keys=torch.arange(len(student)))
-    seen, heard = Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher})
-    (value,) = method.loss(seen, heard, batch, 0.0).values()
-    return value.item()
-
-
 def embedded(method, rows):
     """The linear layer as loops."""
     weight, bias = method.embed[0].weight.tolist(), method.embed[0].bias.tolist()
@@ -56,9 +41,9 @@ def embedded(method, rows):
 def test_against_loops(gamma, order):
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3, 2, 2, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-    method = ready(student, teacher, gamma=gamma, order=order)
+    method = ready(CC(gamma=gamma, order=order), [student], [teacher])
     expected = naive(embedded(method, student.mean((2, 3)).tolist()), teacher.tolist(), gamma, order)
-    assert charge(method, student, teacher) == pytest.approx(expected, rel=1e-9)
+    assert charge(method, [student], [teacher]).item() == pytest.approx(expected, rel=1e-9)
     assert method.embed[0].weight.shape == (4, 3)
 
 
@@ -66,8 +51,8 @@ def test_the_batch_is_that_of_all_processes(monkeypatch):
     """With the other process's rows gathered, half a batch costs what the whole does."""
     torch.manual_seed(2)
     student, teacher = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
-    method = ready(student, teacher)
-    whole = charge(method, student, teacher)
+    method = ready(CC(), [student], [teacher])
+    whole = charge(method, [student], [teacher]).item()
     others = iter([student[3:], teacher[3:]])
-    monkeypatch.setattr(_relations, "together", lambda x: torch.cat([x, next(others)]))
-    assert charge(method, student[:3], teacher[:3]) == pytest.approx(whole, rel=1e-12)
+    monkeypatch.setattr(_relations, "gather_rows", lambda x: torch.cat([x, next(others)]))
+    assert charge(method, [student[:3]], [teacher[:3]]).item() == pytest.approx(whole, rel=1e-12)

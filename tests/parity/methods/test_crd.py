@@ -1,4 +1,4 @@
-"""CRD against the paper's equations, as loops in double precision (techniques.md 17)."""
+"""CRD against the paper's equations, as loops in double precision."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods import crd
 from stillroom.methods.crd import CRD, crd_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def unit(row):
@@ -65,7 +66,7 @@ def outputs(student, teacher):
 
 
 def charge(method, student, teacher, labels):
-    batch = Batch(images=torch.zeros(len(labels), 1, 1, 1), target=torch.tensor(labels), keys=torch.arange(len(labels)))
+    batch = batch_of(len(labels), torch.tensor(labels))
     return method.loss(*outputs(student, teacher), batch, 0.0)["nce"]
 
 
@@ -110,7 +111,7 @@ def test_all_processes_hold_the_same_memory(monkeypatch):
     with torch.no_grad():
         s, t = two.embeddings(*outputs(student[3:], teacher[3:]))
     others = iter([s, t, torch.tensor(labels[3:])])
-    monkeypatch.setattr(crd, "together", lambda x: torch.cat([x, next(others)]))
+    monkeypatch.setattr(crd, "gather_rows", lambda x: torch.cat([x, next(others)]))
     half = charge(two, student[:3], teacher[:3], labels[:3])
     torch.testing.assert_close(half, whole, rtol=1e-12, atol=0)
     for a, b in zip(one.buffers(), two.buffers(), strict=True):

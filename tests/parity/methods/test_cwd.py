@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 from kit.features import charge, drawn, ready
+from kit.naive import halved
 
 from stillroom.methods.cwd import CWD, cwd_loss
 from stillroom.methods.dist import DIST
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def shares(channel, temperature):
@@ -37,9 +39,6 @@ def test_the_class_aligns_widths_and_sums_over_pairs_at_the_smaller_size():
     s, t = [drawn(3, 4, 4, 4), drawn(3, 5, 2, 2)], [drawn(3, 6, 2, 2, seed=1), drawn(3, 5, 4, 4, seed=1)]
     method = ready(CWD(temperature=2.0), s, t)
 
-    def halved(x):
-        return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
-
     layer = method.align[0]
     aligned = torch.einsum("dc,bchw->bdhw", layer.weight[:, :, 0, 0], s[0]) + layer.bias.view(1, -1, 1, 1)
     expected = naive(halved(aligned), t[0], 2.0) + naive(s[1], halved(t[1]), 2.0)
@@ -50,7 +49,7 @@ def test_the_class_aligns_widths_and_sums_over_pairs_at_the_smaller_size():
 def test_dist_of_pixels_is_dist_of_the_pixels_as_rows(correlation):
     s, t = drawn(2, 4, 3, 5), drawn(2, 4, 3, 5, seed=1)
     method = DIST(temperature=2.0, correlation=correlation)
-    batch = Batch(images=torch.zeros(2, 1, 3, 5), target=torch.zeros(2, 3, 5, dtype=torch.int64), keys=torch.arange(2))
+    batch = batch_of(2, torch.zeros(2, 3, 5, dtype=torch.int64))
     dense = method.loss(Output(pred=s), Output(pred=t), batch, 0.5)
     flat = [torch.stack([x[b, :, i, j] for b in range(2) for i in range(3) for j in range(5)]) for x in (s, t)]
     rows = method.loss(Output(pred=flat[0]), Output(pred=flat[1]), batch, 0.5)

@@ -1,4 +1,4 @@
-"""The distillation token's loss against the paper's equations, as loops, on a real ViT (techniques.md 25)."""
+"""The distillation token's loss against the paper's equations, as loops, on a real ViT."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 from torch.nn.functional import cross_entropy
 
 from stillroom.methods.deit import DeiT
 from stillroom.models import create_model
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def log_softmax(row, temperature=1.0):
@@ -34,13 +35,13 @@ def soft(head, teacher, temperature):
 
 
 def charge(method, head, teacher, pred=None):
-    batch = Batch(images=torch.zeros(len(head), 1, 1, 1), target=None, keys=torch.arange(len(head)))
+    batch = batch_of(len(head))
     pred = torch.zeros_like(head) if pred is None else pred
     return method.loss(Output(pred=pred, taps={"head_dist": head}), Output(pred=teacher), batch, 0.0)
 
 
 def test_hard_loss():
-    """techniques.md 25: the hard loss equals the hand computation."""
+    """The hard loss equals the hand computation."""
     torch.manual_seed(0)
     head, teacher = torch.randn(6, 5, dtype=torch.float64) * 2, torch.randn(6, 5, dtype=torch.float64) * 2
     assert charge(DeiT(), head, teacher)["hard"].item() == pytest.approx(
@@ -62,7 +63,7 @@ def test_soft_loss(temperature):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_the_whole_loss_and_who_learns_from_it(alpha):
-    """techniques.md 25: (1 - a) CE(y, z_cls) + a CE(argmax z_t, z_dist); the gradient to head_dist is 0 when a = 0."""
+    """(1 - a) CE(y, z_cls) + a CE(argmax z_t, z_dist); the gradient to head_dist is 0 when a = 0."""
     torch.manual_seed(2)
     student = create_model("timm/test_vit", classes=5, channels=3, size=32, img_size=32, distilled=True).train()
     images, labels, teacher = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]), torch.randn(4, 5)

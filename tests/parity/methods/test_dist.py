@@ -1,16 +1,16 @@
-"""DIST against scipy's correlations, row by row (techniques.md 8 and 9)."""
+"""DIST against scipy's correlations, row by row."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from kit.method_inputs import logit_terms
 from scipy.special import softmax
 from scipy.stats import pearsonr, spearmanr
 
 from stillroom.methods import dist
 from stillroom.methods.dist import DIST
-from stillroom.types import Batch, Output
 
 CORRELATIONS = {
     "pearson": [pearsonr],
@@ -30,14 +30,13 @@ def naive(student, teacher, correlations, *, beta=1.0, gamma=1.0, temperature=1.
 
 
 def charged(method, student, teacher):
-    batch = Batch(images=torch.zeros(len(student), 1, 2, 2), target=None, keys=torch.arange(len(student)))
-    terms = method.loss(Output(pred=student), Output(pred=teacher), batch, 0.0)
+    terms = logit_terms(method, student, teacher)
     return terms["inter"].item(), terms["intra"].item()
 
 
 @pytest.mark.parametrize("kind", CORRELATIONS)
 def test_against_scipy(kind):
-    """techniques.md 9: the loop over pearsonr to 1e-6. Ranks are soft: with probabilities apart, and a small reg."""
+    """The loop over pearsonr to 1e-6. Ranks are soft: with probabilities apart, and a small reg."""
     torch.manual_seed(0)
     student, teacher = torch.randn(8, 10).double() * 2, torch.randn(8, 10).double() * 2
     expected = naive(student.numpy(), teacher.numpy(), CORRELATIONS[kind])
@@ -66,7 +65,7 @@ def test_correlations_over_images_are_over_those_of_all_processes(monkeypatch):
     student, teacher = torch.randn(6, 4).double(), torch.randn(6, 4).double()
     whole = charged(DIST(), student, teacher)
     others = iter([student[3:].softmax(1), teacher[3:].softmax(1)])
-    monkeypatch.setattr(dist, "together", lambda x: torch.cat([x, next(others)]))
+    monkeypatch.setattr(dist, "gather_rows", lambda x: torch.cat([x, next(others)]))
     first = charged(DIST(), student[:3], teacher[:3])
     monkeypatch.undo()
     assert first[1] == pytest.approx(whole[1], rel=1e-12)

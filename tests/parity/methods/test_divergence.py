@@ -6,15 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
+from kit.naive import softmax
 
 from stillroom.methods.divergence import Divergence, divergence_loss
-from stillroom.types import Batch, Output
-
-
-def softmax(row, temperature):
-    top = max(row)
-    powers = [math.exp((z - top) / temperature) for z in row]
-    return [power / sum(powers) for power in powers]
+from stillroom.types import Output
 
 
 def kl(p, q):
@@ -70,7 +66,7 @@ def test_a_temperature_for_each_row(kind):
 @pytest.mark.parametrize("kind", NAIVE)
 def test_the_method(kind):
     student, teacher = two(4, 7)
-    batch = Batch(images=torch.zeros(4, 1, 2, 2), target=torch.zeros(4), keys=torch.arange(4))
+    batch = batch_of(4, torch.zeros(4))
     found = Divergence(kind=kind, beta=0.3).loss(Output(pred=student), Output(pred=teacher), batch, 0.0)[kind]
     expected = naive(student.tolist(), teacher.tolist(), kind, [4.0] * 4, 0.3)
     assert found.item() == pytest.approx(expected, rel=1e-9)

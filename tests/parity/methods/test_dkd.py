@@ -1,4 +1,4 @@
-"""DKD against the paper's equations and against the authors' masked form, as loops (techniques.md 10)."""
+"""DKD against the paper's equations and against the authors' masked form, as loops."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
+from kit.naive import softmax
 
 from stillroom.methods.dkd import DKD, dkd_loss
-from stillroom.types import Batch, Output
-
-
-def softmax(row, temperature):
-    powers = [math.exp(z / temperature) for z in row]
-    return [power / sum(powers) for power in powers]
+from stillroom.types import Output
 
 
 def divergence(p, q):
@@ -45,7 +42,7 @@ def test_the_method():
     """Defaults alpha 1, beta 8, T 4, weight 1."""
     torch.manual_seed(1)
     student, teacher, target = torch.randn(4, 6).double(), torch.randn(4, 6).double(), torch.randint(6, (4,))
-    batch = Batch(images=torch.zeros(4, 1, 2, 2), target=target, keys=torch.arange(4))
+    batch = batch_of(4, target)
     found = DKD().loss(Output(pred=student), Output(pred=teacher), batch, 0.0)
     tckd, nckd = naive(student.tolist(), teacher.tolist(), target.tolist(), 4.0)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(

@@ -10,7 +10,7 @@ from stillroom.methods.fitnet import FitNet
 
 
 def test_zero_when_the_regressor_can_invert():
-    """techniques.md 13: for an orthogonal map of the student's feature the least-squares regressor leaves nothing."""
+    """For an orthogonal map of the student's feature the least-squares regressor leaves nothing."""
     s = drawn(16, 6, 4, 4)
     q, _ = torch.linalg.qr(drawn(6, 6, seed=1))
     t = torch.einsum("oc,bchw->bohw", q, s)

@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
+from kit.naive import pixels
 
 from stillroom.methods.hard import Hard, hard_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def naive(student, teacher):
@@ -26,7 +28,7 @@ def two(*shape):
 
 
 def test_the_loss():
-    """techniques.md 25: equal to hand computation."""
+    """Equal to hand computation."""
     student, teacher = two(8, 10)
     assert hard_loss(student, teacher).item() == pytest.approx(naive(student.tolist(), teacher.tolist()), rel=1e-9)
 
@@ -39,10 +41,7 @@ def test_one_image_by_hand():
 
 def test_the_method_on_pixels():
     student, teacher = two(2, 5, 3, 2)
-    pixels = [
-        [x[b, :, i, j].tolist() for b in range(2) for i in range(3) for j in range(2)] for x in (student, teacher)
-    ]
-    batch = Batch(images=torch.zeros(2, 1, 2, 2), target=torch.zeros(2), keys=torch.arange(2))
+    batch = batch_of(2, torch.zeros(2))
     found = Hard().loss(Output(pred=student), Output(pred=teacher), batch, 0.0)
     assert list(found) == ["ce"]
-    assert found["ce"].item() == pytest.approx(naive(*pixels), rel=1e-9)
+    assert found["ce"].item() == pytest.approx(naive(pixels(student), pixels(teacher)), rel=1e-9)

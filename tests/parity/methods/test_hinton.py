@@ -6,17 +6,13 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
+from kit.naive import pixels, softmax
 
 from stillroom.methods.hinton import Hinton, hinton_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
-BATCH = Batch(images=torch.zeros(4, 1, 2, 2), target=torch.zeros(4), keys=torch.arange(4))
-
-
-def softmax(row, temperature):
-    top = max(row)
-    powers = [math.exp((z - top) / temperature) for z in row]
-    return [power / sum(powers) for power in powers]
+BATCH = batch_of(4, torch.zeros(4))
 
 
 def naive_hinton(student, teacher, temperatures):
@@ -52,11 +48,8 @@ def test_a_temperature_for_each_pixel():
     """Rows of [B, K, H, W] are its pixels, image by image, line by line."""
     student, teacher = two(2, 5, 3, 2)
     heat = [1.0 + m for m in range(12)]
-    pixels = [
-        [x[b, :, i, j].tolist() for b in range(2) for i in range(3) for j in range(2)] for x in (student, teacher)
-    ]
     found = hinton_loss(student, teacher, torch.tensor(heat, dtype=torch.float64)[:, None])
-    assert found.item() == pytest.approx(naive_hinton(*pixels, heat), rel=1e-9)
+    assert found.item() == pytest.approx(naive_hinton(pixels(student), pixels(teacher), heat), rel=1e-9)
 
 
 def test_the_method():

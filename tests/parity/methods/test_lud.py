@@ -1,4 +1,4 @@
-"""LUD against its equations, as loops with scipy's ranks (techniques.md 6)."""
+"""LUD against its equations, as loops with scipy's ranks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from kit.method_inputs import logit_terms
 from scipy.special import softmax
 from scipy.stats import spearmanr
 
 from stillroom.methods import lud
 from stillroom.methods.lud import LUD, lud_loss
-from stillroom.types import Batch, Output
 
 
 def naive(student, teacher, highest=4.0, lowest=1.0):
@@ -47,8 +47,7 @@ def test_against_loops(images):
 
 
 def charged(method, student, teacher):
-    batch = Batch(images=torch.zeros(len(student), 1, 2, 2), target=None, keys=torch.arange(len(student)))
-    return [term.item() for term in method.loss(Output(pred=student), Output(pred=teacher), batch, 0.0).values()]
+    return [term.item() for term in logit_terms(method, student, teacher).values()]
 
 
 def test_the_method():
@@ -67,5 +66,5 @@ def test_the_batch_is_that_of_all_processes(monkeypatch):
     student, teacher = torch.randn(12, 6).double(), torch.randn(12, 6).double()
     whole = charged(LUD(), student, teacher)
     others = iter([student[6:], teacher[6:]])
-    monkeypatch.setattr(lud, "together", lambda x: torch.cat([x, next(others)]))
+    monkeypatch.setattr(lud, "gather_rows", lambda x: torch.cat([x, next(others)]))
     assert charged(LUD(), student[:6], teacher[:6]) == pytest.approx(whole, rel=1e-12)

@@ -6,15 +6,12 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
+from kit.naive import softmax
 
 from stillroom.methods.minilm import MiniLM, minilm_loss
 from stillroom.models import create_model
 from stillroom.types import Batch, Output
-
-
-def softmax(row):
-    powers = [math.exp(z - max(row)) for z in row]
-    return [power / sum(powers) for power in powers]
 
 
 def relation_of(qkv, letters, heads):
@@ -81,7 +78,7 @@ def test_default_relations_and_heads():
     student, teacher = torch.randn(2, 4, 3 * 16, dtype=torch.float64), torch.randn(2, 4, 3 * 24, dtype=torch.float64)
     method = MiniLM()
     method.bind_taps(("a",), ("b",))
-    batch = Batch(images=torch.zeros(2, 1, 2, 2), target=torch.zeros(2), keys=torch.arange(2))
+    batch = batch_of(2, torch.zeros(2))
     sides = Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher})
     method.setup(*sides)
     found = method.loss(*sides, batch, 0.0)

@@ -28,7 +28,7 @@ PAIRS = {
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("name", PAIRS)
 def test_loops(name, biased):
-    """techniques.md 3: 1 / n(n-1) sum k(x_i, x_j) + 1 / m(m-1) sum k(y_i, y_j) - 2 / nm sum k(x_i, y_j), i != j."""
+    """1 / n(n-1) sum k(x_i, x_j) + 1 / m(m-1) sum k(y_i, y_j) - 2 / nm sum k(x_i, y_j), i != j."""
     kernel, k = PAIRS[name]
     x, y = drawn(6, 3), drawn(4, 3, seed=1) + 0.5
     rows = x.tolist(), y.tolist()

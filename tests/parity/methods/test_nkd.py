@@ -1,4 +1,4 @@
-"""NKD against the paper's equation, as loops (techniques.md 10)."""
+"""NKD against the paper's equation, as loops."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods.nkd import NKD, nkd_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def softmax(row, temperature):
@@ -40,7 +41,7 @@ def test_the_method():
     """Defaults gamma 1.5, T 1, weight 1."""
     torch.manual_seed(1)
     student, teacher, target = torch.randn(4, 6).double(), torch.randn(4, 6).double(), torch.randint(6, (4,))
-    batch = Batch(images=torch.zeros(4, 1, 2, 2), target=target, keys=torch.arange(4))
+    batch = batch_of(4, target)
     found = NKD().loss(Output(pred=student), Output(pred=teacher), batch, 0.0)
     first, second = naive(student.tolist(), teacher.tolist(), target.tolist(), 1.5, 1.0)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(

@@ -1,4 +1,4 @@
-"""PKT against the paper's equations, as loops in double precision (techniques.md 23)."""
+"""PKT against the paper's equations, as loops in double precision."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.features import charge, ready
 from scipy.spatial.distance import cosine
 
 from stillroom.methods import _relations
 from stillroom.methods.pkt import PKT
-from stillroom.types import Batch, Output
 
 
 def neighbours(points, kernel):
@@ -27,21 +27,16 @@ def naive(student, teacher, *, kernel, inside=0.0):
     return total / len(student) ** 2
 
 
-def charge(student, teacher):
-    method = PKT()
-    method.bind_taps(("a",), ("b",))
-    batch = Batch(images=torch.zeros(len(student), 1, 1, 1), target=None, keys=torch.arange(len(student)))
-    seen, heard = Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher})
-    (value,) = method.loss(seen, heard, batch, 0.0).values()
-    return value.item()
+def cost(student, teacher):
+    return charge(ready(PKT(), [student], [teacher]), [student], [teacher]).item()
 
 
 def test_against_loops():
     torch.manual_seed(0)
     student, teacher = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
     expected = naive(student, teacher, kernel=lambda k: k + 1e-7)
-    assert charge(student, teacher) == pytest.approx(expected, rel=1e-9)
-    assert charge(student[:, :, None, None].expand(-1, -1, 2, 2), teacher) == pytest.approx(expected, rel=1e-9)
+    assert cost(student, teacher) == pytest.approx(expected, rel=1e-9)
+    assert cost(student[:, :, None, None].expand(-1, -1, 2, 2), teacher) == pytest.approx(expected, rel=1e-9)
     assert PKT.weight == 30000
 
 
@@ -50,14 +45,14 @@ def test_as_the_authors_have_it():
     torch.manual_seed(1)
     student, teacher = torch.randn(64, 3, dtype=torch.float64), torch.randn(64, 5, dtype=torch.float64)
     expected = naive(student, teacher, kernel=lambda k: k, inside=1e-7)
-    assert charge(student, teacher) == pytest.approx(expected, rel=2e-4)
+    assert cost(student, teacher) == pytest.approx(expected, rel=2e-4)
 
 
 def test_the_batch_is_that_of_all_processes(monkeypatch):
     """With the other process's rows gathered, half a batch costs what the whole does."""
     torch.manual_seed(2)
     student, teacher = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
-    whole = charge(student, teacher)
+    whole = cost(student, teacher)
     others = iter([student[3:], teacher[3:]])
-    monkeypatch.setattr(_relations, "together", lambda x: torch.cat([x, next(others)]))
-    assert charge(student[:3], teacher[:3]) == pytest.approx(whole, rel=1e-12)
+    monkeypatch.setattr(_relations, "gather_rows", lambda x: torch.cat([x, next(others)]))
+    assert cost(student[:3], teacher[:3]) == pytest.approx(whole, rel=1e-12)

@@ -1,4 +1,4 @@
-"""Soft ranks against the definition, and the numbers that the reference implementation prints (techniques.md 7)."""
+"""Soft ranks against the definition, and the numbers that the reference implementation prints."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def row(*numbers):
 
 
 def test_the_reference_s_examples():
-    """techniques.md 7: torchsort's ranks, and its correlation 0.8321 at reg = 1."""
+    """Torchsort's ranks, and its correlation 0.8321 at reg = 1."""
     ranks = soft_rank(row(8, 0, 5, 3, 2, 1, 6, 7, 9), 1.0)
     assert ranks.tolist() == [[8, 1, 5, 4, 3, 2, 6, 7, 9]]
     assert spearman(row(1, 2, 3, 4, 5), row(5, 6, 7, 8, 7), 1.0).item() == pytest.approx(0.8321, abs=5e-5)
 
 
 def test_the_exact_value_shares_ranks_between_ties():
-    """techniques.md 7: 0.82078, as scipy has it; soft ranks come near it as reg falls."""
+    """0.82078, as scipy has it; soft ranks come near it as reg falls."""
     x, y = row(1, 2, 3, 4, 5), row(5, 6, 7, 8, 7)
     exact = spearmanr(x[0].numpy(), y[0].numpy()).statistic
     assert exact == pytest.approx(0.82078, abs=5e-6)

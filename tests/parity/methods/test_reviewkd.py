@@ -29,7 +29,7 @@ def naive(student, teacher):
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8, 14])
 def test_hand_pooled(side):
-    """techniques.md 18: equals a hand-pooled reference."""
+    """Equals a hand-pooled reference."""
     s, t = drawn(2, 3, side, side), drawn(2, 3, side, side, seed=1)
     assert hcl_loss(s, t).item() == pytest.approx(naive(s.numpy(), t.numpy()), rel=1e-9)
 

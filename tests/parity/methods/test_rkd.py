@@ -1,4 +1,4 @@
-"""RKD against the paper's equations, as loops in double precision (techniques.md 15)."""
+"""RKD against the paper's equations, as loops in double precision."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods import _relations
 from stillroom.methods.rkd import RKD
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def huber(x, y):
@@ -51,7 +52,7 @@ def method(**arguments):
 
 
 def charge(made, student, teacher):
-    batch = Batch(images=torch.zeros(len(student), 1, 1, 1), target=None, keys=torch.arange(len(student)))
+    batch = batch_of(len(student))
     return made.loss(Output(pred=student, taps={"a": student}), Output(pred=teacher, taps={"b": teacher}), batch, 0.0)
 
 
@@ -83,6 +84,6 @@ def test_the_batch_is_that_of_all_processes(monkeypatch):
     student, teacher = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
     whole = charge(method(), student, teacher)
     others = iter([student[3:], teacher[3:]])
-    monkeypatch.setattr(_relations, "together", lambda x: torch.cat([x, next(others)]))
+    monkeypatch.setattr(_relations, "gather_rows", lambda x: torch.cat([x, next(others)]))
     half = charge(method(), student[:3], teacher[:3])
     assert all(torch.isclose(half[name], whole[name], rtol=1e-12) for name in whole)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from kit.features import charge, drawn, ready
+from kit.naive import halved
 
 from stillroom.methods.skd import SKD, skd_loss
 
@@ -31,9 +32,6 @@ def test_loops():
 
 def test_the_class_sums_over_pairs_at_the_smaller_size():
     s, t = [drawn(3, 4, 4, 4), drawn(3, 5, 2, 2)], [drawn(3, 2, 2, 2, seed=1), drawn(3, 6, 4, 4, seed=1)]
-
-    def halved(x):
-        return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
 
     expected = naive(halved(s[0]), t[0]) + naive(s[1], halved(t[1]))
     assert charge(ready(SKD(), s, t), s, t).item() == pytest.approx(expected, rel=1e-9)

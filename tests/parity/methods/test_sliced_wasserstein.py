@@ -7,9 +7,10 @@ from itertools import permutations
 import pytest
 import scipy.stats
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods.sliced_wasserstein import SlicedWasserstein, random_directions, sliced_wasserstein_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def cheapest(a, b):
@@ -55,7 +56,7 @@ def test_the_class_pools_and_fits_the_width():
     for u in random_directions(3, t).tolist():
         a, b = (sorted(sum(p * q for p, q in zip(row, u, strict=True)) for row in x) for x in (ours, t.tolist()))
         total += sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
-    batch = Batch(images=torch.zeros(4, 1, 2, 2), target=torch.zeros(4), keys=torch.arange(4))
+    batch = batch_of(4, torch.zeros(4))
     torch.manual_seed(7)
     found = method.loss(method.project(student), teacher, batch, 0.0)["transport"]
     assert found.item() == pytest.approx(total / 12, rel=1e-9)

@@ -1,4 +1,4 @@
-"""SP against the paper's equations, as loops in double precision (techniques.md 16)."""
+"""SP against the paper's equations, as loops in double precision."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods import sp
 from stillroom.methods.sp import SP
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def similarities(features):
@@ -33,13 +34,13 @@ def charge(student, teacher, taps=(("a",), ("b",))):
     method = SP()
     method.bind_taps(*taps)
     one = next(iter(student.values()))
-    batch = Batch(images=torch.zeros(len(one), 1, 1, 1), target=None, keys=torch.arange(len(one)))
+    batch = batch_of(len(one))
     (value,) = method.loss(Output(pred=one, taps=student), Output(pred=one, taps=teacher), batch, 0.0).values()
     return value.item()
 
 
 def test_against_loops():
-    """techniques.md 16: equal to loops; weight 3000, and maps whose width and size differ."""
+    """Equal to loops; weight 3000, and maps whose width and size differ."""
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.randn(5, 2, 3, 3, dtype=torch.float64)
     assert charge({"a": student}, {"b": teacher}) == pytest.approx(naive(student, teacher), rel=1e-9)
@@ -60,5 +61,5 @@ def test_the_batch_is_that_of_all_processes(monkeypatch):
     student, teacher = torch.randn(6, 3, 2, 2, dtype=torch.float64), torch.randn(6, 5, 2, 2, dtype=torch.float64)
     whole = charge({"a": student}, {"b": teacher})
     others = iter([student[3:], teacher[3:]])
-    monkeypatch.setattr(sp, "together", lambda x: torch.cat([x, next(others)]))
+    monkeypatch.setattr(sp, "gather_rows", lambda x: torch.cat([x, next(others)]))
     assert charge({"a": student[:3]}, {"b": teacher[:3]}) == pytest.approx(whole, rel=1e-12)

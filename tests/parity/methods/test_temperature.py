@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 from scipy.stats import spearmanr
 
 from stillroom.methods._temperature import rank_correlation, temperature_of
 from stillroom.methods.divergence import Divergence, divergence_loss
 from stillroom.methods.hinton import Hinton, hinton_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def two(*shape):
@@ -61,7 +62,7 @@ def test_every_policy(policy, progress, highest, lowest):
 def test_the_methods_use_it(policy, standardised):
     """The rows that the policy reads are those that are compared: pixels, standardised where that is asked for."""
     maps = two(2, 5, 3, 4)
-    batch = Batch(images=torch.zeros(2, 1, 2, 2), target=torch.zeros(2), keys=torch.arange(2))
+    batch = batch_of(2, torch.zeros(2))
     student, teacher = (x.permute(0, 2, 3, 1).reshape(-1, 5) for x in maps)
     if standardised:
         student, teacher = ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7) for x in (student, teacher))
@@ -86,6 +87,6 @@ def test_agreement_is_scipy_s_spearman_with_and_without_ties():
 
 
 def test_agreement_with_the_published_example():
-    """techniques.md 7: the tie-aware value for (1..5) and (5, 6, 7, 8, 7) is 0.82078."""
+    """The tie-aware value for (1..5) and (5, 6, 7, 8, 7) is 0.82078."""
     rho = rank_correlation(torch.tensor([[1.0, 2, 3, 4, 5]]), torch.tensor([[5.0, 6, 7, 8, 7]]))
     assert rho.item() == pytest.approx(0.82078, abs=1e-5)

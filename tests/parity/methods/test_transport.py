@@ -1,4 +1,4 @@
-"""Transport against linear programming, loops and scipy (techniques.md 4; 0.1, no. 8)."""
+"""Transport against linear programming, loops and scipy."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def against_the_cheapest(reg, iterations):
 
 @pytest.mark.parametrize(("reg", "iterations", "most"), [(0.05, 200, 1.05), (0.01, 2000, 1.002)])
 def test_against_linear_programming(reg, iterations, most):
-    """techniques.md 4: at most 1.05 of the cheapest plan's cost at 0.05, 1.002 at 0.01; never below it by 1e-4."""
+    """At most 1.05 of the cheapest plan's cost at 0.05, 1.002 at 0.01; never below it by 1e-4."""
     ratio, excess = against_the_cheapest(reg, iterations)
     assert ratio.min() >= 1 and ratio.max() <= most and excess.min() >= -1e-4
 
 
 def test_the_plan_fits():
-    """techniques.md 4: columns right to 1e-8 at 0.05 and 200 iterations; here the rows too."""
+    """Columns right to 1e-8 at 0.05 and 200 iterations; here the rows too."""
     for a, b, cost, _ in draws():
         found = plan(*scalings(a, b, cost, reg=0.05, iterations=200), cost, reg=0.05)
         assert (found.sum(1) - b.exp()).abs().max() <= 1e-8 and marginal_error(found, a, b) <= 1e-5
@@ -76,13 +76,13 @@ def test_the_plan_fits():
 
 @pytest.mark.parametrize("iterations", [1, 3, 10])
 def test_never_below_the_cheapest_plan_however_few_the_iterations(iterations):
-    """techniques.md 4: cost >= LP - 1e-4, always."""
+    """Cost >= LP - 1e-4, always."""
     for reg in (0.05, 0.02):
         assert against_the_cheapest(reg, iterations)[1].min() >= -1e-9
 
 
 def test_the_naive_form_is_caught():
-    """techniques.md 4 and 0.1, no. 8: at 0.02 its plan costs less than is possible, and `marginal_error` says so."""
+    """At 0.02 its plan costs less than is possible, and `marginal_error` says so."""
     below = 0
     for a, b, cost, least in draws():
         broken = naive(a[0].exp().tolist(), b[0].exp().tolist(), cost.tolist(), 0.02, 10)
@@ -105,7 +105,7 @@ def test_against_loops():
 
 
 def test_debiased_is_nothing_at_equality():
-    """techniques.md 4: S(p, p) = 0, and the raw cost of p to p is not; apart, S is the three costs' combination."""
+    """S(p, p) = 0, and the raw cost of p to p is not; apart, S is the three costs' combination."""
     a, b, cost = drawn(0)
     at = {"reg": 0.05, "iterations": 200}
     assert divergence(a, a, cost, **at).item() == 0 and transport_cost(a, a, cost, **at).item() > 1e-4
@@ -114,7 +114,7 @@ def test_debiased_is_nothing_at_equality():
 
 
 def test_ordinal_distance_is_scipy_s():
-    """techniques.md 4: to 1e-9."""
+    """To 1e-9."""
     torch.manual_seed(0)
     p, q = (torch.randn(50, 5).double().softmax(1) for _ in range(2))
     grades = np.arange(5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from kit.batches import batch_of
 
 from stillroom.methods.vitkd import ViTKD, random_positions, vitkd_loss
 from stillroom.models import create_model
@@ -61,7 +62,7 @@ def test_the_class_as_the_authors_reduce_it():
     made = made + second.bias[:, None, None]
     generate = 3e-6 / 0.5 * naive(made.flatten(2).transpose(1, 2), theirs["c"], hidden.tolist())
 
-    batch = Batch(images=torch.zeros(2, 1, 2, 2), target=torch.zeros(2), keys=torch.arange(2))
+    batch = batch_of(2, torch.zeros(2))
     torch.manual_seed(5)
     found = method.loss(method.project(student), teacher, batch, 0.0)
     assert found["mimic"].item() == pytest.approx(mimic, rel=1e-9)

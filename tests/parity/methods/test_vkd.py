@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods.vkd import VkD, vkd_loss
 from stillroom.models import create_model
@@ -45,7 +46,7 @@ def test_the_class_averages_patches_and_turns_them(inputs, outputs):
         mean = [sum(tokens[b, n, d].item() for n in range(1, 10)) / 9 for d in range(inputs)]
         ours.append([sum(p[o][d] * mean[d] for d in range(inputs)) for o in range(outputs)])
         theirs.append([sum(maps[b, o].flatten().tolist()) / 4 for o in range(outputs)])
-    batch = Batch(images=torch.zeros(3, 1, 2, 2), target=torch.zeros(3), keys=torch.arange(3))
+    batch = batch_of(3, torch.zeros(3))
     found = method.loss(method.project(student), teacher, batch, 0.0)["features"]
     assert found.item() == pytest.approx(naive(ours, theirs), rel=1e-9)
 

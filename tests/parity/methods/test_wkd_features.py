@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from kit.batches import batch_of
 
 from stillroom.methods.wkd_features import WKDFeatures, wkd_features_loss
-from stillroom.types import Batch, Output
+from stillroom.types import Output
 
 
 def bures(mean_a, cov_a, mean_b, cov_b):
@@ -22,7 +23,7 @@ def bures(mean_a, cov_a, mean_b, cov_b):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ratio_one_is_the_wasserstein_distance_of_diagonal_gaussians(seed):
-    """techniques.md 4: equal to the full Bures formula of scipy's sqrtm to 1e-9."""
+    """Equal to the full Bures formula of scipy's sqrtm to 1e-9."""
     torch.manual_seed(seed)
     student = torch.randn(1, 6, 4, 5, dtype=torch.float64) * 2
     teacher = torch.randn(1, 6, 4, 5, dtype=torch.float64) + 0.5
@@ -77,6 +78,6 @@ def test_the_class_is_a_convolution_and_the_loss():
     layer = method.regress[0]
     weight, bias = layer.weight[:, :, 0, 0].detach(), layer.bias.detach()
     fitted = torch.einsum("oc,bchw->bohw", weight, s) + bias[:, None, None]
-    batch = Batch(images=torch.zeros(2, 1, 2, 2), target=torch.zeros(2), keys=torch.arange(2))
+    batch = batch_of(2, torch.zeros(2))
     found = method.loss(method.project(student), teacher, batch, 0.0)
     assert found["wasserstein"].item() == pytest.approx(naive(fitted, t, 4.0, 2), rel=1e-9)

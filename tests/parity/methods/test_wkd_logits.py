@@ -1,4 +1,4 @@
-"""WKD-L against its equations, as loops, and its prices against numpy (techniques.md 4)."""
+"""WKD-L against its equations, as loops, and its prices against numpy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from kit.method_inputs import logit_terms
+from kit.naive import softmax
 
 from stillroom.methods import wkd_logits
 from stillroom.methods.wkd_logits import WKDLogits, class_cost, wkd_logits_loss
-from stillroom.types import Batch, Output
-
-
-def softmax(row, temperature):
-    powers = [math.exp(z / temperature) for z in row]
-    return [power / sum(powers) for power in powers]
+from stillroom.types import Output
 
 
 def smeared(a, b, cost, reg):
@@ -44,11 +41,6 @@ def drawn(images, classes, seed=0):
     torch.manual_seed(seed)
     student, teacher = (2 * torch.randn(images, classes).double() for _ in range(2))
     return student, teacher, torch.randint(classes, (images,))
-
-
-def charged(method, student, teacher, target):
-    batch = Batch(images=torch.zeros(len(student), 1, 2, 2), target=target, keys=torch.arange(len(student)))
-    return method.loss(Output(pred=student), Output(pred=teacher), batch, 0.0)
 
 
 def ready(classes, **arguments):
@@ -81,14 +73,14 @@ def test_against_loops(temperature):
 def test_the_method():
     """Prices from the images seen so far, this batch's among them; defaults gamma 600, T 8, kappa 1, lambda 0.05."""
     method, (student, teacher, target) = ready(6, reg=0.2), drawn(12, 6, 1)
-    charged(method, student[:8], teacher[:8], target[:8])
-    found = charged(method, student[8:], teacher[8:], target[8:])
+    logit_terms(method, student[:8], teacher[:8], target[:8])
+    found = logit_terms(method, student[8:], teacher[8:], target[8:])
     cost, last = prices(teacher.numpy(), 12 / (12 + 6)), [x[8:] for x in (student, teacher, target)]
     expected = naive(*(x.tolist() for x in last), cost, gamma=600.0, temperature=8.0, reg=0.2)
     assert [value.item() for value in found.values()] == pytest.approx(expected, rel=1e-9)
     plain = ready(6)
     plain.load_state_dict(method.state_dict())
-    said = charged(plain.eval(), *last).values()
+    said = logit_terms(plain.eval(), *last).values()
     expected = wkd_logits_loss(*last, torch.from_numpy(cost), gamma=600.0, temperature=8.0, reg=0.05, iterations=200)
     assert [value.item() for value in said] == pytest.approx([value.item() for value in expected], rel=1e-9)
     assert WKDLogits.weight == 1.0 and list(found) == ["target", "transport"]
@@ -122,12 +114,12 @@ def test_the_images_counted_are_those_of_all_processes(monkeypatch):
     """With the other process's sums added, half a batch leaves what the whole one does."""
     student, teacher, target = drawn(12, 5, 4)
     whole, half = ready(5), ready(5)
-    charged(whole, student, teacher, target)
+    logit_terms(whole, student, teacher, target)
     rest = teacher[6:] - teacher[6:].mean(1, keepdim=True)
     average = (teacher - teacher.mean(1, keepdim=True)).mean(0)
     others = iter([torch.tensor(6), rest.sum(0), (rest - average).T @ (rest - average)])
-    monkeypatch.setattr(wkd_logits, "total", lambda x: x + next(others))
-    charged(half, student[:6], teacher[:6], target[:6])
+    monkeypatch.setattr(wkd_logits, "all_reduce_sum", lambda x: x + next(others))
+    logit_terms(half, student[:6], teacher[:6], target[:6])
     assert half.seen == 12
     for name in ("average", "covariance"):
         assert torch.allclose(getattr(half, name), getattr(whole, name), rtol=1e-10, atol=1e-12)
