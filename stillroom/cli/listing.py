@@ -53,7 +53,7 @@ def _tasks(metric: Path) -> str:
     predictions, kind = _declared(metric, "output_kind", "classes"), _declared(metric, "target_kind", "labels")
     tasks = {name: HERE / "tasks" / f"{name}.py" for name in choices("tasks")}
     fitting = [name for name, path in tasks.items() if _declared(path, "output_kind") == predictions]
-    return ", ".join(name for name in fitting if kind in (None, _declared(tasks[name], "needs")))
+    return ", ".join(name for name in fitting if kind in (None, _declared(tasks[name], "target_kind")))
 
 
 def _declared(path: Path, name: str, default: Any = None) -> Any:

@@ -1,9 +1,9 @@
-"""Which channels of a network can only go together, what each is worth, and taking them out.
+"""Channels that can only be removed together, their importance, and their removal.
 
-Torch-Pruning's dependency graph finds them: a channel of one layer is read by others, added to those of a third, and
-so on. Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900. What is taken
-out, and how much of it, is decided here and not by its pruners: these round to a multiple of eight even where a layer
-has eight channels, and scale nothing when a head of attention gets narrower.
+They are found by Torch-Pruning's dependency graph: a channel of one layer is the input of others, is added to a channel
+of a third, and so on. Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", https://arxiv.org/abs/2301.12900.
+Torch-Pruning's own pruners are not used: they round to a multiple of eight even in layers of eight channels, and do not
+adapt the scale of attention when its heads get narrower.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from torch import Tensor, nn
 
 Importance = Literal["magnitude", "taylor", "bn"]
 Plan = tuple[int, ...]
-"""Places that stay of each unit."""
+"""Number of channels that each group keeps."""
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
-    """Channels of several layers that go together: n places, each of which can stay or go.
+class ChannelGroup:
+    """n channels, each of which is removed from several layers at once.
 
     Attributes:
-        group: the dependencies, as Torch-Pruning lists them, for all places.
+        group: the dependencies of all channels, as Torch-Pruning lists them.
         size: n.
-        parts: heads or groups of a convolution, which all lose the same places; 1 where there are none.
-        sides: (layer, "in" or "out") -> channels of that side that one place stands for, as a share of all.
+        blocks: attention heads or groups of a convolution, from all of which the same channels are removed; 1 without.
+        shares: (layer, "in" or "out") -> share of that side's channels that is removed with one channel.
     """
 
     group: Any
     size: int
-    parts: int
-    sides: dict[tuple[str, str], float]
+    blocks: int
+    shares: dict[tuple[str, str], float]
 
     def step(self, round_to: int) -> int:
-        """What the number of places is a multiple of: `round_to`, halved until a quarter of the places is enough."""
+        """The number that the kept channels are a multiple of: `round_to`, halved until it is at most n / 4."""
         while round_to > 1 and round_to * 4 > self.size:
             round_to //= 2
         return round_to
 
 
 class Channels:
-    """The units of a module, which `take` makes smaller in place, once.
+    """The channel groups of a module. `prune` may be called once, and changes the module in place.
 
     Args:
         module: in evaluation mode; its parameters get gradients.
-        example: [1, C, H, W] as the module takes it.
-        keep: names of the parts whose outputs stay.
+        example: [1, C, H, W], an input of the module.
+        keep: names of the submodules whose outputs are kept.
     """
 
     def __init__(self, module: nn.Module, example: Tensor, keep: Sequence[str]):
@@ -66,60 +66,61 @@ class Channels:
         with torch.enable_grad(), quiet():
             self.graph = torch_pruning.DependencyGraph().build_dependency(module, example)
             kept = [part for name in keep for part in module.get_submodule(name).modules()]
-            groups = list(self.graph.get_all_groups(kept, [nn.modules.conv._ConvNd, nn.Linear]))
-        self.units = [unit for group in groups if (unit := self._unit(group)) is not None]
+            found = list(self.graph.get_all_groups(kept, [nn.modules.conv._ConvNd, nn.Linear]))
+        self.groups = [group for one in found if (group := self._channel_group(one)) is not None]
 
     def scores(self, importance: Importance) -> list[Tensor | None]:
-        """[n] for each unit: what each place is worth, of the weights and gradients as they are; None: not known.
+        """[n] for each group: the importance of its channels by the current weights and gradients; None: undefined.
 
-        A place's score is the mean over the layers that have a part in it: the squared norm of its weights; for
-        "taylor" |Σ w·∂L/∂w|, how much the loss would change without them, in first order (Molchanov et al. 2019,
-        https://arxiv.org/abs/1906.10771, who square it); for "bn" |γ| of the norms alone (Liu et al. 2017, "Network
-        Slimming", https://arxiv.org/abs/1708.06519). Heads and groups that lose the same places are averaged.
+        The score of a channel is the mean over the layers that it belongs to. "magnitude": the squared norm of its
+        weights. "taylor": |Σ w·∂L/∂w|, the first-order change of the loss without them (Molchanov et al. 2019,
+        https://arxiv.org/abs/1906.10771. Differs: they square it). "bn": |γ| of batch norms (Liu et al. 2017, "Network
+        Slimming", https://arxiv.org/abs/1708.06519). Scores are averaged over the blocks of a group.
         """
-        return [self._score(unit, importance) for unit in self.units]
+        return [self._score(group, importance) for group in self.groups]
 
-    def take(self, plan: Plan, scores: Sequence[Tensor], only: Sequence[int]) -> None:
-        """Leave `plan[i]` places of the unit `only[i]`, those of the highest `scores[i]`; the first of equals go."""
+    def prune(self, plan: Plan, scores: Sequence[Tensor], only: Sequence[int]) -> None:
+        """Keep the `plan[i]` channels of highest `scores[i]` in the group `only[i]`; the last of equal scores."""
         widths = {part: part.qkv.out_features // 3 // part.num_heads for part in self.attentions}
         flags = {name: parameter.requires_grad for name, parameter in self.module.named_parameters()}
         with quiet():
-            for index, left, score in zip(only, plan, scores, strict=True):
-                unit = self.units[index]
-                gone = torch.argsort(score, stable=True)[: unit.size - left]
-                places = torch.cat([gone + part * unit.size for part in range(unit.parts)]).sort().values.tolist()
-                root = unit.group[0].dep
-                if places:
-                    self.graph.get_pruning_group(root.target.module, root.handler, places).prune()
+            for index, kept, score in zip(only, plan, scores, strict=True):
+                group = self.groups[index]
+                removed = torch.argsort(score, stable=True)[: group.size - kept]
+                channels = torch.cat([removed + block * group.size for block in range(group.blocks)]).sort()
+                indices = channels.values.tolist()
+                root = group.group[0].dep
+                if indices:
+                    self.graph.get_pruning_group(root.target.module, root.handler, indices).prune()
         for part in self.attentions:
-            _narrow(part, widths[part])
+            _update_attention(part, widths[part])
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(flags[name])
             parameter.grad = None
 
-    def _unit(self, group: Any) -> Unit | None:
+    def _channel_group(self, group: Any) -> ChannelGroup | None:
         group = self._rooted(group)
         if group is None or any(_pads_channels(getattr(dep.target, "grad_fn", None)) for dep, _ in group):
             return None
-        channels, parts = len(group[0].idxs), max(self._parts(dep) for dep, _ in group)
-        if channels % parts or channels // parts < 2 or not all(self._aligned(item, parts) for item in group):
+        channels, blocks = len(group[0].idxs), max(self._blocks(dep) for dep, _ in group)
+        if channels % blocks or channels // blocks < 2 or not all(self._aligned(item, blocks) for item in group):
             return None
-        size, sides = channels // parts, dict[tuple[str, str], float]()
+        size, shares = channels // blocks, dict[tuple[str, str], float]()
         for dep, indices in group:
             part = dep.target.module
             if isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)):
                 out = self.graph.is_out_channel_pruning_fn(dep.handler)
                 total = self.graph.get_out_channels(part) if out else self.graph.get_in_channels(part)
-                sides[self.names[part], "out" if out else "in"] = len(indices) / size / total
-        return Unit(group, size, parts, sides)
+                shares[self.names[part], "out" if out else "in"] = len(indices) / size / total
+        return ChannelGroup(group, size, blocks, shares)
 
     def _rooted(self, group: Any) -> Any:
-        """Of attention, seen from the layer that reads its values: there a place is a place of one head."""
+        """For attention the group of the layer after it, whose inputs are ordered by head."""
         if not any(dep.target.module in self.heads and self._out(dep) for dep, _ in group):
             return group
         for dep, indices in group:
-            readers = isinstance(dep.target.module, (nn.modules.conv._ConvNd, nn.Linear))
-            if readers and self.graph.is_in_channel_pruning_fn(dep.handler):
+            layer = isinstance(dep.target.module, (nn.modules.conv._ConvNd, nn.Linear))
+            if layer and self.graph.is_in_channel_pruning_fn(dep.handler):
                 with quiet():
                     return self.graph.get_pruning_group(dep.target.module, dep.handler, indices)
         return None
@@ -127,7 +128,7 @@ class Channels:
     def _out(self, dep: Any) -> bool:
         return self.graph.is_out_channel_pruning_fn(dep.handler)
 
-    def _parts(self, dep: Any) -> int:
+    def _blocks(self, dep: Any) -> int:
         part = dep.target.module
         if isinstance(part, nn.modules.conv._ConvNd):
             return 1 if part.groups == part.out_channels else part.groups
@@ -135,49 +136,49 @@ class Channels:
             return part.num_groups
         return self.heads.get(part, 1) if self._out(dep) else 1
 
-    def _aligned(self, item: Any, parts: int) -> bool:
-        """Whether a layer that works in groups holds all of these channels and no others.
+    def _aligned(self, item: Any, blocks: int) -> bool:
+        """Whether a layer with blocks has all of these channels and no others.
 
-        Else its groups would end up with different numbers, as where it reads two layers side by side.
+        Otherwise its blocks would get different sizes, for example where its input is a concatenation.
         """
-        own = self._parts(item.dep)
+        own = self._blocks(item.dep)
         if own == 1:
             return True
         count = self.graph.get_out_channels if self._out(item.dep) else self.graph.get_in_channels
-        return parts % own == 0 and len(item.idxs) % count(item.dep.target.module) == 0
+        return blocks % own == 0 and len(item.idxs) % count(item.dep.target.module) == 0
 
-    def _score(self, unit: Unit, importance: Importance) -> Tensor | None:
-        total, found = torch.zeros(unit.size * unit.parts, dtype=torch.float64), 0
-        for item in unit.group:
-            worth = _worth(item.dep.target.module, self._out(item.dep), importance)
+    def _score(self, group: ChannelGroup, importance: Importance) -> Tensor | None:
+        total, layers = torch.zeros(group.size * group.blocks, dtype=torch.float64), 0
+        for item in group.group:
+            score = _layer_score(item.dep.target.module, self._out(item.dep), importance)
             roots = item.root_idxs
-            if worth is not None and not any(root is None for root in roots):
-                total.index_add_(0, torch.tensor(roots), worth.double()[torch.tensor(item.idxs)])
-                found += 1
-        return total.view(unit.parts, unit.size).mean(0) / found if found else None
+            if score is not None and not any(root is None for root in roots):
+                total.index_add_(0, torch.tensor(roots), score.double()[torch.tensor(item.idxs)])
+                layers += 1
+        return total.view(group.blocks, group.size).mean(0) / layers if layers else None
 
 
-def _worth(part: nn.Module, out: bool, importance: Importance) -> Tensor | None:
-    """What each channel of a layer's side is worth; None for a layer that does not count."""
+def _layer_score(part: nn.Module, out: bool, importance: Importance) -> Tensor | None:
+    """The score of each channel of a layer's inputs or outputs; None for a layer that is not used."""
     weight, norm = getattr(part, "weight", None), isinstance(part, nn.modules.batchnorm._BatchNorm)
-    counts = norm or (importance != "bn" and isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)))
-    if not counts or not isinstance(weight, Tensor):
+    used = norm or (importance != "bn" and isinstance(part, (nn.modules.conv._ConvNd, nn.Linear)))
+    if not used or not isinstance(weight, Tensor):
         return None
-    held = _by_channel(part, weight.detach(), out)
+    values = _by_channel(part, weight.detach(), out)
     if importance == "bn":
-        return held.abs().sum(1)
+        return values.abs().sum(1)
     if importance == "magnitude":
-        return held.square().sum(1)
-    slope = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    return (held * _by_channel(part, slope, out)).sum(1).abs()
+        return values.square().sum(1)
+    gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    return (values * _by_channel(part, gradient, out)).sum(1).abs()
 
 
 def _by_channel(part: nn.Module, weight: Tensor, out: bool) -> Tensor:
     """[channels of that side, weights of each]."""
-    groups, turned = getattr(part, "groups", 1), getattr(part, "transposed", False)
+    groups, transposed = getattr(part, "groups", 1), getattr(part, "transposed", False)
     if weight.ndim == 1:
         return weight[:, None]
-    if out != turned:  # a transposed convolution holds its inputs first
+    if out != transposed:  # the first axis of a transposed convolution's weight is its inputs
         return weight.flatten(1)
     return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
 
@@ -186,11 +187,11 @@ def _is_attention(part: nn.Module) -> bool:
     return isinstance(getattr(part, "qkv", None), nn.Linear) and type(getattr(part, "num_heads", None)) is int
 
 
-def _narrow(part: Any, width: int) -> None:
-    """Tell attention how wide its heads are now, and have it weigh as before.
+def _update_attention(part: Any, width: int) -> None:
+    """Set the new width of the heads, and rescale the queries so that the attention weights stay the same.
 
-    Attention divides q·k by the root of the heads' width. The channels that are left were taught with the old width,
-    so the queries are scaled to undo the difference; channels that were zero can then go without any effect.
+    Attention divides q·k by the square root of the heads' width. The weights were trained with the old width, so the
+    queries are scaled by the ratio; removing channels that are zero then has no effect.
     """
     values = part.qkv.out_features // 3
     new = values // part.num_heads
@@ -209,16 +210,16 @@ def _narrow(part: Any, width: int) -> None:
 
 
 def _pads_channels(operation: Any) -> bool:
-    """Whether an operation adds channels: those behind it are then others than those before, and none can go.
+    """Whether an operation pads the channel axis: then channels before and after it do not correspond.
 
-    `pad` lists two numbers for each axis, from the last one on; the third from behind is that of the channels.
+    `pad` lists two numbers for each axis, starting with the last; the third axis from the end is that of the channels.
     """
     return any(getattr(operation, "_saved_pad", ())[4:])
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what Torch-Pruning prints and warns of."""
+    """Suppress what Torch-Pruning prints, and its warnings."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""How many channels of each unit stay, so that a network's work comes to a share of what it was."""
+"""How many channels each group keeps, so that the network's work reaches a share of the original."""
 
 from __future__ import annotations
 
@@ -8,100 +8,102 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from stillroom.compress._channels import Plan, Unit
+from stillroom.compress._channels import ChannelGroup, Plan
 
-LEAST = 0.1
-"""Share of a unit's places that always stay: a layer of one or two channels is a plug, whatever its score says."""
+MIN_SHARE = 0.1
+"""Share of a group's channels that is always kept: a layer of one or two channels would be a bottleneck."""
 
 
-class Work:
-    """Multiply-accumulates that a plan leaves, foretold without making the network.
+class MacsEstimate:
+    """Multiply-accumulates (MACs) of a plan, computed without pruning the network.
 
-    A layer's are its own now, times the share of its outputs that stays, times the share of its inputs; the products
-    inside attention go with the width of its values. Whatever else there is stays as it is.
+    The MACs of a layer are its current MACs times the kept share of its outputs, times the kept share of its inputs;
+    those of the products inside attention scale with the width of its values. All others stay.
 
     Args:
-        counts: multiply-accumulates by the name of the part, "" for all.
-        units: of the network.
-        attentions: names of the parts that are attention.
+        counts: MACs by module name, "" for the whole network.
+        groups: of the network.
+        attentions: names of the attention modules.
     """
 
-    def __init__(self, counts: Mapping[str, int], units: Sequence[Unit], attentions: Sequence[str]):
-        self.sizes = [unit.size for unit in units]
-        self.reach: dict[str, dict[str, list[tuple[int, float]]]] = {}
-        for index, unit in enumerate(units):
-            for (layer, side), share in unit.sides.items():
-                self.reach.setdefault(layer, {}).setdefault(side, []).append((index, share))
-        self.counts = {layer: counts.get(layer, 0) for layer in self.reach}
+    def __init__(self, counts: Mapping[str, int], groups: Sequence[ChannelGroup], attentions: Sequence[str]):
+        self.sizes = [group.size for group in groups]
+        self.affected: dict[str, dict[str, list[tuple[int, float]]]] = {}
+        for index, group in enumerate(groups):
+            for (layer, side), share in group.shares.items():
+                self.affected.setdefault(layer, {}).setdefault(side, []).append((index, share))
+        self.counts = {layer: counts.get(layer, 0) for layer in self.affected}
         for name in attentions:
-            if f"{name}.qkv" in self.reach:
+            if f"{name}.qkv" in self.affected:
                 inside = sum(count for layer, count in counts.items() if layer.startswith(f"{name}."))
-                self.reach[name] = {"out": self.reach[f"{name}.qkv"].get("out", [])}
+                self.affected[name] = {"out": self.affected[f"{name}.qkv"].get("out", [])}
                 self.counts[name] = max(0, counts.get(name, 0) - inside)
         self.rest = counts[""] - sum(self.counts.values())
 
     def __call__(self, plan: Plan) -> float:
-        """The count."""
-        gone = [size - left for size, left in zip(self.sizes, plan, strict=True)]
+        """MACs of the plan."""
+        removed = [size - kept for size, kept in zip(self.sizes, plan, strict=True)]
         total = float(self.rest)
-        for layer, sides in self.reach.items():
+        for layer, sides in self.affected.items():
             total += self.counts[layer] * math.prod(
-                1 - sum(gone[index] * share for index, share in reached) for reached in sides.values()
+                1 - sum(removed[index] * share for index, share in shares) for shares in sides.values()
             )
         return total
 
 
-def even(units: Sequence[Unit], gone: float, round_to: int) -> Plan:
-    """The same share `gone`, 0..1, of the places of each unit."""
-    return tuple(_rounded(unit, unit.size * (1 - gone), round_to) for unit in units)
+def uniform_plan(groups: Sequence[ChannelGroup], removed: float, round_to: int) -> Plan:
+    """Remove the same share `removed`, 0..1, of the channels of each group."""
+    return tuple(_rounded(group, group.size * (1 - removed), round_to) for group in groups)
 
 
-def ranked(units: Sequence[Unit], scores: Sequence[Tensor], gone: float, round_to: int) -> Plan:
-    """The share `gone`, 0..1, of all places, the lowest scores first, wherever they are.
+def global_plan(groups: Sequence[ChannelGroup], scores: Sequence[Tensor], removed: float, round_to: int) -> Plan:
+    """Remove the share `removed`, 0..1, of all channels, those with the lowest scores first, in any layer.
 
-    Scores are compared as multiples of their unit's mean, for layers differ in the size of their weights.
+    Scores are divided by their group's mean, because layers differ in the scale of their weights.
     """
     relative = [score / score.mean().clamp_min(torch.finfo(score.dtype).tiny) for score in scores]
-    every = torch.cat(relative).sort().values
-    count = min(round(gone * len(every)), len(every))
-    limit = every[count - 1].item() if count else -math.inf
+    ordered = torch.cat(relative).sort().values
+    count = min(round(removed * len(ordered)), len(ordered))
+    limit = ordered[count - 1].item() if count else -math.inf
     kept = [int((score > limit).sum()) for score in relative]
-    return tuple(_rounded(unit, left, round_to) for unit, left in zip(units, kept, strict=True))
+    return tuple(_rounded(group, size, round_to) for group, size in zip(groups, kept, strict=True))
 
 
-def nearest(goal: float, work: Callable[[Plan], float], plan: Callable[[float], Plan], steps: Sequence[int]) -> Plan:
-    """A plan whose work is just below `goal`; the smallest of all where none is that small.
+def closest_plan(
+    goal: float, work: Callable[[Plan], float], plan: Callable[[float], Plan], steps: Sequence[int]
+) -> Plan:
+    """A plan whose work is just below `goal`; the smallest one where none is that small.
 
-    The share that goes is found by halving. Between the last plan that is too much and the first that is not, units
-    differ by a step or so: as many of them as still fit keep it. What is left of the goal goes to single steps of any
-    unit, the first to the last.
+    The removed share is found by bisection. The groups of the smallest plan above the goal and the largest one below it
+    differ by about one step: as many of them as fit take the larger size. The remaining work is given to single steps
+    of any group, in order.
 
     Args:
-        goal: what `work` may say at most.
-        work: what a plan costs.
-        plan: the plan for a share that goes, 0..1.
-        steps: by which the units grow.
+        goal: the largest work that is allowed.
+        work: plan -> its work.
+        plan: removed share, 0..1 -> plan.
+        steps: by which the groups' sizes grow.
     """
-    whole = plan(0.0)
-    if work(whole) <= goal:
-        return whole
-    little, much = 0.0, 1.0
+    full = plan(0.0)
+    if work(full) <= goal:
+        return full
+    low, high = 0.0, 1.0
     for _ in range(40):
-        middle = (little + much) / 2
-        little, much = (middle, much) if work(plan(middle)) > goal else (little, middle)
-    found = plan(much)
-    for more in (plan(little), tuple(left + step for left, step in zip(found, steps, strict=True))):
-        for index in range(len(found)):
-            tried = (*found[:index], min(max(more[index], found[index]), whole[index]), *found[index + 1 :])
-            if work(tried) <= goal:
-                found = tried
-    return found
+        middle = (low + high) / 2
+        low, high = (middle, high) if work(plan(middle)) > goal else (low, middle)
+    best = plan(high)
+    for larger in (plan(low), tuple(kept + step for kept, step in zip(best, steps, strict=True))):
+        for index in range(len(best)):
+            candidate = (*best[:index], min(max(larger[index], best[index]), full[index]), *best[index + 1 :])
+            if work(candidate) <= goal:
+                best = candidate
+    return best
 
 
-def _rounded(unit: Unit, left: float, round_to: int) -> int:
-    """Down to a multiple of the unit's step, but never to less than one, or less than `LEAST`."""
-    if left >= unit.size:
-        return unit.size
-    step = unit.step(round_to)
-    least = step * math.ceil(unit.size * LEAST / step)
-    return max(least, step * math.floor(left / step + 1e-9))
+def _rounded(group: ChannelGroup, size: float, round_to: int) -> int:
+    """Rounded down to a multiple of the group's step, but at least one step and `MIN_SHARE` of the channels."""
+    if size >= group.size:
+        return group.size
+    step = group.step(round_to)
+    least = step * math.ceil(group.size * MIN_SHARE / step)
+    return max(least, step * math.floor(size / step + 1e-9))

@@ -1,10 +1,11 @@
-"""The contract of a compression: a network made smaller, and taught again what it lost by it.
+"""The contract of a compression: it makes a network smaller, which is then trained to recover the accuracy.
 
-A file of this folder holds one class, named as the file, whose constructor takes what `[[compress]]` says. It trains
-nothing: `shrink` gives a network that is ready to be trained, whoever called it trains that as any student is trained,
-and `settle` gives what comes of it. With several `rounds` this is done several times, a little of it each time.
+A file of this folder holds one class, named like the file, whose constructor takes the keys of `[[compress]]`. A
+compression does not train: `shrink` returns a network that is ready for training, the caller trains it like any
+student, and `finalize` returns the result. With several `rounds` this is repeated, with a part of the compression each
+time.
 
-What a compression changes besides numbers is in `network.form`, so that a file of weights is enough to go on from.
+Changes of structure are recorded in `network.edits`, so that a file of weights is enough to rebuild the network.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from stillroom.types import Batch, Output
 
 @dataclass(frozen=True, kw_only=True)
 class CompressionContext:
-    """What a compression may look at; nothing of it is of the val or test split.
+    """The data that a compression may use. None of it is from the val or test split.
 
     Attributes:
-        images: [n, C, H, W] in 0..1, evenly spread over the training split, n at most 256; on the CPU.
-        batches: some of the training split's batches, with what is known of them.
-        loss: (network, batch) -> what the task charges, a scalar with a gradient; for a task whose labels teach
-            nothing, how far the network is from the teacher.
-        teacher: what the teacher says of [B, C, H, W] images.
-        seed: of whatever is drawn.
+        images: [n, C, H, W] in 0..1, evenly spaced over the training split, n at most 256; on the CPU.
+        batches: some batches of the training split, with their targets.
+        loss: (network, batch) -> the task's loss, a scalar with a gradient; for a task without a label loss, the
+            distance to the teacher's predictions.
+        teacher: images [B, C, H, W] -> the teacher's output.
+        seed: for random numbers.
     """
 
     images: Tensor
@@ -48,23 +49,24 @@ class Compression(Protocol):
     """One way to make a network smaller.
 
     Attributes:
-        rounds: times that `shrink`, training and `settle` take turns, at least 1.
-        interim_teacher: who teaches in all rounds but the last: the recipe's teacher, or the network as it came here.
+        rounds: how often `shrink`, training and `finalize` are repeated, at least 1.
+        interim_teacher: the teacher in all rounds but the last: "teacher" for the recipe's, "before" for the network
+            before it was compressed.
     """
 
     rounds: int
     interim_teacher: Literal["teacher", "before"]
     needs: ClassVar[tuple[str, ...]]
-    """Packages that must be there, by their import names; the extra of `pyproject.toml` is called as the file."""
+    """Import names of packages that it needs; the extra in `pyproject.toml` is named like the file."""
 
-    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
-        """A copy of `network`, smaller, in evaluation mode, on the CPU and ready to be trained; `network` stays as is.
+    def shrink(self, network: Network, context: CompressionContext, round: int) -> Network:
+        """A smaller copy of `network`, in evaluation mode, on the CPU and ready for training; `network` is not changed.
 
-        Deterministic: the same network and the same view give the same.
+        Deterministic: the same network and context give the same result.
 
         Args:
-            network: as the round before left it; as it came here in round 1.
-            view: what may be looked at.
+            network: the result of the previous round; in round 1 the original network.
+            context: the data that may be used.
             round: 1 to `rounds`.
 
         Raises:
@@ -72,4 +74,4 @@ class Compression(Protocol):
         """
 
     def finalize(self, network: Network) -> Network:
-        """What comes of a shrunk network after training: a network without any aid that training needed."""
+        """The network after training, without modules that were only needed for training."""

@@ -1,4 +1,4 @@
-"""Tensor decomposition: a layer whose weights have low rank, nearly, becomes a few thin layers in a row."""
+"""Tensor decomposition: a layer whose weights have nearly low rank is replaced by a sequence of thin layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from stillroom.compress._errors import NothingToFactorize, UnreachableShare
-from stillroom.compress._thin import Site, fit_last, sites
+from stillroom.compress._thin import Site, find_sites, fit_last_layer
 from stillroom.compress.compression import CompressionContext
 from stillroom.models.flops import macs_by_module
 from stillroom.models.network import Network
@@ -25,29 +25,29 @@ ENERGY = 0.95
 class Factorize:
     """Replace layers by low-rank ones, see `stillroom.models.surgery.factored` for their forms and sizes.
 
-    A layer is replaced where that lowers its multiply-accumulates. Left alone are grouped convolutions, the
-    classifiers, subclasses of the plain layers, and layers whose weights the module reads itself. How well the weights
-    are approximated is a Frobenius norm; `match` then looks at what the layer says about images.
+    A layer is replaced where that lowers its multiply-accumulates (MACs). Not replaced are grouped convolutions, the
+    classifiers, subclasses of the plain layers, and layers whose weights the module uses directly. The decomposition
+    minimises the error of the weights in the Frobenius norm; `match` then fits the outputs on images.
 
     Args:
         way: for convolutions larger than 1 x 1: "svd" of the O x (C h w) matrix, "tucker" (Tucker-2, Kim et al. 2016,
-            https://arxiv.org/abs/1511.06530), "cp" (Lebedev et al. 2015, https://arxiv.org/abs/1412.6553; minutes for
-            a layer of 512 channels), "spatial" (Jaderberg et al. 2014, https://arxiv.org/abs/1405.3866); "auto" is
-            "tucker". Linear layers and 1 x 1 convolutions always get "svd".
-        energy: the least rank that keeps this share of the sum of squared singular values, in (0, 1]; for "tucker" of
-            each of the two unfoldings, for "cp" of the squared weights. With R rounds each keeps energy^(1/R).
-        rank: the same for every layer, where it has as many. The first round does all of it.
-        macs: share of the network's multiply-accumulates that stays, in (0, 1]; the energy, the same for all layers,
-            follows from it. Round r of R leaves macs^(r/R) of the first network's.
-        least: layers with fewer inputs or outputs are left.
-        match: fit the last thin layer by least squares to what the layer said on the view's images.
-        rounds: times that factorising and training take turns, at least 1.
+            https://arxiv.org/abs/1511.06530), "cp" (Lebedev et al. 2015, https://arxiv.org/abs/1412.6553; minutes for a
+            layer of 512 channels), "spatial" (Jaderberg et al. 2014, https://arxiv.org/abs/1405.3866); "auto" is
+            "tucker". Linear layers and 1 x 1 convolutions always use "svd".
+        energy: the smallest rank that keeps this share of the sum of squared singular values, in (0, 1]; for "tucker"
+            of each of the two unfoldings, for "cp" of the squared weights. With R rounds each keeps energy^(1/R).
+        rank: the rank of every layer, limited to what is useful. All of it is done in the first round.
+        macs: share of the network's MACs to keep, in (0, 1]; it determines the energy, which is the same for all
+            layers. Round r of R keeps macs^(r/R) of the original network's.
+        least: layers with fewer inputs or outputs are not replaced.
+        match: fit the last thin layer by least squares to the original layer's outputs on the context's images.
+        rounds: how often factorising and training are repeated, at least 1.
         interim_teacher: as `Compression.interim_teacher`.
 
-    At most one of `energy`, `rank` and `macs` is given; without any, energy is 0.95.
+    At most one of `energy`, `rank` and `macs` may be given; the default is an energy of 0.95.
 
     Raises:
-        ValueError: an argument out of its range, or two that exclude each other.
+        ValueError: an argument is out of its range, or two of them exclude each other.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -80,76 +80,78 @@ class Factorize:
         self.way, self.energy, self.rank, self.macs = way, energy, rank, macs
         self.least, self.match, self.rounds, self.interim_teacher = least, match, rounds, interim_teacher
 
-    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
+    def shrink(self, network: Network, context: CompressionContext, round: int) -> Network:
         """As `Compression.shrink`.
 
         Raises:
-            StillroomError: SR-M382 `macs` can't be had; SR-M383 no layer gets cheaper.
+            StillroomError: SR-M382 `macs` can't be reached; SR-M383 no layer gets cheaper.
         """
         network = copy.deepcopy(network).cpu().eval()
         with torch.no_grad():
-            example = network.preprocess(view.images[:1])
-        found = {site.name: site for site in sites(network.module, example, self.way, self.least, network.head)}
+            example = network.preprocess(context.images[:1])
+        sites = {site.name: site for site in find_sites(network.module, example, self.way, self.least, network.head)}
         before = macs_by_module(network.module, example)[""]
-        origin = (_noted(network) or before) if round > 1 else before
-        ranks = self._ranks(list(found.values()), before, origin, round)
+        origin = (_recorded_macs(network) or before) if round > 1 else before
+        ranks = self._ranks(list(sites.values()), before, origin, round)
         if not ranks:
             if round > 1 or self.macs == 1:
                 return network
-            raise NothingToFactorize(problem=f"{len(found)} layers were looked at")
-        layers = {name: {"way": found[name].way, "ranks": chosen} for name, chosen in ranks.items()}
-        parts = {name: _filled(found[name], chosen) for name, chosen in ranks.items()}
+            raise NothingToFactorize(problem=f"{len(sites)} layers were considered")
+        layers = {name: {"way": sites[name].way, "ranks": chosen} for name, chosen in ranks.items()}
+        parts = {name: _build_thin(sites[name], chosen) for name, chosen in ranks.items()}
         if self.match:
-            batches = view.images.split(BATCH)
-            fit_last(network.module, parts, (network.preprocess(batch) for batch in batches))
+            batches = context.images.split(BATCH)
+            fit_last_layer(network.module, parts, (network.preprocess(batch) for batch in batches))
         network.apply_edits([{"kind": "factored", "layers": layers, "macs": origin}])
-        for name, made in parts.items():
-            network.module.set_submodule(name, made)
+        for name, thin in parts.items():
+            network.module.set_submodule(name, thin)
         return network.eval()
 
     def finalize(self, network: Network) -> Network:
         """As `Compression.finalize`: a factorised network is a plain one."""
         return copy.deepcopy(network).cpu().eval()
 
-    def _ranks(self, found: list[Site], before: int, origin: int, round: int) -> Ranks:
+    def _ranks(self, sites: list[Site], before: int, origin: int, round: int) -> Ranks:
         if self.rank is not None:
-            return {site.name: ranks for site in found if (ranks := site.at_most(self.rank))}
+            return {site.name: ranks for site in sites if (ranks := site.limited_ranks(self.rank))}
         if self.macs is None:
-            return _at((self.energy or ENERGY) ** (1 / self.rounds), found)
+            return _ranks_for((self.energy or ENERGY) ** (1 / self.rounds), sites)
         goal = origin * self.macs ** (round / self.rounds)
         if before <= goal:
             return {}
-        return _within(goal, before, found, origin)
+        return _ranks_below(goal, before, sites, origin)
 
 
-def _at(energy: float, found: list[Site]) -> Ranks:
-    return {site.name: ranks for site in found if (ranks := site.ranks(energy))}
+def _ranks_for(energy: float, sites: list[Site]) -> Ranks:
+    return {site.name: ranks for site in sites if (ranks := site.ranks(energy))}
 
 
-def _within(goal: float, before: int, found: list[Site], origin: int) -> Ranks:
-    """Ranks of the greatest energy, the same for all layers, whose work is at most `goal`."""
-    by_name = {site.name: site for site in found}
+def _ranks_below(goal: float, before: int, sites: list[Site], origin: int) -> Ranks:
+    """The ranks of the largest energy, the same for all layers, whose MACs are at most `goal`."""
+    by_name = {site.name: site for site in sites}
 
-    def left(energy: float) -> int:
-        return before - sum(by_name[name].own - by_name[name].work(ranks) for name, ranks in _at(energy, found).items())
+    def macs(energy: float) -> int:
+        return before - sum(
+            by_name[name].macs - by_name[name].thin_macs(ranks) for name, ranks in _ranks_for(energy, sites).items()
+        )
 
-    little, much = 1e-6, 1.0
-    if (least := left(little)) > goal:
+    low, high = 1e-6, 1.0
+    if (least := macs(low)) > goal:
         raise UnreachableShare(name="factorize macs", least=least / origin, wanted=goal / origin)
     for _ in range(24):
-        middle = (little + much) / 2
-        little, much = (middle, much) if left(middle) <= goal else (little, middle)
-    return _at(little, found)
+        middle = (low + high) / 2
+        low, high = (middle, high) if macs(middle) <= goal else (low, middle)
+    return _ranks_for(low, sites)
 
 
-def _noted(network: Network) -> int | None:
-    """The work of the network that came here in round 1, as that round noted it."""
-    noted = [edit["macs"] for edit in network.edits if edit["kind"] == "factored" and "macs" in edit]
-    return noted[-1] if noted else None
+def _recorded_macs(network: Network) -> int | None:
+    """MACs of the network before round 1, as that round recorded them."""
+    recorded = [edit["macs"] for edit in network.edits if edit["kind"] == "factored" and "macs" in edit]
+    return recorded[-1] if recorded else None
 
 
-def _filled(site: Site, ranks: list[int]) -> nn.Sequential:
-    """The thin layers with the factors in them, and the layer's bias."""
+def _build_thin(site: Site, ranks: list[int]) -> nn.Sequential:
+    """The thin layers with their factors as weights, and the layer's bias."""
     parts = thin_layers(site.layer, site.way, ranks)
     layers: list[Any] = list(parts)
     with torch.no_grad():

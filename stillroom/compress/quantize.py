@@ -1,4 +1,4 @@
-"""Fewer bits: training with rounded weights and activations, and weights that lie on a grid afterwards."""
+"""Quantisation: training with rounded weights and activations, after which weights lie on a grid of few bits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from stillroom.compress._awq import best_scale
 from stillroom.compress._errors import AllLayersKept, NothingToQuantize
-from stillroom.compress._observe import Seen, observe
-from stillroom.compress._sensitivity import roundings, sensitivity
+from stillroom.compress._input_stats import InputStats, collect_input_stats
+from stillroom.compress._sensitivity import apply_rounding, sensitivity
 from stillroom.compress.compression import CompressionContext
 from stillroom.models.network import Network
 from stillroom.models.surgery.rounded import bake_rounding
@@ -23,35 +23,34 @@ Scaling = Literal["awq", "none"]
 
 
 class Quantize:
-    """Weights on a grid of few bits, and training that knows of the rounding. Jacob et al. 2018,
-    https://arxiv.org/abs/1712.05877; with a teacher Mishra & Marr 2018, https://arxiv.org/abs/1711.05852.
+    """Quantisation-aware training. Jacob et al. 2018, https://arxiv.org/abs/1712.05877; with a teacher Mishra & Marr
+    2018, https://arxiv.org/abs/1711.05852.
 
-    While it is trained, every convolution and linear layer computes with rounded weights (one symmetric grid for each
-    output channel) and reads rounded values (one grid for all of them); gradients pass as if nothing were rounded.
-    What comes of it are plain layers whose float weights lie on the grids: with 8 bits an int8 file holds these
-    very integers, and its runtime sets the activations' ranges for itself. Without training it is post-training
-    quantisation.
+    During training each convolution and linear layer uses rounded weights (a symmetric grid for each output channel)
+    and rounded inputs (one grid for all channels); the gradient ignores rounding (straight-through). The result has
+    plain layers, whose float weights lie on the grids: with 8 bits an int8 file contains exactly these integers, and
+    its runtime determines the ranges of activations itself. Without training it is post-training quantisation.
 
-    The first convolution reads its pixels as they are, and outputs are not rounded, as in int8 files. Layers that
-    change their weights before they use them, or whose weights others use, stay in floats.
+    The input of the first convolution and outputs are not rounded, as in int8 files. Layers that transform their
+    weights, and layers whose weights are used by others, stay in floats.
 
-    Use: before an int8 file that answers otherwise than its network, mostly of networks with depthwise convolutions;
+    Use: before an int8 file that differs too much from its network, mostly for networks with depthwise convolutions;
     with `weights_only` for files of 4 bits.
 
-    Avoid: for int8 files that agree as they are. Fewer than 8 bits with activations: no runtime here computes with
+    Avoid: for int8 files that agree without it. Fewer than 8 bits with activations: no runtime here computes with
     those, and an int8 file rounds such weights once more, by up to max|w| / 254.
 
     Args:
         bits: of weights, 2..8.
-        activations: bits of what layers read, 2..8; 0 leaves it in floats.
-        weights_only: linear layers alone, with a grid for each `group` of inputs, and activations in floats.
-        group: of `weights_only`: 16, 32, 64, 128 or 256; an int4 file shares a scale among as many.
-        scaling: of `weights_only`: "awq" protects what matters most, see `_awq`; "none" rounds as it comes.
-        ranges: of activations: "minmax" follows the smallest and largest values, "learned" learns the step.
-        keep: how many layers, the ones that suffer most from rounding, stay in floats, in every file too.
+        activations: bits of layers' inputs, 2..8; 0 leaves them in floats.
+        weights_only: linear layers only, with a grid for each `group` of inputs, and activations in floats.
+        group: of `weights_only`: 16, 32, 64, 128 or 256; in an int4 file as many weights share a scale.
+        scaling: of `weights_only`: "awq" scales important channels first, see `_awq`; "none" only rounds.
+        ranges: of activations: "minmax" tracks the smallest and largest values, "learned" trains the step size.
+        keep: number of layers, those most sensitive to rounding, that stay in floats, also in exported files.
 
     Raises:
-        ValueError: `weights_only` with other than 4 or 8 bits; no such group.
+        ValueError: an argument is out of its range; `weights_only` with other than 4 or 8 bits.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -86,59 +85,61 @@ class Quantize:
         self.weights_only = weights_only
         self.activations, self.group = (0, group) if weights_only else (activations, 0)
 
-    def shrink(self, network: Network, view: CompressionContext, round: int) -> Network:
-        """As `Compression.shrink`: layers round from here on, with ranges from `view.images`.
+    def shrink(self, network: Network, context: CompressionContext, round: int) -> Network:
+        """As `Compression.shrink`: layers round from now on, with ranges from `context.images`.
 
         Raises:
-            StillroomError: SR-M385 no layer can be rounded; SR-M386 `keep` leaves none.
+            StillroomError: SR-M385 no layer can be quantised; SR-M386 `keep` leaves none.
         """
         copy = deepcopy(network).cpu().eval()
         copy.edits = tuple(edit for edit in copy.edits if edit["kind"] != "grid")
-        seen = observe(copy, view.images)
+        stats = collect_input_stats(copy, context.images)
         if self.weights_only:
-            seen = {name: one for name, one in seen.items() if isinstance(copy.module.get_submodule(name), nn.Linear)}
-        if not seen:
+            stats = {
+                name: item for name, item in stats.items() if isinstance(copy.module.get_submodule(name), nn.Linear)
+            }
+        if not stats:
             raise NothingToQuantize(what="linear layer" if self.weights_only else "convolution or linear layer")
-        if self.keep >= len(seen):
-            raise AllLayersKept(keep=self.keep, layers=len(seen))
+        if self.keep >= len(stats):
+            raise AllLayersKept(keep=self.keep, layers=len(stats))
         floats: list[str] = []
         if self.keep:
-            floats = list(sensitivity(copy, self._edit(seen, []), seen, view.images))[: self.keep]
-            seen = {name: one for name, one in seen.items() if name not in floats}
+            floats = list(sensitivity(copy, self._edit(stats, []), stats, context.images))[: self.keep]
+            stats = {name: item for name, item in stats.items() if name not in floats}
         if self.weights_only and self.scaling == "awq":
-            _scale(copy, seen, self.bits, self.group)
-        roundings(copy, self._edit(seen, floats), seen)
+            _apply_awq(copy, stats, self.bits, self.group)
+        apply_rounding(copy, self._edit(stats, floats), stats)
         return copy
 
     def finalize(self, network: Network) -> Network:
-        """As `Compression.finalize`: plain layers, whose weights are the rounded ones; `form` says which grid it is."""
+        """As `Compression.finalize`: plain layers with rounded weights; `edits` describes the grid."""
         copy = deepcopy(network).eval()
         bake_rounding(copy.module)
         edit = next(edit for edit in reversed(copy.edits) if edit["kind"] == "rounded")
         grid = {"kind": "grid"} | {key: edit[key] for key in ("bits", "group", "activations", "layers", "float")}
-        copy.edits = (*(one for one in copy.edits if one is not edit), grid)
+        copy.edits = (*(item for item in copy.edits if item is not edit), grid)
         return copy
 
-    def _edit(self, seen: Mapping[str, Seen], floats: list[str]) -> dict[str, Any]:
+    def _edit(self, stats: Mapping[str, InputStats], floats: list[str]) -> dict[str, Any]:
         return {
             "kind": "rounded",
             "bits": self.bits,
             "group": self.group,
             "activations": self.activations,
             "ranges": self.ranges,
-            "layers": list(seen),
-            "exact": [name for name, one in seen.items() if one.pixels],
+            "layers": list(stats),
+            "exact": [name for name, item in stats.items() if item.pixels],
             "float": sorted(floats),
         }
 
 
-def _scale(network: Network, seen: Mapping[str, Seen], bits: int, group: int) -> None:
-    """Scale the linear layers that gain by it, in place."""
+def _apply_awq(network: Network, stats: Mapping[str, InputStats], bits: int, group: int) -> None:
+    """Scale the linear layers that benefit from it, in place."""
     found: dict[str, Tensor] = {}
-    for name, one in seen.items():
+    for name, item in stats.items():
         layer = network.module.get_submodule(name)
         if type(layer) is nn.Linear:
-            scale, error, plain = best_scale(layer.weight, torch.cat(one.rows), one.size, bits=bits, group=group)
+            scale, error, plain = best_scale(layer.weight, torch.cat(item.rows), item.mean_abs, bits=bits, group=group)
             found |= {name: scale} if error < plain else {}
     if not found:
         return

@@ -52,7 +52,7 @@ def test_order_does_not_matter_and_the_same_boxes_agree_wholly(seed, ties):
     order = torch.randperm(one.pred.shape[1], generator=torch.Generator().manual_seed(seed))
     same = compare_boxes(one.pred, one.pred[:, order])
     assert same.agreement.tolist() == pytest.approx([1.0] * 5, abs=1e-12)
-    assert same.largest.max() == 0 and same.apart.max() == 0
+    assert same.max_difference.max() == 0 and same.total_difference.max() == 0
     forth, back = compare_boxes(one.pred, other.pred), compare_boxes(other.pred[:, order], one.pred)
     assert torch.allclose(forth.agreement, back.agreement, atol=1e-9)
 
@@ -68,8 +68,8 @@ def test_by_hand():
     b = torch.tensor([[[0.0, 0, 4, 3, 0.5, 0], [8.0, 8, 9, 9, 0.6, 2]]])
     found = compare_boxes(a, b)
     assert found.agreement.item() == pytest.approx(2 * 0.4 / (0.64 + 0.36 + 0.25 + 0.36))
-    assert found.largest.item() == pytest.approx(0.3) and found.apart.item() == pytest.approx(0.3)
-    assert found.overlap.item() == pytest.approx(0.75) and found.pairs.item() == 1
+    assert found.max_difference.item() == pytest.approx(0.3) and found.total_difference.item() == pytest.approx(0.3)
+    assert found.total_iou.item() == pytest.approx(0.75) and found.pairs.item() == 1
 
 
 def test_nothing_agrees_with_nothing_and_with_nothing_else():
@@ -102,9 +102,9 @@ def test_what_the_metric_says_is_the_mean_and_the_largest_over_images():
     metric.update(one, batch, other)
     found, figure = compare_boxes(one.pred, other.pred), metric.compute()["agreement"]
     assert figure.value == pytest.approx(found.agreement.mean().item())
-    assert figure.extra["max_difference"] == pytest.approx(found.largest.max().item())
-    assert figure.extra["mean_difference"] == pytest.approx((found.apart.sum() / found.pairs.sum()).item())
-    assert figure.extra["mean_iou"] == pytest.approx((found.overlap.sum() / found.pairs.sum()).item())
+    assert figure.extra["max_difference"] == pytest.approx(found.max_difference.max().item())
+    assert figure.extra["mean_difference"] == pytest.approx((found.total_difference.sum() / found.pairs.sum()).item())
+    assert figure.extra["mean_iou"] == pytest.approx((found.total_iou.sum() / found.pairs.sum()).item())
     broken = BoxAgreement(classes=CLASSES)
     broken.update(type(one)(pred=one.pred * float("inf")), batch, other)
     assert broken.compute()["agreement"].extra["max_difference"] == 1

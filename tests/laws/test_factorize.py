@@ -12,7 +12,7 @@ from torch import nn
 
 from stillroom.compress import _factors
 from stillroom.compress._thin import Site
-from stillroom.compress.factorize import _filled
+from stillroom.compress.factorize import _build_thin
 from stillroom.models.surgery import factored
 
 CHANNELS = st.integers(1, 9)
@@ -26,10 +26,10 @@ def weight(seed: int, *size: int) -> torch.Tensor:
 @given(SEEDS, CHANNELS, CHANNELS, st.integers(1, 3), st.data())
 def test_the_error_of_an_svd_is_the_tail(seed: int, inside: int, outside: int, kernel: int, data: Any) -> None:
     held = weight(seed, outside, inside, kernel, kernel)
-    for way, matrix in (("svd", held.flatten(1)), ("spatial", _factors.upright(held))):
+    for way, matrix in (("svd", held.flatten(1)), ("spatial", _factors.spatial_matrix(held))):
         values = torch.linalg.svdvals(matrix)
         rank = data.draw(st.integers(1, len(values)))
-        error = (held - _factors.together(way, getattr(_factors, way)(held, rank))).square().sum().item()
+        error = (held - _factors.compose(way, getattr(_factors, way)(held, rank))).square().sum().item()
         assert error == pytest.approx(values[rank:].square().sum().item(), abs=1e-5)
 
 
@@ -43,17 +43,17 @@ def test_full_rank_says_what_the_layer_says(
     layer = nn.Conv2d(inside, outside, (kernel, 2), stride, padding, dilation, bias=bias)
     images = torch.randn(2, inside, 9, 8)
     for way in ("svd", "tucker", "spatial"):
-        parts = _filled(Site("", layer, way, []), factored.max_ranks(layer, way))
+        parts = _build_thin(Site("", layer, way, []), factored.max_ranks(layer, way))
         torch.testing.assert_close(parts(images), layer(images), atol=1e-4, rtol=1e-4)
     linear = nn.Linear(inside, outside, bias=bias)
-    parts, vectors = _filled(Site("", linear, "svd", []), factored.max_ranks(linear, "svd")), images.movedim(1, -1)
+    parts, vectors = _build_thin(Site("", linear, "svd", []), factored.max_ranks(linear, "svd")), images.movedim(1, -1)
     torch.testing.assert_close(parts(vectors), linear(vectors), atol=1e-4, rtol=1e-4)
 
 
 @given(SEEDS, CHANNELS, CHANNELS, st.floats(0.01, 1))
 def test_the_least_rank(seed: int, inside: int, outside: int, share: float) -> None:
     values = torch.linalg.svdvals(weight(seed, outside, inside))
-    rank = _factors.least(values, share)
+    rank = _factors.min_rank(values, share)
     kept = values.square().cumsum(0) / values.square().sum()
     assert kept[rank - 1] >= share - 1e-12 and (rank == 1 or kept[rank - 2] < share)
 
@@ -62,10 +62,10 @@ def test_the_least_rank(seed: int, inside: int, outside: int, share: float) -> N
 def test_tucker_loses_at_most_what_both_unfoldings_lose(seed: int, inside: int, outside: int, data: Any) -> None:
     held = weight(seed, outside, inside, 3, 3)
     inner, outer = data.draw(st.integers(1, inside)), data.draw(st.integers(1, outside))
-    error = (held - _factors.together("tucker", _factors.tucker(held, inner, outer))).square().sum()
+    error = (held - _factors.compose("tucker", _factors.tucker(held, inner, outer))).square().sum()
     tails = [
         values[rank:].square().sum()
-        for values, rank in zip(_factors.values_of("tucker", held), (inner, outer), strict=True)
+        for values, rank in zip(_factors.singular_values("tucker", held), (inner, outer), strict=True)
     ]
     assert max(tails) - 1e-9 <= error <= sum(tails) + 1e-9
 
@@ -76,4 +76,4 @@ def test_cp_is_repeatable_and_never_worse_than_nothing(seed: int, rank: int) -> 
     held = weight(seed, 5, 4, 3, 3)
     first, second = _factors.cp(held, rank), _factors.cp(held, rank)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert (held - _factors.together("cp", first)).norm() <= held.norm() * (1 + 1e-9)
+    assert (held - _factors.compose("cp", first)).norm() <= held.norm() * (1 + 1e-9)

@@ -189,12 +189,12 @@ def test_value_skips_the_resamples(monkeypatch):
 
 
 def test_resamples_are_drawn_evenly_and_by_content():
-    weights = resample_counts(7, b"content", count=4000)
+    weights = resample_counts(7, b"content", resamples=4000)
     assert (weights.sum(1) == 7).all() and weights.min() >= 0
     assert weights.mean(0) == pytest.approx(np.ones(7), abs=0.07)
     assert weights.var(0) == pytest.approx(np.full(7, 6 / 7), abs=0.12)
-    assert (resample_counts(7, b"content", count=4000) == weights).all()
-    assert (resample_counts(7, b"another", count=4000) != weights).any()
+    assert (resample_counts(7, b"content", resamples=4000) == weights).all()
+    assert (resample_counts(7, b"another", resamples=4000) != weights).any()
 
 
 def test_interval_by_hand():

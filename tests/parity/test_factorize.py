@@ -38,7 +38,7 @@ def test_what_thin_layers_compute(way: str, ranks: list[int]) -> None:
     weight = torch.randn(6, 5, 3, 3, dtype=torch.float64)
     parts = getattr(_factors, way)(weight, *ranks)
     kernel = loops(way, [part.numpy() for part in parts])
-    assert np.allclose(_factors.together(way, parts).numpy(), kernel, atol=1e-10)
+    assert np.allclose(_factors.compose(way, parts).numpy(), kernel, atol=1e-10)
     layer = nn.Conv2d(5, 6, 3, padding=1, bias=False).double()
     thin = factored.thin_layers(layer, way, ranks)
     images = torch.randn(2, 5, 7, 7, dtype=torch.float64)
@@ -53,7 +53,7 @@ def test_svd_is_numpys() -> None:
     weight = np.random.default_rng(0).standard_normal((8, 5, 3, 3))
     left, values, right = np.linalg.svd(weight.reshape(8, -1), full_matrices=False)
     best = (left[:, :3] * values[:3]) @ right[:3]
-    found = _factors.together("svd", _factors.svd(torch.from_numpy(weight), 3)).numpy()
+    found = _factors.compose("svd", _factors.svd(torch.from_numpy(weight), 3)).numpy()
     assert np.allclose(found.reshape(8, -1), best)
 
 
@@ -62,7 +62,7 @@ def test_tucker_is_at_least_as_good_as_one_pass_of_numpy() -> None:
     made = np.linalg.svd(weight.reshape(12, -1), full_matrices=False)[0][:, :4]
     given = np.linalg.svd(weight.transpose(1, 0, 2, 3).reshape(10, -1), full_matrices=False)[0][:, :5]
     once = np.einsum("ochw,or,sr,ck,dk->sdhw", weight, made, made, given, given)
-    found = _factors.together("tucker", _factors.tucker(torch.from_numpy(weight), 5, 4)).numpy()
+    found = _factors.compose("tucker", _factors.tucker(torch.from_numpy(weight), 5, 4)).numpy()
     assert np.linalg.norm(weight - found) <= np.linalg.norm(weight - once) + 1e-12
 
 
@@ -70,7 +70,7 @@ def test_cp_finds_a_sum_of_outer_products_again() -> None:
     draw = np.random.default_rng(0)
     factors = [draw.standard_normal((size, 3)) for size in (8, 7, 3, 3)]
     weight = torch.from_numpy(np.einsum("or,cr,hr,wr->ochw", *factors))
-    found = _factors.together("cp", _factors.cp(weight, 3))
+    found = _factors.compose("cp", _factors.cp(weight, 3))
     assert float((weight - found).norm() / weight.norm()) < 0.01
 
 

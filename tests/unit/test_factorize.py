@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from stillroom.compress import _factors
-from stillroom.compress._thin import Site, fit_last, sites
+from stillroom.compress._thin import Site, find_sites, fit_last_layer
 from stillroom.compress.compression import CompressionContext
 from stillroom.compress.factorize import Factorize
 from stillroom.errors import StillroomError
@@ -62,17 +62,17 @@ def test_parameters_of_a_linear_layer() -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_work_is_foretold(way: str) -> None:
     layer = nn.Conv2d(12, 20, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
-    (site,) = sites(nn.Sequential(layer), torch.rand(1, 12, 17, 19), way, 1, ())
+    (site,) = find_sites(nn.Sequential(layer), torch.rand(1, 12, 17, 19), way, 1, ())
     ranks = [3] if way != "tucker" else [3, 4]
     example = torch.rand(1, 12, 17, 19)
-    assert site.own == macs(layer, example)[""]
-    assert site.work(ranks) == macs(factored.thin_layers(layer, way, ranks), example)[""]
+    assert site.macs == macs(layer, example)[""]
+    assert site.thin_macs(ranks) == macs(factored.thin_layers(layer, way, ranks), example)[""]
 
 
 def test_the_work_of_a_linear_layer_on_tokens() -> None:
     layer = nn.Linear(12, 20)
-    (site,) = sites(nn.Sequential(layer), torch.rand(1, 7, 12), "tucker", 1, ())
-    assert site.way == "svd" and site.own == 7 * 240 and site.work([3]) == 7 * 3 * 32
+    (site,) = find_sites(nn.Sequential(layer), torch.rand(1, 7, 12), "tucker", 1, ())
+    assert site.way == "svd" and site.macs == 7 * 240 and site.thin_macs([3]) == 7 * 3 * 32
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -80,7 +80,7 @@ def test_the_least_rank_that_keeps_the_energy(way: str) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(24, 16, 3)
     with torch.no_grad():  # nearly of low rank, in every one of the four senses
-        layer.weight.copy_(_factors.together("cp", [torch.randn(6, 24, 1, 1), *_lines(6), torch.randn(16, 6, 1, 1)]))
+        layer.weight.copy_(_factors.compose("cp", [torch.randn(6, 24, 1, 1), *_lines(6), torch.randn(16, 6, 1, 1)]))
         layer.weight.add_(0.3 * torch.randn_like(layer.weight))
     site = Site("", layer, way, [(100, 100, 100)])
     ranks = site.ranks(0.95)
@@ -148,7 +148,7 @@ class Own(nn.Linear):
 
 
 def test_only_layers_that_can_be_replaced() -> None:
-    found = sites(Odd(), torch.rand(1, 32, 8, 8), "auto", 16, ["fc"])
+    found = find_sites(Odd(), torch.rand(1, 32, 8, 8), "auto", 16, ["fc"])
     assert [(site.name, site.way) for site in found] == [("plain", "tucker")]
 
 
@@ -168,7 +168,7 @@ def test_matching_is_never_worse(way: str, padding_mode: str) -> None:
                 part.weight.copy_(factor)
             parts[-1].bias.copy_(layer.bias)
         if matched:
-            fit_last(nn.Sequential(layer), {"0": parts}, images)
+            fit_last_layer(nn.Sequential(layer), {"0": parts}, images)
         with torch.no_grad():
             errors.append(sum((parts(batch) - layer(batch)).square().sum().item() for batch in images))
     assert errors[1] < 0.9 * errors[0]
@@ -178,7 +178,7 @@ def test_matching_equals_least_squares() -> None:
     torch.manual_seed(0)
     layer, read = nn.Linear(6, 5), torch.randn(400, 6)
     parts = factored.thin_layers(layer, "svd", [3])
-    fit_last(nn.Sequential(layer), {"0": parts}, [read])
+    fit_last_layer(nn.Sequential(layer), {"0": parts}, [read])
     with torch.no_grad():
         rows = torch.cat([parts[0](read), torch.ones(400, 1)], 1)
         best = torch.linalg.lstsq(rows, layer(read)).solution

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stillroom.compress import prune as prune_file
 from stillroom.compress._channels import Channels
-from stillroom.compress._cost import share_of_time
+from stillroom.compress._timing import time_ratio
 from stillroom.compress.compression import CompressionContext
 from stillroom.compress.prune import Prune
 from stillroom.errors import StillroomError
@@ -132,18 +132,18 @@ def test_channels_that_are_zero_go_unnoticed(name: str) -> None:
     network = made(name)
     module, example = network.module.double(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
     channels = Channels(module, example, network.head)
-    chosen = [i for i, unit in enumerate(channels.units) if not any(_is_layer_norm(dep) for dep, _ in unit.group)]
+    chosen = [i for i, unit in enumerate(channels.groups) if not any(_is_layer_norm(dep) for dep, _ in unit.group)]
     with torch.no_grad():
         for index in chosen:
-            unit = channels.units[index]
+            unit = channels.groups[index]
             gone = {place + part * unit.size for part in range(unit.parts) for place in range(1, unit.size, 3)}
             for item in unit.group:
                 _zero(channels, item, gone)
         expected = module(example)
         scores = channels.scores("magnitude")
-    plan = tuple(channels.units[i].size - len(range(1, channels.units[i].size, 3)) for i in chosen)
+    plan = tuple(channels.groups[i].size - len(range(1, channels.groups[i].size, 3)) for i in chosen)
     before = sum(parameter.numel() for parameter in module.parameters())
-    channels.take(plan, [scores[i] for i in chosen], chosen)
+    channels.prune(plan, [scores[i] for i in chosen], chosen)
     assert len(chosen) > 1 and sum(parameter.numel() for parameter in module.parameters()) < 0.8 * before
     with torch.no_grad():
         torch.testing.assert_close(module.eval()(example), expected, atol=1e-10, rtol=1e-10)
@@ -176,8 +176,8 @@ def test_a_zero_block_by_hand() -> None:
         block.conv1.weight[gone], block.bn1.weight[gone], block.bn1.bias[gone] = 0, 0, 0
         block.conv2.weight[:, gone] = 0
     channels = Channels(copy.deepcopy(network.module), torch.zeros(1, 3, 16, 16), ["linear"])
-    index = next(i for i, unit in enumerate(channels.units) if ("layer1.0.conv1", "out") in unit.sides)
-    channels.take((8,), [channels.scores("magnitude")[index]], [index])
+    index = next(i for i, unit in enumerate(channels.groups) if ("layer1.0.conv1", "out") in unit.shares)
+    channels.prune((8,), [channels.scores("magnitude")[index]], [index])
     kept = [i for i in range(16) if i not in gone]
     assert torch.equal(channels.module.layer1[0].conv1.weight, block.conv1.weight[kept])
     images = torch.rand(4, 3, 16, 16)
@@ -275,7 +275,7 @@ def test_time_instead_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def clock(module: nn.Module, other: nn.Module, example: Tensor) -> float:
         return 0.3 + 0.7 * by_hand(copy.deepcopy(other), example) / by_hand(copy.deepcopy(module), example)
 
-    monkeypatch.setattr(prune_file, "share_of_time", clock)
+    monkeypatch.setattr(prune_file, "time_ratio", clock)
     network, seen = made("cifar"), view(torch.rand(2, 3, 16, 16))
     smaller = Prune(latency=0.7).shrink(network, seen, 1)
     assert 0.6 < clock(network.module, smaller.module, torch.zeros(1, 3, 16, 16)) <= 0.7
@@ -287,10 +287,10 @@ def test_time_is_a_ratio() -> None:
     small, large = nn.Conv2d(3, 8, 3), nn.Sequential(*[nn.Conv2d(3, 64, 3), *[nn.Conv2d(64, 64, 3) for _ in range(3)]])
     threads = torch.get_num_threads()
     assert (
-        share_of_time(large, small, torch.rand(1, 3, 32, 32))
+        time_ratio(large, small, torch.rand(1, 3, 32, 32))
         < 0.5
         < 2
-        < share_of_time(small, large, torch.rand(1, 3, 32, 32))
+        < time_ratio(small, large, torch.rand(1, 3, 32, 32))
     )
     assert torch.get_num_threads() == threads
 
@@ -314,7 +314,7 @@ def test_groups_that_read_two_layers_side_by_side_stay() -> None:
     module.mix = nn.Identity()
     module.grouped = nn.Conv2d(48, 32, 3, padding=1, groups=4)
     channels = Channels(module, torch.rand(1, 3, 16, 16), ["fc"])
-    assert [unit.sides for unit in channels.units] == [{("grouped", "out"): 4 / 32, ("fc", "in"): 4 / 32}]
+    assert [unit.shares for unit in channels.groups] == [{("grouped", "out"): 4 / 32, ("fc", "in"): 4 / 32}]
 
 
 def test_an_embedding_keeps_its_width() -> None:

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from stillroom import models
-from stillroom.compress._observe import observe
+from stillroom.compress._input_stats import collect_input_stats
 from stillroom.compress._sensitivity import sensitivity
 from stillroom.compress.compression import CompressionContext
 from stillroom.compress.quantize import Quantize
@@ -138,7 +138,7 @@ def test_pixels_are_read_as_they_are_and_everything_else_on_a_grid() -> None:
 
 def test_the_worst_layers_stay_in_floats() -> None:
     network, images = convolutional(), digits(100)
-    seen = observe(network, images)
+    seen = collect_input_stats(network, images)
     edit = Quantize(bits=3, activations=3)._edit(seen, [])
     costs = sensitivity(network, edit, seen, images)
     assert list(costs) == sorted(costs, key=lambda name: -costs[name]) and set(costs) == set(seen)
@@ -284,7 +284,7 @@ def test_wrong_arguments(wrong: Any) -> None:
 
 
 def test_a_form_that_does_not_fit_is_refused() -> None:
-    edit = Quantize()._edit(observe(convolutional(), digits(2)), [])
+    edit = Quantize()._edit(collect_input_stats(convolutional(), digits(2)), [])
     for network, wrong in (
         (convolutional(), edit | {"layers": ["bn9"]}),
         (convolutional(), edit | {"layers": ["layer1"]}),

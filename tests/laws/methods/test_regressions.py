@@ -17,7 +17,7 @@ from stillroom.methods.fitnet import FitNet, hint_loss
 from stillroom.methods.mgd import MGD, mgd_loss, random_mask
 from stillroom.methods.ofd import OFD, margin, negatives, ofd_loss
 from stillroom.methods.reviewkd import Fusion, ReviewKD, hcl_loss
-from stillroom.methods.vid import LEAST, VID, vid_loss
+from stillroom.methods.vid import MIN_VARIANCE, VID, vid_loss
 
 seeds = st.integers(0, 2**31)
 
@@ -99,7 +99,7 @@ def test_vid_is_least_where_guess_and_teacher_agree(seed, scale):
 def test_vid_begins_with_one_variance_for_every_channel(variance):
     s, t = drawn(2, 3, 4, 4), drawn(2, 5, 4, 4, seed=1)
     method = ready(VID(variance=variance), [s], [t])
-    assert torch.allclose(F.softplus(method.doubt[0]) + LEAST, torch.full((5,), variance).to(s), rtol=1e-5)
+    assert torch.allclose(F.softplus(method.doubt[0]) + MIN_VARIANCE, torch.full((5,), variance).to(s), rtol=1e-5)
 
 
 def test_vid_learns_its_variances():
@@ -112,7 +112,7 @@ def test_vid_learns_its_variances():
         optimizer.zero_grad()
         charge(method, [s], [t]).backward()
         optimizer.step()
-    variance = F.softplus(method.doubt[0]) + LEAST
+    variance = F.softplus(method.doubt[0]) + MIN_VARIANCE
     assert variance[:8].max() < 0.5 and variance[8:].min() > 4 and variance[8:].max() < 12
     v = variance.detach()[:3].requires_grad_()
     assert torch.autograd.gradcheck(lambda v: vid_loss(drawn(2, 3, 2, 2), drawn(2, 3, 2, 2, seed=1), v), v)

@@ -1,4 +1,4 @@
-"""The time that a module takes, beside another."""
+"""The latency of a module relative to that of another."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 
-def share_of_time(module: nn.Module, other: nn.Module, example: Tensor, *, rounds: int = 15) -> float:
-    """Time that `other` takes for one image, on one thread, as a share of the time that `module` takes.
+def time_ratio(module: nn.Module, other: nn.Module, example: Tensor, *, rounds: int = 15) -> float:
+    """Time of `other` for one image, divided by the time of `module`, on one thread; the median over rounds.
 
-    The two run in turns, so that whatever else the machine does meets both; the median of the rounds' ratios.
+    The two run alternately, so that other load on the machine affects both.
     """
     with one_thread(), torch.inference_mode():
         for one in (module, other, module, other):
@@ -24,7 +24,7 @@ def share_of_time(module: nn.Module, other: nn.Module, example: Tensor, *, round
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread inside."""
+    """Compute with a single thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -34,6 +34,6 @@ def one_thread() -> Iterator[None]:
 
 
 def _seconds(module: nn.Module, example: Tensor) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     module(example)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
