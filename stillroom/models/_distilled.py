@@ -74,9 +74,10 @@ class DistilledVit(nn.Module):
         return (self.head(of_class) + self.head_dist(of_distillation)) / 2
 
     def _embed(self, patches: Tensor) -> Tensor:
-        """Prefix tokens and patches, positions added. Patches are [B, N, D], or [B, h, w, D] for dynamic image
-        sizes.""" prefix = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
-        positions = self.pos_embed if patches.ndim == 4:
+        """Prefix tokens and patches with positions; patches are [B, N, D], or [B, h, w, D] for any image size."""
+        prefix = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+        positions = self.pos_embed
+        if patches.ndim == 4:
             size, grid = list(patches.shape[1:3]), list(self.patch_embed.grid_size)
             if positions is not None and size != grid:
                 count = sum(token.shape[1] for token in prefix) if self.prefix_has_positions else 0

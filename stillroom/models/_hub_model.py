@@ -66,9 +66,7 @@ def read_config(source: HubSource, spec: NetworkSpec) -> Any:
             config.num_labels = 1000  # the default of all other families
     else:
         with download_errors(source.name):
-            config = AutoConfig.from_pretrained(
-                source.location, local_files_only=source.local, trust_remote_code=False
-            )
+            config = AutoConfig.from_pretrained(source.location, local_files_only=source.local, trust_remote_code=False)
     return getattr(config, "vision_config", config) if spec.output_kind == "vector" else config
 
 

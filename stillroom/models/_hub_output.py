@@ -187,7 +187,7 @@ def _classify(model: Any, args: Any, embedding: Tensor) -> Tensor:
 
 
 def _remove_dense_pooler(model: Any) -> None:
-    """Remove the dense layer on the class token, which would be random: checkpoints of classifiers do not contain it."""
+    """Remove the dense layer on the class token, which would be random: classifier checkpoints do not contain it."""
     if hasattr(getattr(model, "pooler", None), "dense"):
         model.pooler = None
 

@@ -44,7 +44,9 @@ def resolve_source(name: str) -> HubSource:
     if location in CONFIG_MAPPING_NAMES:
         return HubSource(name, location, is_type=True, local=True)
     if folder.is_dir() or location.startswith(("/", ".", "~")) or location.count("/") != 1:
-        problem = "the folder has no config.json" if folder.is_dir() else "there is no such folder and no such model type"
+        problem = (
+            "the folder has no config.json" if folder.is_dir() else "there is no such folder and no such model type"
+        )
         raise HuggingFaceModelNotFound(model=name, problem=problem, near=near(location, CONFIG_MAPPING_NAMES))
     return HubSource(name, location, is_type=False, local=False)
 

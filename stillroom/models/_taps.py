@@ -12,7 +12,7 @@ from stillroom.config.plugins import near
 from stillroom.models._errors import UnknownTap
 
 INPUT_SUFFIX = ":in"
-"""Suffix of a submodule's name that taps its input instead of its output: `fc:in` is the input of the classifier `fc`."""
+"""Suffix of a submodule's name that taps its input, not its output: `fc:in` is the input of the classifier `fc`."""
 
 
 @contextmanager

@@ -106,9 +106,7 @@ def _check_output_kind(name: str, config: Any, spec: NetworkSpec) -> None:
     if config.model_type in kinds or needs_classifier(config, spec):
         return
     listed = ", ".join(sorted(kinds)) if spec.output_kind != "vector" else "vit, dinov2, resnet"
-    raise UnsupportedHuggingFaceModel(
-        model=name, kind=config.model_type, output_kind=spec.output_kind, kinds=listed
-    )
+    raise UnsupportedHuggingFaceModel(model=name, kind=config.model_type, output_kind=spec.output_kind, kinds=listed)
 
 
 def _network(

@@ -48,7 +48,7 @@ class Module:
         """See `Family.build`."""
         try:
             constructor = pick("models", name)
-        except LookupError as problem:
+        except ImportedNameFailed as problem:
             raise ModelImportFailed(model=name, problem=str(problem.__cause__ or problem)) from problem
         with argument_errors(name):
             all_arguments = _with_spec(constructor, spec, arguments)

@@ -170,7 +170,7 @@ def _check_name(name: str, pretrained: bool) -> None:
 
 
 def _config(model: Any) -> dict[str, Any]:
-    """timm's `pretrained_cfg` of the model: input size, classifier, normalisation."""
+    """Timm's `pretrained_cfg` of the model: input size, classifier, normalisation."""
     return dict(model.pretrained_cfg)
 
 

@@ -50,8 +50,11 @@ class Torchvision:
         """See `Family.names`."""
         if not like:
             return [f"{PREFIX}NAME"]
-        return [PREFIX + name for name in sorted(_output_kinds()) if like in PREFIX + name and not
-        name.startswith(TWO_STAGE)]
+        return [
+            PREFIX + name
+            for name in sorted(_output_kinds())
+            if like in PREFIX + name and not name.startswith(TWO_STAGE)
+        ]
 
     def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """See `Family.build`."""

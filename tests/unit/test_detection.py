@@ -18,8 +18,8 @@ from stillroom.export._wrapper import ExportWrapper
 from stillroom.export.onnx import ONNX
 from stillroom.models import create_model
 from stillroom.models._detector import detector
-from stillroom.models.network import Network
 from stillroom.models._family import NetworkSpec
+from stillroom.models.network import Network
 from stillroom.tasks.detection import Detection, best_boxes
 from stillroom.tasks.predictor import Predictor
 from stillroom.types import Batch, Output

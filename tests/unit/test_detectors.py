@@ -10,8 +10,8 @@ from torch import nn
 
 from stillroom.errors import StillroomError
 from stillroom.models._detector import Neck, detector
-from stillroom.models._torchvision_detector import adapt_detector
 from stillroom.models._family import NetworkSpec
+from stillroom.models._torchvision_detector import adapt_detector
 from stillroom.ops.detection_loss import detection_loss
 
 DECODERS = ("fcos", "retinanet", "ssdlite")
