@@ -109,6 +109,12 @@ word names a source. `methods = ["hinton"]` is short for `[[methods]]` with `nam
 
 **The teacher's training.** `[teacher.train]` has the keys of `[train]`. What it leaves out comes from `[train]`.
 
+**Several teachers.** `teacher = ["A", "B"]` is short for `[teacher]` with `network = "A"` and a `[[teachers]]` table
+with `network = "B"`. A `[[teachers]]` table has the keys of `[teacher]` ([several teachers](teachers.md)).
+
+**Renamed keys.** A key or a name that was renamed is answered with the new one. What a run wrote of itself before is
+still read.
+
 **How far the teacher is fitted.** `teacher.finetune` says it: `"none"` takes the teacher as it is, `"head"` fits a new
 classifier and nothing else, `"all"` trains the whole network. Left out, it follows from `teacher.weights`:
 `"pretrained"` means what the task is used to (a classifier's head, the whole of a detector or a segmenter, nothing of
