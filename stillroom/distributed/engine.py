@@ -35,6 +35,7 @@ except ImportError:  # machines that carry the `lightning` package have the same
     from lightning.fabric.strategies import DDPStrategy  # type: ignore[no-redef]
 
 START = timedelta(minutes=30)  # that the first process waits for the last one to be there
+LATER = timedelta(minutes=1)  # that NCCL, which aborts a process, has to wait longer than Gloo, which raises an error
 
 
 class Engine:
@@ -163,6 +164,7 @@ def _connect(environment: ClusterEnvironment, backend: str, limit: timedelta) ->
     own = dist.PrefixStore(f"stillroom/{env.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     own.set(f"started/{rank}", "")
     own.wait([f"started/{one}" for one in range(world)], START)
-    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)
     if backend == "nccl":
+        limit += LATER
         atexit.register(dist.destroy_process_group)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=limit)

@@ -22,7 +22,7 @@ AGAIN = "give the same command again: it resumes, with any number of processes; 
 
 def killed(exitcode: int | None = None) -> dict[str, str]:
     """The lines of `ProcessEnded` for a process that could not report anything, with its exit code if that is known."""
-    words = " without an error of its own" if exitcode is None else f" with exit code {exitcode} and no error"
+    words = " without an error of its own" if exitcode is None else f" with exit code {exitcode} and left no record"
     if exitcode is not None and exitcode < 0:
         words = f" by {signal.Signals(-exitcode).name}"
     why = "a person or the scheduler killed it, or the system for the memory it took: see its machine's log"

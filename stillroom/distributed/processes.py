@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +55,10 @@ def processes(devices: Devices = "auto", *, folder: Path | None = None, max_rest
             _check_shared(engine, records, folder)
         yield engine
         engine.barrier()  # all is done when it is done in process 0
-    if engine.first:
+    if engine.first and not at.launcher:
         shutil.rmtree(records, ignore_errors=True)
+        with suppress(OSError):  # another command's are there
+            records.parent.rmdir()
 
 
 def _check_shared(engine: Engine, records: Path, folder: Path) -> None:

@@ -1,10 +1,11 @@
-"""One process equals two, however they are started; what goes wrong in one ends all of them, with its own words."""
+"""One process equals two, however they are started; what ends one of them ends all, and a run recovers from it."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from kit import faulty
 from kit.command import QUICK, STILLROOM, environment, stillroom
+from kit.resume import wait_for_steps
 from kit.training import furthest
 from safetensors.torch import load_file
 
@@ -34,13 +36,14 @@ UNEVEN = ["train.batch=250", "teacher.train.batch=250", "data.val=0.171", "train
 is small, for with larger steps rounding alone grows to more than the test allows."""
 
 
-def begin(how, words, cwd, **env):
+def begin(how, words, cwd, restarts=0, **env):
     """The command in two processes: the processes that the test has to wait for."""
     command, env = [str(STILLROOM), *map(str, words)], environment(OMP_NUM_THREADS="1", **env)
-    commands = {0: ([*command, "--devices", "2"], {})}
+    commands = {0: ([*command, "--devices", "2", "--max-restarts", str(restarts)], {})}
     if how == "torchrun":
-        module = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-        commands = {0: ([*module, "stillroom", *command[1:]], {})}
+        options = ["--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+        module = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "stillroom"]
+        commands = {0: ([*module, *command[1:]], {})}
     if how == "srun":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -72,8 +75,8 @@ def assert_one_equals_two(folder):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        pytest.param("devices", COUPLED, id="devices", marks=pytest.mark.slow),
-        pytest.param("torchrun", UNEVEN, id="torchrun"),
+        pytest.param("devices", UNEVEN, id="devices"),
+        pytest.param("torchrun", COUPLED, id="torchrun", marks=pytest.mark.slow),
         pytest.param("srun", UNEVEN, id="srun", marks=pytest.mark.slow),
     ],
 )
@@ -92,12 +95,11 @@ def test_one_process_equals_two(how, words, tmp_path):
 FAULTY = [*STEADY, "methods=faulty:Faulty", "baseline=false", "teacher.train.steps=4", "--folder", "x"]
 
 SAID = {
-    "mistake": (1, r"SR-R520 process 1 of 2 ended: ValueError: seven is no number\n  why    faulty.py, line \d+"),
-    "disaster": (1, r"SR-R520 process 1 of 2 ended: RuntimeError: eight is no number\n  why    faulty.py, line \d+"),
-    "exit": (5, r"SR-R520 process 1 of 2 ended without a word\n  why    it could not say why: somebody killed it"),
-    "kill": (5, r"SR-R520 process 1 of 2 ended without a word\n  why    it could not say why: somebody killed it"),
-    "sleep": (5, r"SR-R521 process 1 of 2 stands still   faulty.py, line \d+, in <lambda>\n"),
-    "stop": (5, r"SR-R521 process 1 of 2 stands still   it does not say where\n"),
+    "mistake": (1, r"SR-R520 process {} of 2 ended: ValueError: seven is no number\n  why    faulty.py, line \d+"),
+    "disaster": (1, r"SR-R520 process {} of 2 ended: RuntimeError: eight is no number\n  why    faulty.py, line \d+"),
+    "kill": (5, r"SR-R520 process {} of 2 ended (by SIGKILL|without an error of its own)\n"),
+    "sleep": (5, r"SR-R521 process {} of 2 stands still   faulty.py, line \d+, in <lambda>\n"),
+    "stop": (5, r"SR-R521 process {} of 2 stands still   stopped by a signal \(SIGSTOP\)\n"),
 }
 
 
@@ -116,17 +118,25 @@ def alive(folder):
     return found
 
 
-def ends(kind, rank, folder, how="devices"):
-    """Two processes of which one fails: exit codes, stderr, seconds from its last step to everybody's end."""
-    shutil.copy(faulty.__file__, folder)
-    processes = begin(how, ["run", *FAULTY], folder, FAULT=f"{kind}:{rank}", STILLROOM_PATIENCE="3")
-    codes, _, err = done(processes)
-    steps = folder / "x" / "steps.jsonl"
+def nothing_is_alive(folder):
     deadline = time.monotonic() + 30
     while alive(folder):
         assert time.monotonic() < deadline, "a process outlives the run"
         time.sleep(0.1)
-    assert steps.is_file() and len(steps.read_text().splitlines()) == 4 + 5, err
+
+
+def ends(fault, folder, how="devices", restarts=0):
+    """Two processes of which one fails: exit codes and stderr. As under srun, the failure of one ends the other."""
+    shutil.copy(faulty.__file__, folder)
+    processes = begin(how, ["run", *FAULTY], folder, restarts, FAULT=fault, STILLROOM_TIMEOUT="15")
+    while len(processes) > 1 and not any(process.poll() for process in processes):
+        time.sleep(0.1)
+    if len(processes) > 1:  # as long as one needs to say what was wrong
+        time.sleep(10)
+        for process in processes:
+            process.kill()
+    codes, _, err = done(processes)
+    nothing_is_alive(folder)
     return codes, err
 
 
@@ -135,86 +145,97 @@ def recorded(folder):
     return info["status"], info["exit_code"], info["resumable"], info["last_step"]
 
 
+def assert_told_once(err, fault):
+    kind, _, rank = fault.partition(":")
+    assert len(re.findall(SAID[kind][1].format(rank), err)) == 1 and err.count("SR-R") == 1, err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The run of two processes that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    codes, err = ends("", folder)
+    assert codes == [0], err
+    return folder / "x"
+
+
+def assert_same_bytes(one, two):
+    for stage in ("teacher", "student"):
+        assert (one / f"{stage}.safetensors").read_bytes() == (two / f"{stage}.safetensors").read_bytes(), stage
+
+
 @pytest.mark.slow
-def test_a_mistake_in_one_process_is_told_once_and_one_process_goes_on(tmp_path):
-    codes, err = ends("mistake", 1, tmp_path)
-    code, text = SAID["mistake"]
-    assert codes == [code] and len(re.findall(text, err)) == 1 and err.count("SR-R") == 1
-    assert recorded(tmp_path) == ("failed", code, True, 5)
+@pytest.mark.parametrize("how", ["devices", "torchrun"])
+@pytest.mark.parametrize("fault", ["kill:0", "kill:1"])
+def test_a_run_recovers_from_a_kill_by_itself(undisturbed, how, fault, tmp_path):
+    codes, err = ends(fault, tmp_path, how, restarts=1)
+    assert codes == [0] and "resumed at step 5" in err
+    assert_told_once(err, fault)
+    assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "done"
+    assert_same_bytes(undisturbed, tmp_path / "x")
+
+
+@pytest.mark.slow
+def test_a_mistake_in_one_process_is_told_once_and_one_process_goes_on(undisturbed, tmp_path):
+    codes, err = ends("mistake:1", tmp_path)
+    assert codes == [1]
+    assert_told_once(err, "mistake:1")
+    assert recorded(tmp_path) == ("failed", 1, True, 5)
     assert "seven is no number" in (tmp_path / "x" / "run.log").read_text()
     assert "resumed at step 5" in stillroom("run", *FAULTY, cwd=tmp_path).stderr
-    stillroom("run", *FAULTY, "--folder", "alone", cwd=tmp_path)
-    one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("x", "alone"))
+    one, two = (load_file(folder / "student.safetensors") for folder in (tmp_path / "x", undisturbed))
     assert furthest(one, two) < 1e-4
 
 
 @pytest.mark.slow
-def test_a_process_that_stands_still_is_found_and_ended(tmp_path):
-    codes, err = ends("sleep", 1, tmp_path)
-    assert codes == [5] and len(re.findall(SAID["sleep"][1], err)) == 1 and err.count("SR-R") == 1
-    assert recorded(tmp_path) == ("failed", 5, True, 5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["disaster", "exit", "kill", "stop"])
-def test_whatever_ends_process_1_is_told_by_process_0(kind, tmp_path):
-    codes, err = ends(kind, 1, tmp_path)
-    code, text = SAID[kind]
-    assert codes == [code] and len(re.findall(text, err)) == 1 and err.count("SR-R") == 1
+@pytest.mark.parametrize("fault", ["kill:1", "kill:0", "disaster:1", "sleep:1", "stop:1", "stop:0"])
+def test_whatever_ends_one_process_ends_all(fault, tmp_path):
+    codes, err = ends(fault, tmp_path)
+    code = SAID[fault.partition(":")[0]][0]
+    assert codes == [code]
+    assert_told_once(err, fault)
     assert recorded(tmp_path) == ("failed", code, True, 5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "code"), [("exit", 9), ("kill", -9), ("sleep", 5), ("stop", -9), ("mistake", 1)])
-def test_whatever_ends_process_0_is_told(kind, code, tmp_path):
-    codes, err = ends(kind, 0, tmp_path)
-    assert codes == [code]
-    text = "SR-0000.*seven is no number" if kind == "mistake" else SAID[kind][1].replace("process 1", "process 0")
-    assert len(re.findall(text, err)) == 1
-    assert recorded(tmp_path) == ("failed", 1 if kind == "mistake" else 5, True, 5)
+def test_process_0_tells_its_own_mistake(tmp_path):
+    codes, err = ends("mistake:0", tmp_path)
+    assert codes == [1] and err.count("SR-0000 a fault of this program: ValueError: seven is no number") == 1
+    assert "SR-R" not in err and recorded(tmp_path) == ("failed", 1, True, 5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["torchrun", "srun"])
-@pytest.mark.parametrize("kind", ["mistake", "kill", "sleep"])
-def test_other_launchers_hear_the_same(how, kind, tmp_path):
-    codes, err = ends(kind, 1, tmp_path, how)
-    code, text = SAID[kind]
-    assert len(re.findall(text, err)) == 1
+@pytest.mark.parametrize("fault", ["mistake:1", "kill:1", "sleep:1"])
+def test_other_launchers_end_with_the_same_message(how, fault, tmp_path):
+    codes, err = ends(fault, tmp_path, how)
+    code = SAID[fault.partition(":")[0]][0]
+    assert_told_once(err, fault)
     assert recorded(tmp_path) == ("failed", code, True, 5)
-    if how == "torchrun":  # whose own exit code is always 1
-        assert codes == [1]
-    else:
-        assert codes[0] == code and codes[1] in (code, -9)
+    assert codes[0] == (1 if how == "torchrun" else code)  # torchrun's own exit code is always 1
+
+
+LONG = [*FAULTY, "train.steps=12", "train.checkpoint_seconds=1000"]
 
 
 @pytest.mark.slow
-def test_torchrun_starts_them_again(tmp_path):
-    """With `--max-restarts` the run goes on from its checkpoint by itself."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_to_the_launcher_leaves_no_worker_and_a_run_that_resumes(undisturbed, number, code, tmp_path):
     shutil.copy(faulty.__file__, tmp_path)
-    (tmp_path / "faulty.py").write_text(
-        Path(faulty.__file__)
-        .read_text()
-        .replace('os.environ.get("FAULT", "")', "FIRST")
-        .replace("KIND, _", 'FIRST = "kill:1" if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else ""\nKIND, _')
-    )
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--max-restarts",
-        "1",
-    ]
-    env = environment(OMP_NUM_THREADS="1")
-    process = subprocess.run(
-        [*words, "-m", "stillroom", "run", *FAULTY], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stderr
-    assert "resumed at step 5" in process.stderr
-    assert json.loads((tmp_path / "x" / "run.json").read_text())["status"] == "done"
+    (process,) = begin("devices", ["run", *LONG], tmp_path)
+    wait_for_steps(tmp_path / "x", 4 + 2, process)
+    process.send_signal(number)
+    codes, _, err = done([process])
+    nothing_is_alive(tmp_path)
+    assert codes == [code] and "Traceback" not in err
+    if number != signal.SIGKILL:
+        assert err.count("stopped, everything is saved; the same command goes on") == 1
+        status, exit_code, resumable, step = recorded(tmp_path)
+        assert (status, exit_code, resumable) == ("stopped", code, True) and step >= 2
+    codes, _, err = done(begin("devices", ["run", *LONG], tmp_path))
+    assert codes == [0] and ("resumed at step" in err or number == signal.SIGKILL)
+    one, two = (load_file(folder / "student.safetensors") for folder in (tmp_path / "x", undisturbed))
+    assert furthest(one, two) == 0
 
 
 # What is refused

@@ -1,6 +1,7 @@
 """A method that misbehaves: Hinton's, until process RANK of `FAULT=KIND:RANK` comes to its sixth loss.
 
-Tests copy this file beside the recipe, as a user's own code: `methods=faulty:Faulty`.
+Only at the first attempt: processes that are started again behave. Tests copy this file beside the recipe, as a user's
+own code: `methods=faulty:Faulty`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch.distributed as dist
 
 from stillroom.methods.hinton import Hinton
 
-KIND, _, RANK = os.environ.get("FAULT", "").partition(":")
+FIRST = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+KIND, _, RANK = os.environ.get("FAULT", "").partition(":") if FIRST else ("", "", "")
 CALLS = count(1)
 
 

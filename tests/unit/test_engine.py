@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from stillroom.config.schema import Training
+from stillroom.distributed import processes as processes_module
 from stillroom.distributed.engine import Engine
 from stillroom.distributed.processes import processes
 from stillroom.errors import StillroomError
@@ -123,3 +126,14 @@ def test_a_batch_that_can_not_be_shared(world, batch, accumulate, text):
     ):
         engine.share({"train": Training(batch=batch, grad_accum_steps=accumulate)})
     engine.share({"train": Training(batch=world * accumulate * 3, grad_accum_steps=accumulate)})
+
+
+def test_a_disk_that_is_not_shared_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes_module, "SHARED", 0.3)
+    engine = Engine(1)
+    engine.world = 2
+    (tmp_path / "0.stack").touch()
+    with pytest.raises(StillroomError, match=r"SR-R524 process 0 on .* does not see what process 1 wrote   mine"):
+        processes_module._check_shared(engine, tmp_path, Path("mine"))
+    threading.Timer(0.1, (tmp_path / "1.stack").touch).start()
+    processes_module._check_shared(engine, tmp_path, Path("mine"))

@@ -18,6 +18,7 @@ from stillroom.distributed.errors import killed, lines_for
 from stillroom.distributed.launch import End, first_failure
 from stillroom.errors import Exit, Stopped
 from stillroom.io.errors import DiskFull
+from stillroom.io.run_dir import record_end
 
 # Which failure was the first
 
@@ -95,6 +96,22 @@ def test_a_record_is_read_as_it_was_written():
     assert End(*json.loads(json.dumps(one))) == one
 
 
+def test_the_end_is_noted_in_the_newest_run_of_a_folder(tmp_path):
+    for seed, status in enumerate(["done", "failed", "running"]):
+        (tmp_path / f"seed-{seed}").mkdir()
+        (path := tmp_path / f"seed-{seed}" / "run.json").write_text(json.dumps({"status": status, "exit_code": 6}))
+        os.utime(path, (seed, seed))
+    record_end(tmp_path, Stopped(Exit.TERMINATED))
+    infos = [json.loads((tmp_path / f"seed-{seed}" / "run.json").read_text()) for seed in range(3)]
+    assert [info["status"] for info in infos] == ["done", "failed", "stopped"]
+    assert [info["exit_code"] for info in infos] == [6, 6, 143]
+    before = (tmp_path / "seed-0" / "run.json").read_text()
+    record_end(tmp_path / "seed-0", Stopped(Exit.TERMINATED))
+    record_end(tmp_path / "elsewhere", Stopped(Exit.TERMINATED))
+    record_end(None, Stopped(Exit.TERMINATED))
+    assert (tmp_path / "seed-0" / "run.json").read_text() == before, "it had ended well"
+
+
 # Two processes
 
 
@@ -161,7 +178,7 @@ def test_no_worker_outlives_a_launcher_that_is_killed(tmp_path):
         ("mistake:1", 1, "SR-R520 process 1 of 2 ended: ValueError: seven is no number\n  why    workers.py, line "),
         ("mistake:0", 1, "seven is no number\n"),
         ("mistake", 1, "seven is no number\n"),
-        ("exit:1", 5, "SR-R520 process 1 of 2 ended with exit code 9 and no error\n"),
+        ("exit:1", 5, "SR-R520 process 1 of 2 ended with exit code 9 and left no record\n"),
         ("stop:1", 5, "SR-R521 process 1 of 2 stands still   "),
         ("stop:0", 5, "SR-R521 process 0 of 2 stands still   "),
         ("sleep:0", 5, "SR-R521 process 0 of 2 stands still   workers.py, line "),
