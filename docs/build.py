@@ -130,16 +130,16 @@ is short for a device profile.
 """
 
 
-LOOKS = {
+COMPARED = {
     "pred": "the predictions",
-    "vector": "what the two classifiers read",
+    "vector": "the pooled inputs of the two classifiers",
     "last": "the last maps or tokens",
     "middle": "the maps or tokens half-way",
     "stages": "the ends of all stages",
     "edges": "the ends of all stages, before their last activation",
     "blocks": "a ViT's first, second and last block",
-    "attention": "what a ViT's last attention makes q, k and v of",
-    "members": "every teacher's own predictions, and with `features` what its classifier reads",
+    "attention": "q, k and v of a ViT's last attention",
+    "members": "the predictions of each teacher, and with `features` the input of its classifier",
 }
 
 CONDITIONS = {
@@ -281,7 +281,7 @@ def methods() -> str:
         "[add a method](add-a-method.md); to pick one, [choosing](choosing.md); what each did under one budget is in",
         "[results](method-results.md). `stillroom list methods NAME` prints a section of this page.",
         "",
-        "| method | looks at | weight | in a few words |",
+        "| method | compares | weight | in a few words |",
         "|---|---|---:|---|",
     ]
     for name in choices("methods"):
@@ -290,7 +290,7 @@ def methods() -> str:
     for name in choices("methods"):
         kind, file = pick("methods", name), module("methods", name)
         parts += ["", f"## {name}", "", _prose(file.__doc__ or ""), "", _prose(kind.__doc__ or "", "Args")]
-        parts += ["", f"Looks at: {LOOKS[kind.default_taps]}. Default weight {kind.weight:g}."]
+        parts += ["", f"Compares {COMPARED[kind.default_taps]}. Default weight {kind.weight:g}."]
         parts += ["", *(f"- Measured. {line}" for line in tables.summary(name))]
         parts += ["", _arguments(kind)]
         for function in _functions(file):

@@ -59,7 +59,7 @@ class AT(Method):
 
     Args:
         power: at least 1; exponent of the activations before averaging over channels.
-        student_taps: features of the student; (): the end of each stage.
+        student_taps: features of the student; if empty, the end of each stage.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

@@ -62,7 +62,7 @@ class CC(Method):
     Args:
         gamma: above 0; of the Gaussian kernel.
         order: at least 1; the last power of the series.
-        student_taps: a feature of the student; (): the input of its classifier.
+        student_taps: a feature of the student; if empty, the input of its classifier.
         teacher_taps: the feature of the teacher that it is compared with.
 
     Raises:

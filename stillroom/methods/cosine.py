@@ -40,7 +40,7 @@ class Cosine(Method):
     each other.
 
     Args:
-        student_taps: features of the student, averaged over positions; (): the input of its head.
+        student_taps: features of the student, averaged over positions; if empty, the input of its head.
         teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
     """
 

@@ -61,7 +61,7 @@ class CRD(Method):
         dim: at least 1; width of the embeddings.
         bank: at least 1; rows of the memory bank, which are the negatives, without those of the same class.
         temperature: above 0; smaller values emphasise the nearest negatives.
-        student_taps: one feature of the student; (): the input of its classifier.
+        student_taps: one feature of the student; if empty, the input of its classifier.
         teacher_taps: the feature of the teacher that it is compared with.
 
     Raises:

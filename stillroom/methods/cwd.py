@@ -64,7 +64,7 @@ class CWD(Method):
     Args:
         temperature: above 0.
         of: compare "features", or the "logits" of two segmenters.
-        student_taps: features of the student; (): its last map.
+        student_taps: features of the student; if empty, its last map.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

@@ -112,7 +112,7 @@ class FGD(Method):
         background: weight of the background, relative to 1 for the objects; the authors use 0.5.
         attention: at least 0; weight of the difference of the attention maps.
         temperature: above 0; of the attention.
-        student_taps: maps of the student; (): the ends of its stages.
+        student_taps: maps of the student; if empty, the ends of its stages.
         teacher_taps: maps of the teacher; the i-th is compared with the student's i-th, and the losses are summed.
 
     Raises:

@@ -42,7 +42,7 @@ class FitNet(Method):
     (Tian et al. 2020).
 
     Args:
-        student_taps: features of the student, such as "layer2"; (): the one half-way.
+        student_taps: features of the student, such as "layer2"; if empty, the one half-way.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

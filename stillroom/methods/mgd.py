@@ -59,7 +59,7 @@ class MGD(Method):
     Args:
         masked: masked share, at least 0 and below 1.
         over: mask "channels" or "places" (positions).
-        student_taps: features of the student; (): its last map.
+        student_taps: features of the student; if empty, its last map.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

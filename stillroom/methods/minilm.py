@@ -73,7 +73,7 @@ class MiniLM(Method):
     Args:
         relations: one or more of "qk", "qq", "kk", "vv", each a term.
         heads: relation heads; divides both widths. None: the largest number, up to 12, that does.
-        student_taps: layers whose output is q, k and v concatenated, [B, N, 3 D]; (): that of the last attention.
+        student_taps: layers whose output is q, k and v concatenated, [B, N, 3 D]; if empty, that of the last attention.
         teacher_taps: layers of the teacher; the i-th is compared with the student's i-th.
 
     Raises:

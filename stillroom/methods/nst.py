@@ -59,7 +59,7 @@ class NST(Method):
     %, far below the 64.6 % without a teacher, ResNet32x4 to ShuffleNetV1 was 3.6 points above it (Tian et al. 2020).
 
     Args:
-        student_taps: features of the student; (): the end of each stage.
+        student_taps: features of the student; if empty, the end of each stage.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

@@ -69,7 +69,7 @@ class OFA(Method):
     Args:
         eps: above 0, see `ofa_loss`.
         temperature: above 0.
-        student_taps: the stages that get a branch; (): all. The teacher has no taps.
+        student_taps: the stages that get a branch; if empty, all. The teacher has no taps.
 
     Raises:
         ValueError: eps or the temperature is not above 0.

@@ -68,7 +68,7 @@ class OFD(Method):
     which the margin removes.
 
     Args:
-        student_taps: features of the student; (): the end of each stage, before its activation.
+        student_taps: features of the student; if empty, the end of each stage, before its activation.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

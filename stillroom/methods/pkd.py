@@ -57,7 +57,7 @@ class PKD(Method):
     Avoid: with very few images per step and small maps, because the statistics are those of the batch.
 
     Args:
-        student_taps: maps of the student; (): the ends of its stages.
+        student_taps: maps of the student; if empty, the ends of its stages.
         teacher_taps: maps of the teacher; the i-th is compared with the student's i-th, and the losses are summed.
 
     Raises:

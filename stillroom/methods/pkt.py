@@ -53,7 +53,7 @@ class PKT(Method):
     30000 is for batches of 64; it comes from later comparisons (Tian et al. 2020), as the paper uses this loss alone.
 
     Args:
-        student_taps: a feature of the student; (): the input of its classifier.
+        student_taps: a feature of the student; if empty, the input of its classifier.
         teacher_taps: the feature of the teacher that it is compared with.
     """
 

@@ -80,7 +80,7 @@ class ReviewKD(Method):
     Avoid: where the deepest stages of the two networks are not comparable, because they are fused into all others.
 
     Args:
-        student_taps: features of the student, from shallow to deep; (): the end of each stage.
+        student_taps: features of the student, from shallow to deep; if empty, the end of each stage.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

@@ -86,7 +86,7 @@ class RKD(Method):
     Args:
         distance: at least 0; factor of the distance term, which is left out at 0.
         angle: at least 0; factor of the angle term, which is left out at 0.
-        student_taps: a feature of the student; (): the input of its classifier.
+        student_taps: a feature of the student; if empty, the input of its classifier.
         teacher_taps: the feature of the teacher that it is compared with.
 
     Raises:

@@ -48,7 +48,7 @@ class SimReg(Method):
     Args:
         layers: linear layers of the projector, at least 1; between them layer norm and ReLU, in the teacher's width.
         unit: whether directions are compared, or vectors.
-        student_taps: features of the student, averaged over positions; (): the input of its head.
+        student_taps: features of the student, averaged over positions; if empty, the input of its head.
         teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
 
     Raises:

@@ -61,7 +61,7 @@ class SKD(Method):
 
     Args:
         nodes: at least 2; per side. Memory grows with its fourth power.
-        student_taps: features of the student; (): its last map.
+        student_taps: features of the student; if empty, its last map.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

@@ -55,7 +55,7 @@ class SlicedWasserstein(Method):
 
     Args:
         directions: number of directions, drawn in each step, at least 1; 50 to 500 are usual.
-        student_taps: features of the student, averaged over positions; (): the input of its classifier.
+        student_taps: features of the student, averaged over positions; if empty, the input of its classifier.
         teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
 
     Raises:

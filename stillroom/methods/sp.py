@@ -40,7 +40,7 @@ class SP(Method):
     With several processes, maps are gathered from all of them.
 
     Args:
-        student_taps: maps or tokens of the student; (): the last.
+        student_taps: maps or tokens of the student; if empty, the last.
         teacher_taps: maps or tokens of the teacher; the i-th is compared with the student's i-th.
     """
 

@@ -50,7 +50,7 @@ class VID(Method):
 
     Args:
         variance: above 1e-5; the initial variance.
-        student_taps: features of the student; (): the end of each stage.
+        student_taps: features of the student; if empty, the end of each stage.
         teacher_taps: features of the teacher, equally many.
 
     Raises:

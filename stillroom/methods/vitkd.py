@@ -57,7 +57,7 @@ class ViTKD(Method):
         alpha: at least 0; weight of the first blocks' sum of squares.
         beta: at least 0; weight of the last block's, divided by `masked`.
         masked: share of the last block's tokens that are masked and generated, above 0, at most 1.
-        student_taps: blocks, at least two, the last block last; (): the first, second and last.
+        student_taps: blocks, at least two, the last block last; if empty, the first, second and last.
         teacher_taps: blocks of the teacher; the i-th is compared with the student's i-th.
 
     Raises:

@@ -69,7 +69,7 @@ class VkD(Method):
     thousands on a CPU: each step solves a linear system of the larger of the two widths.
 
     Args:
-        student_taps: features of the student, averaged over positions or patch tokens; (): the last.
+        student_taps: features of the student, averaged over positions or patch tokens; if empty, the last.
         teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
     """
 

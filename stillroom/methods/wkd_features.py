@@ -66,7 +66,7 @@ class WKDFeatures(Method):
     Args:
         ratio: at least 0; weight of the means, relative to the deviations.
         grid: at least 1; statistics of grid x grid cells instead of the whole map.
-        student_taps: features of the student; (): its last map.
+        student_taps: features of the student; if empty, its last map.
         teacher_taps: features of the teacher; the i-th is compared with the student's i-th.
 
     Raises:

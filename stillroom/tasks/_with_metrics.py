@@ -1,4 +1,4 @@
-"""A task with further metrics than its own: those that a recipe names, `metrics = ["package.module:Name"]`."""
+"""A task with additional metrics, named in a recipe: `metrics = ["package.module:Name"]`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stillroom.tasks.task import Task
 from stillroom.types import Batch, Output
 
 
-class Added(Metric):
-    """A metric whose figures carry the name by which the recipe added it: `metric` in `metrics.json`.
+class NamedMetric(Metric):
+    """A metric whose figures record the name under which the recipe added it, as `metric` in `metrics.json`.
 
     Args:
-        name: as the recipe has it.
-        metric: fresh.
+        name: as in the recipe.
+        metric: a new metric.
     """
 
     def __init__(self, name: str, metric: Metric):
@@ -29,14 +29,14 @@ class Added(Metric):
         self.name, self._metric = name, metric
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """As the metric does."""
+        """Update the metric."""
         self._metric.update(output, batch, reference)
 
     def compute(self) -> dict[str, Measurement]:
-        """Its figures.
+        """The metric's figures.
 
         Raises:
-            FigureNameTaken: SR-X711 a figure is called as something else in a row of `metrics.json`.
+            FigureNameTaken: SR-X711 a figure has the name of another entry of `metrics.json`.
         """
         figures = self._metric.compute()
         if taken := sorted(RESERVED & figures.keys()):
@@ -44,20 +44,20 @@ class Added(Metric):
         return {name: replace(found, extra=found.extra | {"metric": self.name}) for name, found in figures.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Of the metric."""
+        """The metric's state."""
         return self._metric.state()
 
     def merge(self, state: dict[str, Tensor]) -> None:
-        """Into the metric."""
+        """Merge into the metric."""
         self._metric.merge(state)
 
 
 class WithMetrics:
-    """A task and further metrics. Attributes that are not defined here are those of `task`.
+    """A task with additional metrics. Attributes that are not defined here are those of `task`.
 
     Args:
         task: the task.
-        kinds: name -> class; one that the task has among its own is not taken twice.
+        kinds: name -> class. Metrics that the task already has are not added again.
     """
 
     def __init__(self, task: Task, kinds: Mapping[str, type[Metric]]):
@@ -69,20 +69,20 @@ class WithMetrics:
         return getattr(self.task, name)
 
     def metrics(self, classes: tuple[str, ...], gallery_keys: Collection[int] = ()) -> list[Metric]:
-        """The task's own, the one with the headline figure first, then the further ones."""
+        """The task's own metrics, the one with the headline figure first, then the additional ones."""
         own = self.task.metrics(classes, gallery_keys)
         known = {type(one) for one in (*own, self.task.agreement_metric(classes, gallery_keys))}
         more = {name: kind for name, kind in self.kinds.items() if kind not in known}
-        return own + [Added(name, _fresh(kind, classes, gallery_keys)) for name, kind in more.items()]
+        return own + [NamedMetric(name, _create(kind, classes, gallery_keys)) for name, kind in more.items()]
 
 
 def with_metrics(task: Task, kinds: Mapping[str, type[Metric]]) -> Task:
-    """The task, with further metrics where there are any."""
+    """The task with additional metrics, if there are any."""
     return cast(Task, WithMetrics(task, kinds)) if kinds else task
 
 
-def _fresh(kind: type[Metric], classes: tuple[str, ...], gallery_keys: Collection[int]) -> Metric:
-    """A metric that takes classes alone, or also the keys of images that others are compared with."""
+def _create(kind: type[Metric], classes: tuple[str, ...], gallery_keys: Collection[int]) -> Metric:
+    """A metric with the arguments that it takes: the classes, and the gallery keys where it has that parameter."""
     more = {"gallery_keys": gallery_keys} if "gallery_keys" in inspect.signature(kind).parameters else {}
     made: Any = kind
     found: Metric = made(classes=classes, **more)

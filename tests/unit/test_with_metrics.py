@@ -69,7 +69,7 @@ def test_a_further_figure_stands_behind_the_tasks_own_and_says_where_it_is_from(
 
 def test_the_tasks_own_are_not_taken_twice():
     task = with_metrics(Classification(), {"a": Accuracy, "r": Recall, "g": Agreement, "i": Images})
-    assert [type(one).__name__ for one in task.metrics(CLASSES)] == ["Accuracy", "Recall", "Added"]
+    assert [type(one).__name__ for one in task.metrics(CLASSES)] == ["Accuracy", "Recall", "NamedMetric"]
     assert with_metrics(task, {}) is task
 
 
