@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.compressed import CANDIDATES, KINDS, make_compressed
+from kit.compressed import KINDS, make_compressed
 from kit.page import Page, change
 from kit.seeds import make_seeds
 
@@ -168,55 +168,11 @@ def test_a_limit_of_another_machine_is_not_drawn_here(spoilt: Path) -> None:
     assert "limit" not in drawn(spoilt)[0]
 
 
-@pytest.mark.parametrize(
-    ("target", "status"),
-    [
-        ({"limits": {"latency_ms": 5}, "found": {"latency_ms": {"value": 4}}, "met": True}, "met"),
-        ({"limits": {"latency_ms": 5}, "found": {"latency_ms": {"value": 6}}, "met": True}, "MISSED"),
-        ({"limits": {"latency_ms": 5}, "found": {"latency_ms": {"value": 4}}, "met": False}, "MISSED"),
-        ({"limits": {"latency_ms": 5, "size_mb": 1}, "found": {"latency_ms": 4}, "met": True}, "not checked"),
-        ({"limits": {"latency_ms": 5}, "found": None, "met": True}, "not checked"),
-        ({"limits": {"latency_ms": 5}, "found": {"latency_ms": 4}}, "not checked"),
-        ({"limits": "many", "found": [], "met": None}, "not checked"),
-        ({}, "not checked"),
-    ],
-)
-def test_limits_are_met_only_if_each_was_measured_and_kept(target: dict[str, Any], status: str) -> None:
-    assert deployment.status(target) == status
-    assert not target or status in deployment.verdict(target)
-
-
-def test_the_verdict_names_limits_and_measurements() -> None:
-    target = {
-        "file": "litert-8",
-        "where": "pi@kitchen",
-        "threads": 4,
-        "limits": {"latency_ms": 5, "energy_j": 0.001},
-        "found": {"latency_ms": {"value": 4.5, "stable": False}, "energy_j": {"value": 0.0005, "source": "estimated"}},
-        "met": True,
-    }
-    sentence = deployment.verdict(target)
-    for fact in ("met", "litert-8", "pi@kitchen", "4 threads", "4.50 ms (unstable)", "5.00 ms", "500 µJ", "1.00 mJ"):
-        assert fact in sentence, fact
-
-
 def test_the_weights_beside_a_graph_have_their_hash(spoilt: Path) -> None:
     for name in ("student.8.xml", "student.8.bin"):
         (spoilt / "exports" / name).write_text(name)
     names = [name for name, _, _ in run_files.digests(run_data.read(spoilt))]
     assert names[-2:] == ["exports/student.8.xml", "exports/student.8.bin"]
-
-
-def test_whether_any_candidate_would_do() -> None:
-    assert deployment.satisfiable(CANDIDATES).startswith("satisfiable: 1 of 3 ")
-    assert deployment.satisfiable(CANDIDATES[:1]).startswith("NOT satisfiable: 0 of 1 ")
-    assert deployment.satisfiable(CANDIDATES[2:]).startswith("not known whether satisfiable: 0 of 1 ")
-    assert [line.cells[3] for line in deployment.candidate_rows(CANDIDATES)] == ["NO", "yes", "–"]
-
-
-def test_a_candidate_is_held_to_the_upper_end_of_its_time() -> None:
-    (line,) = deployment.candidate_rows([CANDIDATES[0] | {"latency_ms": 4.9, "latency_upper_ms": 5.2}])
-    assert line.cells[2:4] == ("4.90 ms, up to 5.20", "NO")
 
 
 def test_each_stage_has_its_difference_to_the_one_before(met: Path) -> None:
@@ -290,27 +246,6 @@ def test_a_seed_that_misses_the_target_is_named(missed: Path, tmp_path: Path) ->
     said = [line for line in multi_seed_page.problems(multi_seed.read(place)) if "MISSED" in line]
     assert len(said) == 1 and said[0].startswith("Seed 0: ") and "onnx-8" in said[0]
     assert said[0] in Page(multi_seed_page.write(place).read_text()).text
-
-
-def test_the_terminal_shows_stages_files_and_the_verdict(missed: Path) -> None:
-    metrics = json.loads((missed / "metrics.json").read_text())
-    shown = tables.results(metrics)
-    assert list(shown.columns[0].cells)[:6] == ["teacher", "baseline", "distilled", "prune", "student", "onnx, float"]
-    assert list(shown.columns[7].cells)[5:] == ["yes", "yes", "yes", "NO", "yes", "yes"]
-    assert "MISSED" in tables.deployment(metrics) and "\n" not in tables.deployment(metrics)
-    assert tables.deployment({}) == ""
-    plan = tables.candidates(CANDIDATES)
-    assert list(plan.columns[5].cells) == ["", "chosen", ""] and "satisfiable: 1 of 3" in str(plan.caption)
-
-
-def test_times_show_memory_and_energy_where_there_are_any(missed: Path) -> None:
-    metrics = json.loads((missed / "metrics.json").read_text())
-    rows = {"student": metrics["student"], "prune": metrics["stages"][1]}
-    shown = tables.latencies(rows)
-    assert [str(column.header) for column in shown.columns[5:]] == ["peak memory", "energy"]
-    assert list(shown.columns[5].cells) == ["2.50 MB", "not measured"]
-    assert list(shown.columns[6].cells) == ["2.00 mJ measured", "not measured"]
-    assert len(tables.latencies({"prune": metrics["stages"][1]}).columns) == 5
 
 
 def test_report_is_written_from_the_folder_alone(met: Path) -> None:
