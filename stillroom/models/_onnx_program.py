@@ -80,7 +80,7 @@ def inspect_file(path: Path, size: int) -> tuple[bytes, OnnxInfo]:
     sides = [size, *(side for side in SIDES if side > size)]
     question = json.dumps({"memory": memory, "sides": sides, "batches": [2, 1]})
     # -P: or else the folder of this file would be searched first, in which `onnx` is one of ours.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("_onnx_look.py")), question]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("_onnx_inspect.py")), question]
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as problem:
