@@ -1,6 +1,6 @@
 """What an ONNX file is, found out at a distance: a program of its own, with little memory, that answers in JSON.
 
-    python -P _onnx_look.py '{"memory": 4000000000, "sides": [32, 224], "batches": [2, 1]}' < model.onnx
+    python -P _onnx_inspect.py '{"memory": 4000000000, "sides": [32, 224], "batches": [2, 1]}' < model.onnx
 
 A file of a stranger may point at other files, claim more memory than there is, be cut off, or never end. Here all of
 that happens to a process that can be spared; only a file that was read, opened and asked once here is opened by others.

@@ -42,7 +42,7 @@ SIDES = (32, 64, 96, 128, 160, 192, 224)
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxInfo:
-    """What was found out about a file, see `_onnx_look.look`."""
+    """What was found out about a file, see `_onnx_inspect.inspect_model`."""
 
     input: str
     kind: str
