@@ -64,7 +64,7 @@ def distill(
 
     Raises:
         StillroomError: what is wrong, why, what follows and how to mend it. Where it is one seed's, the others are done
-            by then, and `stillroom.Several(folder)` opens them.
+            by then, and `stillroom.MultiSeedRun(folder)` opens them.
     """
     raw = {
         "teacher": teacher,
@@ -92,7 +92,7 @@ def run(
 
 
 def open(folder: str | Path) -> FinishedRun:
-    """A finished run; `stillroom.Several(folder)` opens those of several seeds."""
+    """A finished run; `stillroom.MultiSeedRun(folder)` opens those of several seeds."""
     return FinishedRun(folder)
 
 

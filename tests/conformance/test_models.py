@@ -61,7 +61,7 @@ def test_only_families_are_names() -> None:
 def test_the_contract(name: str) -> None:
     kind = pick("models", name)
     assert isinstance(kind.example, str) and isinstance(kind.has_pixel_statistics, bool)
-    for method in ("knows", "names", "build"):
+    for method in ("matches", "names", "build"):
         wanted, there = (list(inspect.signature(getattr(owner, method)).parameters) for owner in (Family, kind))
         assert wanted == there, method
     assert type(find_family(kind.example)) is kind

@@ -312,7 +312,7 @@ def test_a_module_of_colour_gets_grey_repeated(own: str) -> None:
     [
         ("stubborn", "SR-M305", "it has 7 outputs, and the data 6 classes"),
         ("feature_map", "SR-M305", "shape (1, 6, 12, 12), not (1, K)"),
-        ("text", "SR-M304", "it made a str, not a torch.nn.Module"),
+        ("text", "SR-M304", "a str, not a torch.nn.Module"),
         ("number", "SR-M304", "3 is not a callable object"),
         ("Absent", "SR-M309", "has no attribute 'Absent'"),
     ],
