@@ -89,7 +89,7 @@ def restored(images: Tensor, mean: Any, std: Any) -> Tensor:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda shown: shown / 255, ["0..255", "wants them so"]),
+        (lambda shown: shown / 255, ["0..255", "expects them so"]),
         (lambda shown: shown * 255, ["divided by 255", "multiplies by 255"]),
         (lambda shown: 1 - shown, ["1 - pixel"]),
         (lambda shown: restored(shown, MEAN, STD), ["the network's own mean and std: the file does not normalise"]),
