@@ -196,8 +196,8 @@ def test_a_recipe_stops_at_the_pipeline(path):
             assert "Recipe" not in {alias.name for alias in node.names}
 
 
-READ_RUN_JSON = {"io/run_dir.py", "pipeline/resume.py", "pipeline/finished.py"}
-"""Files that read run.json: its writer, resume, and a finished run, whose working directory is noted there."""
+READ_RUN_JSON = {"io/run_dir.py", "io/run_end.py", "pipeline/resume.py", "pipeline/finished.py"}
+"""Files that read run.json: its writers, resume, and a finished run, whose working directory is noted there."""
 
 AFTER_A_RUN = {"report", "cli", "api"}
 """Rooms that work on finished runs alone."""

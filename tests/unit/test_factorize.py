@@ -86,7 +86,7 @@ def test_the_least_rank_that_keeps_the_energy(way: str) -> None:
     ranks = site.ranks(0.95)
     assert ranks is not None
     if way == "cp":
-        assert site._cp_keeps(ranks[0]) >= 0.95 > site._cp_keeps(ranks[0] - 1)
+        assert site._cp_energy(ranks[0]) >= 0.95 > site._cp_energy(ranks[0] - 1)
     for values, rank in zip(site.values, ranks, strict=False):
         share = values.square().cumsum(0) / values.square().sum()
         assert share[rank - 1] >= 0.95 and (rank == 1 or share[rank - 2] < 0.95)

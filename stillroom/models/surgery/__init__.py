@@ -32,7 +32,7 @@ def apply(module: nn.Module, edits: Iterable[Edit]) -> None:
     for edit in edits:
         if edit.get("kind") not in KINDS:
             raise ValueError(f"no change of form is called {edit.get('kind')!r}; there are {', '.join(KINDS)}")
-        import_module(f"stillroom.models.surgery.{edit['kind']}").reform(module, edit)
+        import_module(f"stillroom.models.surgery.{edit['kind']}").apply(module, edit)
 
 
 def as_json(edits: Iterable[Edit]) -> tuple[Edit, ...]:

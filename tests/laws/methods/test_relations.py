@@ -34,8 +34,8 @@ def test_rkd_s_angles_in_groups_are_the_angles(monkeypatch):
     whole = rkd_angle_loss(student, teacher)
     (wanted,) = torch.autograd.grad(whole, student)
     groups = []
-    apart = rkd._angles_apart
-    monkeypatch.setattr(rkd, "_angles_apart", lambda s, t, a, b: groups.append((a, b)) or apart(s, t, a, b))
+    apart = rkd._angle_loss
+    monkeypatch.setattr(rkd, "_angle_loss", lambda s, t, a, b: groups.append((a, b)) or apart(s, t, a, b))
     monkeypatch.setattr(rkd, "BUDGET", 2 * 7 * 7)
     parts = rkd_angle_loss(student, teacher)
     assert groups == [(0, 2), (2, 4), (4, 6), (6, 8)]

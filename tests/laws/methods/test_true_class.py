@@ -130,7 +130,7 @@ def members(count, **arguments):
 
 
 def cost(method, student, teachers, target, mixed=None):
-    taps = dict(zip(method.own, teachers, strict=False))
+    taps = dict(zip(method.pred_taps, teachers, strict=False))
     batch = batch_of(len(student), target, mixed=mixed)
     return method.loss(Output(pred=student), Output(pred=teachers.mean(0), taps=taps), batch, 0.5)["kl"]
 
