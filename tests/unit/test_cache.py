@@ -112,7 +112,7 @@ def test_a_damaged_shard_is_refused_when_read_and_made_again(tmp_path, hurt):
 
 
 OTHERS = {
-    "teacher": lambda: {"teacher": FrozenTeacher(training.build("resnet14", classes=10, channels=1, size=8))},
+    "teacher": lambda: {"teacher": FrozenTeacher(training.create_model("resnet14", classes=10, channels=1, size=8))},
     "precision": lambda: {"teacher": FrozenTeacher(training.teacher().network, precision=torch.bfloat16)},
     "augment": lambda: {"augment": Augment(shift=0.2, rotate=10, num_views=3)},
     "views": lambda: {"augment": Augment(shift=0.1, rotate=10, num_views=2)},
@@ -172,7 +172,7 @@ def test_when_it_is_worth_it(tmp_path):
     assert "views = 0" in verdict(augment=Augment())[1]
     assert verdict(wanted=3507)[1].startswith("3,507 outputs")
     assert "cache.max_gb" in verdict(max_gb=1e-9)[1]
-    assert verdict()[0] and "asking once" in verdict()[1]
+    assert verdict()[0] and "filling and reading" in verdict()[1]
     caches.filled(caches.asking(tmp_path))
     assert verdict(wanted=1) == (True, f"{next(tmp_path.glob('*/cache.json')).parent} holds its outputs")
 
