@@ -153,7 +153,7 @@ def test_registers_positions_and_dropped_patches(images: torch.Tensor) -> None:
     ("name", "arguments", "says"),
     [
         ("timm/test_resnet", {}, "only a plain ViT"),
-        ("timm/vit_tiny_patch16_224", {"img_size": 32, "global_pool": "avg"}, "its classifier reads 'avg'"),
+        ("timm/vit_tiny_patch16_224", {"img_size": 32, "global_pool": "avg"}, "its classifier uses 'avg'"),
         ("timm/vit_base_patch16_siglip_224", {"img_size": 32, "depth": 1}, "only a plain ViT with a class token"),
     ],
 )

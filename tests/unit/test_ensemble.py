@@ -174,7 +174,7 @@ def test_the_confident_method_reads_every_member(images):
     assert rich.teacher_taps == ("1/linear:in", "2/fc:in", "1/pred", "2/pred")
     alone = CAMKD(features=1.0)
     bind_taps(alone, sides[0], feature_info(teachers.members[0], images), name="ca_mkd")
-    assert alone.teacher_taps == ("linear:in",) and alone.own == ()
+    assert alone.teacher_taps == ("linear:in",) and alone.pred_taps == ()
 
 
 def test_of_sealed_teachers_the_predictions_are_enough(images):
@@ -186,7 +186,7 @@ def test_of_sealed_teachers_the_predictions_are_enough(images):
     assert sides[1].members[0].vector is None
     plain = CAMKD()
     assert bind_taps(plain, *sides, name="ca_mkd") == [] and plain.teacher_taps == ("1/pred", "2/pred")
-    with pytest.raises(StillroomError, match="the teacher, whose parts can't be heard") as refused:
+    with pytest.raises(StillroomError, match="in the teacher") as refused:
         bind_taps(CAMKD(features=1.0), *sides, name="ca_mkd")
     assert refused.value.code == "SR-M333"
 
