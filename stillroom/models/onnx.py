@@ -60,28 +60,28 @@ class Onnx:
         """See `Family.names`."""
         return [self.example] if like in self.example else []
 
-    def build(self, name: str, facts: NetworkSpec, **arguments: Any) -> Network:
+    def build(self, name: str, spec: NetworkSpec, **arguments: Any) -> Network:
         """Nothing: SR-M360, there is no such network without its file."""
         raise OnnxWithoutFile()
 
     def open(
-        self, path: Path, facts: NetworkSpec, *, head: HeadPolicy, trust: str | None = None, **arguments: Any
+        self, path: Path, spec: NetworkSpec, *, head: HeadPolicy, trust: str | None = None, **arguments: Any
     ) -> Network:
         """As `network.Opener.open`. Failures: as `_onnx.look`, and SR-M361 it can't be trained, SR-M315 it can't say
         boxes, SR-M364 none of its outputs is an answer of this kind, SR-M301 it knows other classes, SR-S213.
         """
         if head != "keep":
             raise OnnxNotTrainable(path=path)
-        if facts.output_kind not in RANK:
-            raise UnsupportedOutput(model=path.name, output_kind=facts.output_kind)
+        if spec.output_kind not in RANK:
+            raise UnsupportedOutput(model=path.name, output_kind=spec.output_kind)
         with argument_errors("onnx"):
             wanted, pixels = _arguments(**arguments)
-        data, found = inspect_file(path, facts.size)
-        output, shape = _output(path, found, facts.output_kind, wanted)
-        if facts.classes not in (None, shape[0]):
-            raise ClassCountMismatch(name=path.name, theirs=shape[0], classes=facts.classes)
+        data, found = inspect_file(path, spec.size)
+        output, shape = _output(path, found, spec.output_kind, wanted)
+        if spec.classes not in (None, shape[0]):
+            raise ClassCountMismatch(name=path.name, theirs=shape[0], classes=spec.classes)
         mean, std = pixels or PIXELS["plain" if found.own else "imagenet"]
-        vector = facts.output_kind == "vector"
+        vector = spec.output_kind == "vector"
         program = (OnnxEmbedder if vector else OnnxProgram)(data, found, output)
         if trust is not None and trust.lower() != (digest := f"sha256:{bytes(program.sha256.tolist()).hex()}"):
             raise TrustedHashMismatch(file=path.name, given=trust, sha256=digest.removeprefix("sha256:"))
@@ -89,11 +89,11 @@ class Onnx:
             program,
             classes=shape[0],
             channels=found.channels,
-            size=found.side or (found.tried if found.tried != facts.size else None),
+            size=found.side or (found.tried if found.tried != spec.size else None),
             mean=mean,
             std=std,
             head=("vector",) if vector else (),
-            output_kind=facts.output_kind,
+            output_kind=spec.output_kind,
         )
 
 

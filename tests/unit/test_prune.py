@@ -136,7 +136,7 @@ def test_channels_that_are_zero_go_unnoticed(name: str) -> None:
     with torch.no_grad():
         for index in chosen:
             unit = channels.groups[index]
-            gone = {place + part * unit.size for part in range(unit.parts) for place in range(1, unit.size, 3)}
+            gone = {place + part * unit.size for part in range(unit.blocks) for place in range(1, unit.size, 3)}
             for item in unit.group:
                 _zero(channels, item, gone)
         expected = module(example)

@@ -109,7 +109,7 @@ def test_statistics_in_metadata(said: dict, wanted) -> None:
     [
         ("empty.safetensors", b"", "0 bytes"),
         ("text.safetensors", b"<html>404 Not Found</html>", "neither safetensors nor"),
-        ("claims.safetensors", (2**60).to_bytes(8, "little") + b"{}", "header larger than file (header 1152921504606846976"),
+        ("claims.safetensors", (2**60).to_bytes(8, "little") + b"{}", "header larger than file (header 11529"),
         ("huge.safetensors", b"\xff" * 8 + b"{}" * 20, "header larger than file"),
         ("json.safetensors", (12).to_bytes(8, "little") + b"{not json...", "header"),
         ("fake.pt", b"PK\x03\x04" + b"\0" * 60, "central directory"),
