@@ -186,7 +186,7 @@ def _recorder(run: RunDir) -> Callable[[CacheDecision, str | None], None]:
     """Writes the decision between a live and a cached teacher to run.json."""
 
     def record(decision: CacheDecision, folder: str | None) -> None:
-        run.note(output_kind=asdict(decision) | ({"cache": folder} if folder else {}))
+        run.note(answers=asdict(decision) | ({"cache": folder} if folder else {}))
 
     return record
 

@@ -158,7 +158,7 @@ def test_a_device_runs_it(runtime: Runtime, network: Network, written: Path) -> 
     images = digits(300, 304)
     found = remote.measure(written, runtime=runtime.name, images=images, threads=1, seconds=0.2, warmup=1)
     with torch.no_grad():
-        np.testing.assert_allclose(found.output_kind, network(images).pred.numpy(), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.answers, network(images).pred.numpy(), rtol=1e-3, atol=1e-4)
     assert found.facts["version"] and found.facts["threads"] == 1 and found.load_ms > 0
 
 

@@ -99,7 +99,7 @@ def test_one_problem(here, override, line):
 
 def test_no_such_recipe_and_no_words(here):
     assert "did you mean 'digits'?" in said("run", "digit", code=2)
-    assert "name a recipe" in said("run", code=2)
+    assert "give a recipe" in said("run", code=2)
     (here / "torn.toml").write_text("seeds = [0")
     assert "SR-C402 not TOML" in said("run", "torn.toml", code=2)
     assert "SR-C403 not an override" in said("run", "digits", "other", code=2)
@@ -107,8 +107,8 @@ def test_no_such_recipe_and_no_words(here):
 
 def test_a_built_in_recipe_is_copied_once(here):
     said("new", "digits", code=0)
-    assert (here / "digits.toml").read_text().startswith("# Real handwritten digits")
-    assert "SR-C404 exists already" in said("new", "digits", code=2)
+    assert (here / "digits.toml").read_text().startswith("# Handwritten digits")
+    assert "SR-C404 already exists" in said("new", "digits", code=2)
     assert "SR-C401" in said("new", "digts", code=2)
 
 
@@ -221,7 +221,7 @@ def test_a_fault_of_ours_is_named_as_such(here, monkeypatch):
 
     monkeypatch.setattr(loop, "_advance", lambda *_: 1 / 0)
     text = said("run", *SHORT, "data=digits", "name=ours", code=1)
-    assert "a fault of this program: ZeroDivisionError" in text
+    assert "internal error: ZeroDivisionError" in text
     assert "Traceback" in (here / "runs" / "ours" / "run.log").read_text()
 
 

@@ -61,7 +61,7 @@ def test_a_signal_saves_and_says_how_to_go_on(whole, tmp_path, number, code):
     wait_for_steps(folder, 5, process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == code and "the same command goes on" in err and "Traceback" not in err
+    assert process.returncode == code and "the same command resumes" in err and "Traceback" not in err
     info = json.loads((folder / "run.json").read_text())
     assert (info["status"], info["exit_code"], info["resumable"]) == ("stopped", code, True)
     assert info["last_step"] >= 1

@@ -52,7 +52,7 @@ def flat(home):
 def test_check_says_what_there_is_and_what_is_not(flat):
     _, checked, _ = flat
     assert "10 classes, 98 train, 22 val, 30 test" in checked and "150 images have no label" in checked
-    assert "no image has a label: what the teacher says is taken for right" in checked
+    assert "no image has a label: the teacher's outputs" in checked
     assert "hinton/kl" in checked and "task/" not in checked
 
 
@@ -91,7 +91,7 @@ def test_report_and_card_say_so(flat):
     value = 100 * read(folder, "metrics.json")["student"]["teacher_agreement"]["value"]
     assert f"The student agrees with its teacher on {value:.1f} % of the test images" in card
     assert "150 of them without a label" in card and "150 without a label" in page
-    assert "No image had a label: how often the student, or its teacher, is right was not measured." in card
+    assert "No image had a label: how often student or teacher are correct was not measured." in card
     assert "Student differs from its teacher" in page and " right, " not in page.partition('id="gallery"')[2]
 
 
@@ -126,7 +126,7 @@ def test_features_alone(home):
     assert run["data"]["classes"] == [] and "knn" not in metrics["student"]
     figure = metrics["student"]["teacher_agreement"]
     assert figure["value"] == metrics["student"]["agreement"]["value"]
-    assert figure["n"] == 30 and "same gallery image nearest" in figure["how"]
+    assert figure["n"] == 30 and "nearest gallery image is the same" in figure["how"]
     assert "agrees with its teacher on" in (home / "runs" / "vectors" / "README.md").read_text()
 
 

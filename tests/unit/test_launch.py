@@ -18,7 +18,7 @@ from stillroom.distributed.errors import killed, lines_for
 from stillroom.distributed.launch import End, first_failure
 from stillroom.errors import Exit, Stopped
 from stillroom.io.errors import DiskFull
-from stillroom.io.run_dir import record_end
+from stillroom.io.run_end import record_end
 
 # Which failure was the first
 

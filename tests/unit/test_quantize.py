@@ -77,7 +77,7 @@ def test_a_shrunk_and_a_settled_network_survive_a_file_and_a_copy(arguments: Any
             expected = one(images).pred
             assert not torch.equal(expected, network(images).pred)
             assert torch.equal(deepcopy(one)(images).pred, expected)
-            again = models.become(fresh(network), path)
+            again = models.load_weights(fresh(network), path)
             assert torch.equal(again(images).pred, expected) and again.edits == one.edits
     with torch.no_grad():
         assert torch.equal(compression.finalize(again_shrunk(network, shrunk, tmp_path))(images).pred, expected)
@@ -85,7 +85,7 @@ def test_a_shrunk_and_a_settled_network_survive_a_file_and_a_copy(arguments: Any
 
 def again_shrunk(network: Network, shrunk: Network, folder: Path) -> Network:
     save_file(shrunk.weights(), folder / "shrunk.safetensors", metadata=shrunk.metadata())
-    return models.become(fresh(network), folder / "shrunk.safetensors")
+    return models.load_weights(fresh(network), folder / "shrunk.safetensors")
 
 
 def test_settling_leaves_plain_layers_on_the_grid_that_the_form_tells() -> None:
@@ -147,7 +147,7 @@ def test_the_worst_layers_stay_in_floats() -> None:
         alone = deepcopy(network)
         alone.apply_edits([edit | {"layers": worst[:1]}])
         alone.module.get_submodule(worst[0]).rounding.begin(  # type: ignore[union-attr, operator]
-            seen[worst[0]].low, seen[worst[0]].high, float(seen[worst[0]].size.mean())
+            seen[worst[0]].low, seen[worst[0]].high, float(seen[worst[0]].mean_abs.mean())
         )
         p, q = network(images).pred.log_softmax(1), alone(images).pred.log_softmax(1)
     expected = nn.functional.kl_div(q, p, log_target=True, reduction="batchmean")

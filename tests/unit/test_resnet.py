@@ -67,7 +67,7 @@ def test_a_depth_that_is_none(depth: int) -> None:
 
 
 def test_a_width_that_is_none() -> None:
-    with pytest.raises(StillroomError, match="width is above 0") as caught:
+    with pytest.raises(StillroomError, match="width must be above 0") as caught:
         create_model("resnet8", classes=3, channels=3, size=8, width=0)
     assert caught.value.code == "SR-M304"
 

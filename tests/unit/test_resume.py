@@ -40,7 +40,7 @@ def test_a_new_run_has_no_state(tmp_path):
 def test_a_run_reads_back_what_it_wrote(run):
     row = {"stage": "prune", "what": "prune", "score": 0.5, "macs": 7, "bytes": 9, "latency_ms": 0.1, "seconds": None}
     run.note(status="stopped", seconds=3.5, data={"fingerprint": "abc"}, teacher_of_seed=4, compress=[row])
-    run.note(output_kind={"kept": True, "why": "it pays", "cache": "x"}, stages={"teacher": {"seconds": 2.0}})
+    run.note(answers={"kept": True, "why": "it pays", "cache": "x"}, stages={"teacher": {"seconds": 2.0}})
     assert ResumeState.read(run) == ResumeState(
         status="stopped",
         seconds=3.5,
@@ -59,10 +59,10 @@ def test_a_reused_teacher_has_its_files_and_its_seed_noted(run, tmp_path):
         "teacher-2.safetensors",
         "teacher.safetensors",
     ]
-    found = earlier_result(run.folder, teacher_sections(recipe.check(TWO).teacher), seed=1)
+    found = earlier_result(run.folder, teacher_sections(recipe.check(TWO).all_teachers), seed=1)
     assert found is None, "a run without a status has not begun"
     run.note(status="running")
-    found = earlier_result(run.folder, teacher_sections(recipe.check(TWO).teacher), seed=1)
+    found = earlier_result(run.folder, teacher_sections(recipe.check(TWO).all_teachers), seed=1)
     assert found.teacher.seed == 4, "the seed that trained it, not the one that handed it on"
 
 
@@ -82,4 +82,4 @@ def test_a_run_with_a_teacher_of_its_own_keeps_it(run, tmp_path):
 def test_a_teacher_that_is_not_finished_is_not_handed_on(run):
     run.note(status="failed")
     run.weights("teacher").write_text("the first of two")
-    assert earlier_result(run.folder, teacher_sections(recipe.check(TWO).teacher), seed=0).teacher is None
+    assert earlier_result(run.folder, teacher_sections(recipe.check(TWO).all_teachers), seed=0).teacher is None

@@ -31,7 +31,7 @@ class Images(Metric):
         super().__init__(classes, seen=())
 
     def update(self, output, batch, reference=None):
-        self._add(seen=torch.tensor(len(batch)))
+        self._add_counts(seen=torch.tensor(len(batch)))
 
     def compute(self):
         return {self.figure: Measurement(value=float(self._counts["seen"]), n=1, how="counted")}

@@ -17,11 +17,11 @@ class Surprise(Metric):
     def update(self, output, batch, reference=None):
         """Keep the loss of each image."""
         known = batch.target >= 0
-        self._keep(nats=F.cross_entropy(output.pred[known].double(), batch.target[known], reduction="none"))
+        self._add_rows(nats=F.cross_entropy(output.pred[known].double(), batch.target[known], reduction="none"))
 
     def compute(self):
         """`surprise`."""
-        nats = self._kept("nats")
+        nats = self._all_rows("nats")
         if nats is None or not len(nats):
             return {}
         return {"surprise": Measurement(value=float(nats.mean()), n=len(nats), how="mean of -log p of the label")}

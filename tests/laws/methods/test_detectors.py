@@ -138,9 +138,9 @@ def test_pseudo_labels_teach_the_images_without_labels():
 
 def test_sure_boxes_without_any_and_of_a_broken_teacher():
     pred = drawn_pred(2, 9, 3)
-    none = confident_boxes(pred - 20, threshold=0.5, iou=0.6, most=5)
+    none = confident_boxes(pred - 20, score_threshold=0.5, nms_iou=0.6, max_detections=5)
     assert none["labels"].shape == (2, 5) and (none["labels"] == -1).all() and none["boxes"].abs().max() == 0
     broken = pred.clone()
     broken[..., 4:] += 9
     broken[..., :2] = broken[..., 2:4] + 0.1  # turned over
-    assert (confident_boxes(broken, threshold=0.5, iou=0.6, most=5)["labels"] == -1).all()
+    assert (confident_boxes(broken, score_threshold=0.5, nms_iou=0.6, max_detections=5)["labels"] == -1).all()

@@ -87,7 +87,7 @@ def test_cwd_of_logits_at_the_authors_weight():
     found = logit_terms(method, s, t)["cwd"]
     found.backward()
     assert torch.equal(found, cwd_loss(s, t)) and s.grad.abs().sum() > 0
-    with pytest.raises(IncomparableFeatures, match="every class and pixel"):
+    with pytest.raises(IncomparableFeatures, match="each class and pixel"):
         method.setup(Output(pred=drawn(2, 3)), Output(pred=drawn(2, 3)))
 
 

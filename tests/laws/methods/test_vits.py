@@ -84,7 +84,7 @@ def test_a_class_token_that_one_side_alone_has_is_left_out():
 
 @pytest.mark.parametrize(
     ("sizes", "heads", "why"),
-    [((9, 16), None, "patches"), ((9, 9, (13, 24)), None, "3 divides"), ((9, 9), 3, "3 relation heads")],
+    [((9, 16), None, "numbers of tokens"), ((9, 9, (13, 24)), None, "multiple of 3"), ((9, 9), 3, "3 relation heads")],
 )
 def test_refuses_what_cannot_be_compared(sizes, heads, why):
     method = MiniLM(student_taps=("qkv",), teacher_taps=("qkv",), heads=heads)
