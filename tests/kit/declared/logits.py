@@ -231,7 +231,7 @@ LOGITS = {
     ),
     "ld": Declared(alone=False, bad=({"power": -1}, {"sides": -1})),
     "pseudo_labels": Declared(
-        bad=({"threshold": 1.2}, {"iou": -0.1}, {"most": 0}, {"on": "some"}, {"assign": "few"}),
+        bad=({"score_threshold": 1.2}, {"nms_iou": -0.1}, {"max_detections": 0}, {"on": "some"}, {"assign": "few"}),
         alone=False,
         precision=torch.float32,
         check="boxes of the teacher are given to places, which jump",
