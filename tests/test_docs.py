@@ -16,17 +16,14 @@ import contextlib
 import dataclasses
 import importlib.util
 import inspect
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
-from kit.command import environment
+from kit.command import bash, python
 from scipy import stats
 
 from stillroom import cli
@@ -109,10 +106,7 @@ def in_folder(block, folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(block.text, encoding="utf-8")
         return
-    words = [sys.executable, "-c"] if block.language == "python" else ["bash", "-euo", "pipefail", "-c"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = environment(PATH=path, OMP_NUM_THREADS="1")  # as the fixture `demo`
-    done = subprocess.run([*words, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    done = python(block.text, folder) if block.language == "python" else bash(block.text, folder)
     where = f"{block.page}, line {block.line}: exit code {done.returncode}, not {block.code}"
     assert done.returncode == block.code, f"{where}\n{block.text}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr and "SR-0000" not in done.stderr, f"{where}\n{done.stderr}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binom
+from scipy.special import bdtr
 from torch import Tensor
 
 from stillroom.benchmark.errors import DriftingTiming, UnstableTiming
@@ -113,7 +113,8 @@ def interval(values: list[float], share: float) -> tuple[float, float] | None:
     those are at most 2.5 % each. None where there is no such value among so few.
     """
     ordered, n = sorted(values), len(values)
-    j, k = int(binom.ppf(0.025, n, share)), int(binom.ppf(0.975, n, share)) + 1
+    cumulative = bdtr(np.arange(n + 1), n, share)
+    j, k = int(np.searchsorted(cumulative, 0.025)), int(np.searchsorted(cumulative, 0.975)) + 1
     return (ordered[j - 1], ordered[k - 1]) if j and k <= n else None
 
 

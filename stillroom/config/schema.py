@@ -197,6 +197,13 @@ class Export(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench(Section):
+    """The measurement of latency at the end of a run."""
+
+    seconds: Positive = 3.0  # that networks and files run in turns; batches get two thirds of it, each file alone one
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe(Section):
     """The whole experiment."""
 
@@ -217,6 +224,7 @@ class Recipe(Section):
     compress: tuple[Compress, ...] = ()  # one after the other, each on what the one before left
     deploy: Deploy | None = None  # the device's limits
     export: tuple[Export, ...] = (Export(bits=32), Export(bits=8))
+    bench: Bench = field(default_factory=Bench)
 
     @property
     def all_teachers(self) -> tuple[Teacher, ...]:

@@ -141,7 +141,8 @@ def _export_and_test(
 ) -> list[StillroomError]:
     experiment, run = trainer.experiment, trainer.context.run
     files = export_files(deployment.export, networks.student, experiment.data, experiment.task, run)
-    return run_final_test(experiment, run, networks, files, recipe.deploy and with_profile(recipe.deploy))
+    target = recipe.deploy and with_profile(recipe.deploy)
+    return run_final_test(experiment, run, networks, files, target, seconds=recipe.bench.seconds)
 
 
 def _deployment(run: RunDir, recipe: Recipe, experiment: Experiment, state: ResumeState, shared: Shared) -> Deployment:

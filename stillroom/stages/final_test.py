@@ -15,7 +15,6 @@ from stillroom.benchmark.target import check_files
 from stillroom.config.schema import Deploy
 from stillroom.data.sampling import sample_images
 from stillroom.errors import StillroomError
-from stillroom.export._verify import Verification
 from stillroom.export.artifact import ExportedFile
 from stillroom.export.runtime import find
 from stillroom.io.run_dir import RunDir
@@ -28,7 +27,7 @@ from stillroom.teachers.frozen import FrozenTeacher
 
 log = logging.getLogger("stillroom")
 
-SECONDS = 1.0  # that a file runs in a process of its own, for its memory and energy
+ALONE = 1 / 3  # of the seconds of timing, that a file runs in a process of its own, for its memory and energy
 
 Figures = Mapping[str, Measurement]
 
@@ -58,9 +57,23 @@ class FinalNetworks:
 
 
 def run_final_test(
-    experiment: Experiment, run: RunDir, trained: FinalNetworks, files: list[ExportedFile], target: Deploy | None
+    experiment: Experiment,
+    run: RunDir,
+    trained: FinalNetworks,
+    files: list[ExportedFile],
+    target: Deploy | None,
+    *,
+    seconds: float,
 ) -> list[StillroomError]:
     """Read the test images once; verify files against the student; measure times; write metrics.json.
+
+    Args:
+        experiment: what networks are tested by.
+        run: where to write.
+        trained: the networks.
+        files: of the student.
+        target: limits that the files are held to; None: none.
+        seconds: of timing, see `time_all`.
 
     Returns:
         the files that failed verification, and the target if it was missed.
@@ -76,9 +89,13 @@ def run_final_test(
     files = rename_unverified(files, verdicts)
     example = sample_images(data.splits["train"], 1)
     timed = {name: Predictor(network.cpu(), task) for name, network in networks.items() if name != "baseline"}
-    times = time_all(timed, files, example)
+    times = time_all(timed, files, example, seconds=seconds)
     figures = _network_figures(experiment, run, networks, result.figures, times)
-    rows = _export_rows(run, files, verdicts, result.figures, times, example, target)
+    alone = {file.name: measure_alone(file, example, target, seconds=ALONE * seconds) for file in files}
+    rows = [
+        export_row(file, run.folder, verdicts[name], result.figures[name], times[name] | alone[name])
+        for name, file in ((file.name, file) for file in files)
+    ]
     run.save_tensors("samples/predictions", per_image_tensors(result))
     metrics: dict[str, Any] = {name: figures[name] for name in ("teacher", "student", "baseline") if name in figures}
     if trained.intermediate:
@@ -94,12 +111,14 @@ def run_final_test(
     return failures
 
 
-def measure_alone(file: ExportedFile, example: Tensor, target: Deploy | None) -> dict[str, Measurement]:
+def measure_alone(
+    file: ExportedFile, example: Tensor, target: Deploy | None, *, seconds: float = 1.0
+) -> dict[str, Measurement]:
     """What only a process of its own can measure of a file: peak memory, loading time, energy."""
     if not find(file.runtime).measurable:
         return {}
     watts = target.watts if target else None
-    measured = remote.measure(file.path, runtime=file.runtime, images=example, threads=1, seconds=SECONDS, watts=watts)
+    measured = remote.measure(file.path, runtime=file.runtime, images=example, threads=1, seconds=seconds, watts=watts)
     return {name: figure for name, figure in measured.figures().items() if name in ("peak_mb", "load_ms", "energy_j")}
 
 
@@ -122,25 +141,3 @@ def _network_figures(
         )
         for name, network in networks.items()
     }
-
-
-def _export_rows(
-    run: RunDir,
-    files: list[ExportedFile],
-    verdicts: Mapping[str, Verification],
-    found: Mapping[str, Figures],
-    times: Mapping[str, Figures],
-    example: Tensor,
-    target: Deploy | None,
-) -> list[dict[str, Any]]:
-    """`exports` of metrics.json."""
-    return [
-        export_row(
-            file,
-            run.folder,
-            verdicts[file.name],
-            found[file.name],
-            {**times[file.name], **measure_alone(file, example, target)},
-        )
-        for file in files
-    ]

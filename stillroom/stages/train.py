@@ -22,7 +22,6 @@ from stillroom.teachers.source import TeacherSource
 from stillroom.teachers.teacher import Teacher
 from stillroom.training.context import RunContext
 from stillroom.training.fit import FitData, fit
-from stillroom.training.linear_probe import linear_probe
 
 log = logging.getLogger("stillroom")
 
@@ -145,6 +144,8 @@ class Trainer:
         """Fit a new classifier on frozen features."""
         if not self.context.run.weights(stage).exists():
             self.context.run.note(stage=stage)
+            from stillroom.training.linear_probe import linear_probe  # scikit-learn takes a second to import
+
             started = time.monotonic()
             data = self.experiment.data
             device = self.experiment.teacher_device

@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
 def run(finished, tmp_path, monkeypatch):
     """A copy of it to change; how fast and how big files are is not the matter here, and takes its time."""
     monkeypatch.setattr(after, "time_all", partial(networks.time_all, seconds=0.05))
-    monkeypatch.setattr(after, "measure_alone", lambda *_: {})
+    monkeypatch.setattr(after, "measure_alone", lambda *_, **__: {})
     return shutil.copytree(finished, tmp_path / "small")
 
 

@@ -6,13 +6,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from kit.command import environment, stillroom
+from kit.command import environment, python, stillroom
 
 from stillroom.cli import main
 
@@ -85,7 +83,7 @@ def test_the_runtimes_file_is_written_verified_and_measured(run, metrics):
 def test_its_snippet_stands_in_the_card_and_runs(run):
     card = (run / "README.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", card, re.S) if "torch.export.load" in block)
-    done = subprocess.run([sys.executable, "-c", code], cwd=run, capture_output=True, text=True, timeout=120)
+    done = python(code, run)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in map(str, range(10))
     assert "float torch.export" in card and "float torch.export" in (run / "report.html").read_text()

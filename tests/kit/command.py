@@ -1,11 +1,17 @@
-"""The real command in a process of its own, with the network shut off."""
+"""The real command in a process of its own, with the network shut off.
+
+Most of these processes are forked from one that has imported the libraries: that takes longer than most commands.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from kit import forked
 
 STILLROOM = Path(sys.executable).with_name("stillroom")
 OFFLINE = Path(__file__).with_name("offline")
@@ -13,6 +19,7 @@ OFFLINE = Path(__file__).with_name("offline")
 QUICK = [
     "digits",
     "train.steps=12",
+    "bench.seconds=0.1",
     "teacher.network=resnet8",
     "teacher.width=1.0",
     "teacher.train.steps=12",
@@ -34,28 +41,50 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "default"} | more
 
 
-def start(*words: str | Path, cwd: Path, **more: str) -> subprocess.Popen[str]:
-    """The command, started."""
-    return subprocess.Popen(
-        [STILLROOM, *map(str, words)],
-        cwd=cwd,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+FORKABLE = {"OMP_NUM_THREADS", "PYTHONPATH"}
+"""Variables that make a difference only after the libraries are imported."""
+
+
+@functools.cache
+def server() -> Path:
+    """The socket of the process from which the others are forked; a `stillroom` that asks it lies beside it."""
+    return forked.server(STILLROOM, environment())
+
+
+def start(*words: str | Path, cwd: Path, **more: str) -> subprocess.Popen[str] | forked.Process:
+    """The command, started; not by a fork where `more` sets variables that an import may read."""
+    command, env = [str(STILLROOM), *map(str, words)], environment(**more)
+    if more.keys() <= FORKABLE and hasattr(os, "pidfd_open"):
+        return forked.Process(server(), command, cwd=cwd, env=env)
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def stillroom(*words: str | Path, cwd: Path, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """The command, done; its exit code must be `code`, unless that is None."""
-    process = start(*words, cwd=cwd, **more)
+    done = _done(start(*words, cwd=cwd, **more))
+    err, out = done.stderr, done.stdout
+    assert code is None or done.returncode == code, f"exit code {done.returncode}, not {code}\n{out}\n{err}"
+    assert "Traceback" not in err or "-v" in words, err
+    return done
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -c CODE`, done, whatever its end."""
+    return _done(forked.Process(server(), ["-c"], cwd=cwd, env=environment(), code=code))
+
+
+def bash(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Lines of a shell, done, whatever their end; in them too `stillroom` is a fork."""
+    path = os.pathsep.join([str(server().parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    words, pipe = ["bash", "-euo", "pipefail", "-c", code], subprocess.PIPE
+    return _done(subprocess.Popen(words, cwd=cwd, env=environment(PATH=path), stdout=pipe, stderr=pipe, text=True))
+
+
+def _done(process: subprocess.Popen[str] | forked.Process) -> subprocess.CompletedProcess[str]:
     try:
         out, err = process.communicate(timeout=280)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         raise
-    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-    assert code is None or done.returncode == code, f"exit code {done.returncode}, not {code}\n{out}\n{err}"
-    assert "Traceback" not in err or "-v" in words, err
-    return done
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

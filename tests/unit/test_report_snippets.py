@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from kit.command import python
 from kit.page import change
 from safetensors.torch import save_file
 from torch import nn
@@ -37,7 +36,7 @@ class Linear(nn.Module):
 
 
 def run(code: str, place: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, timeout=120)
+    done = python(code, place)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kit.command import python
 from kit.dense_runs import FURTHER, WORDS
 from kit.page import Page, change
 
@@ -174,7 +173,7 @@ def test_the_code_for_exported_files_runs(dense_run: Path) -> None:
     }
     assert len(code) == 2
     for block in code:
-        done = subprocess.run([sys.executable, "-c", block], cwd=dense_run, capture_output=True, text=True, timeout=60)
+        done = python(block, dense_run)
         assert done.stdout.strip() == want[answers(dense_run)], done.stderr
 
 

@@ -69,6 +69,18 @@ def test_nkd_s_second_part_is_least_at_equality_and_blind_to_the_true_logit(seed
     assert torch.equal(moved[1], second) and moved[0] < first
 
 
+def test_nkd_s_pull_does_not_fade_with_the_temperature():
+    """T^2 makes up for the two divisions by T: far above the logits the pull is gamma / (K - 1) (s - t), centred."""
+    student, teacher, target = labelled(4, 5)
+    student.requires_grad_()
+    _, second = nkd_loss(student, teacher, target, gamma=1.5, temperature=1e5)
+    (grad,) = torch.autograd.grad(second, student)
+    others = torch.ones_like(student, dtype=torch.bool).scatter_(1, target[:, None], value=False)
+    apart = (student - teacher).detach()[others].view(4, 4)
+    expected = 1.5 / 4 * (apart - apart.mean(1, keepdim=True)) / 4
+    assert torch.allclose(grad[others].view(4, 4), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_nkd_of_two_classes_has_one_part():
     assert list(logit_terms(NKD(), torch.randn(3, 2), torch.randn(3, 2), torch.tensor([0, 1, 1]))) == ["target"]
 
