@@ -19,7 +19,7 @@ from stillroom.evaluation.evaluate import Evaluation
 from stillroom.export._verify import Verification
 from stillroom.export.artifact import ExportedFile
 from stillroom.io.run_dir import RunDir
-from stillroom.pipeline.errors import EvaluationClassesMismatch
+from stillroom.pipeline.errors import EvaluationClassesMismatch, NotInRun
 from stillroom.stages import build
 from stillroom.stages.export import export_files
 from stillroom.stages.final_test import measure_alone
@@ -74,9 +74,12 @@ def evaluate(finished: FinishedRun, path: str | None, *, split: str | None) -> d
 
     Raises:
         EvaluationClassesMismatch: SR-M312 the classes at `path` are others.
+        NotInRun: SR-C463 the images have no such split.
     """
     data = finished.data if path is None else other_data(finished, path)
     files, predictors = finished.files(), finished.predictors()
+    if split and split not in data.splits:
+        raise NotInRun(kind="split", name=split, folder=path or finished.folder, known=", ".join(data.splits))
     splits = [split] if split else ["test"] if path is None else list(data.splits)
     result, verdicts = _evaluate(finished, predictors, files, data, splits)
     rows = [

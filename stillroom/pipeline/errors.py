@@ -56,6 +56,14 @@ class RunNotFinished(RecipeError):
     fix = "give the run's own command again: it goes on where it stopped"
 
 
+class NotInRun(RecipeError):
+    code = "SR-C463"
+    what = "no {kind} {name!r} in {folder}"
+    why = "{kind}s are {known}"
+    effect = "nothing was done"
+    fix = "name one of those"
+
+
 class EvaluationClassesMismatch(ModelError):
     code = "SR-M312"
     what = "the images at {path} are of {theirs} classes, or of other names, and the run has {classes}"

@@ -22,7 +22,7 @@ from stillroom.io.run_dir import RunDir
 from stillroom.models import load_weights
 from stillroom.models.network import Network
 from stillroom.pipeline import after
-from stillroom.pipeline.errors import MultiSeedFolder, RunNotFinished
+from stillroom.pipeline.errors import MultiSeedFolder, NotInRun, RunNotFinished
 from stillroom.pipeline.prepare import prepare
 from stillroom.pipeline.relocate import relocated
 from stillroom.report import multi_seed
@@ -111,8 +111,15 @@ class FinishedRun:
         """The network of a stage: "teacher", "baseline", "student"; "teacher-2" and so on where there are more.
 
         Of a compressed student also "distilled", as it was before, and the stages between: "prune" ...
+
+        Raises:
+            NotInRun: SR-C463 the run has no such network.
         """
         one = self.experiment
+        trained = {path.stem for path in self.folder.glob("*.safetensors")}
+        if name not in trained | one.teachers.keys():
+            known = ", ".join(sorted(trained | one.teachers.keys()))
+            raise NotInRun(kind="network", name=name, folder=self.folder, known=known)
         section = one.teachers.get(name, one.student)
         network = build.build_network(section, one.data, one.task, one.pixels, seed=0)
         path = self.run.weights(name)

@@ -44,6 +44,13 @@ def test_eval_on_other_images(finished, tmp_path):
     assert caught.value.code == "SR-M312"
 
 
+@pytest.mark.parametrize("ask", [lambda run: run.network("studnet"), lambda run: run.evaluate(split="tset")])
+def test_a_network_or_split_that_is_not_there(demo, ask):
+    with pytest.raises(sr.StillroomError, match="student|test") as caught:
+        ask(sr.open(demo.folder))
+    assert caught.value.code == "SR-C463"
+
+
 def test_export_adds_a_verified_file_and_its_figures(finished, tmp_path):
     (finished / "exports" / "student-int8.onnx").unlink()
     path = stillroom("export", finished, "--bits", "8", cwd=tmp_path).stdout.strip()
