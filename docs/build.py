@@ -82,6 +82,7 @@ SECTIONS: list[tuple[str, str, type]] = [
     ("[[compress]]", "compress.0", schema.Compress),
     ("[deploy]", "deploy", schema.Deploy),
     ("[[export]]", "export.0", schema.Export),
+    ("[bench]", "bench", schema.Bench),
 ]
 
 RECIPES = """\

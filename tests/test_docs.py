@@ -162,7 +162,18 @@ def test_every_key_of_a_recipe_is_explained():
     for _, _, kind in build.SECTIONS:
         fields = {field.name for field in build.dataclasses.fields(kind)} - {"arguments"}
         known = set(build.typing.get_type_hints(kind)) if kind is schema.Recipe else set()
-        tables = {"data", "student", "teacher", "task", "augment", "methods", "train", "cache", "export"} & known
+        tables = {
+            "data",
+            "student",
+            "teacher",
+            "task",
+            "augment",
+            "methods",
+            "train",
+            "cache",
+            "export",
+            "bench",
+        } & known
         assert fields - tables == build.comments(kind).keys()
 
 

@@ -73,6 +73,7 @@ def evaluate(
     *,
     against: Mapping[str, str] | None = None,
     reference: str | None = None,
+    baseline: str | None = None,
     gallery: Collection[int] = (),
     keep: Callable[[str, Batch, Output, Tensor], None] | None = None,
     device: torch.device | str = "cpu",
@@ -87,6 +88,7 @@ def evaluate(
         against: network -> the network that it is compared with, mostly the teacher.
         reference: the network whose outputs stand in for the targets, because no image has a label. It is itself
             measured without them.
+        baseline: the network over which the `gain` of the others is tested on the same images.
         gallery: keys of images that others are compared with: metrics see them, nothing is kept of them. A batch is of
             the gallery or not.
         keep: called with (network, batch, output, its score [B]) after each batch, all on the CPU, for instance to save
@@ -123,13 +125,26 @@ def evaluate(
                 keep(name, labelled, output, score)
     if not keys:
         raise ValueError("there is no image to evaluate on")
-    return _evaluation(records, targets, torch.cat(keys))
+    figures = {name: record.figures() for name, record in records.items()}
+    if baseline in records:
+        for name, gain in _gains(records, baseline).items():
+            figures[name]["gain"] = gain
+    return _evaluation(figures, records, targets, torch.cat(keys))
 
 
-def _evaluation(records: Mapping[str, _Record], targets: list[object], keys: Tensor) -> Evaluation:
+def _gains(records: Mapping[str, _Record], baseline: str) -> dict[str, Measurement]:
+    """Network -> the headline figure less the baseline's, where the metric has a paired test."""
+    least = records[baseline].metrics[0]
+    found = {name: record.metrics[0].paired(least) for name, record in records.items() if name != baseline}
+    return {name: gain for name, gain in found.items() if gain is not None}
+
+
+def _evaluation(
+    figures: dict[str, dict[str, Measurement]], records: Mapping[str, _Record], targets: list[object], keys: Tensor
+) -> Evaluation:
     labels = [target for target in targets if isinstance(target, Tensor) and target.ndim == 1]
     return Evaluation(
-        figures={name: record.figures() for name, record in records.items()},
+        figures=figures,
         predictions={name: torch.cat(record.predictions) for name, record in records.items() if record.predictions},
         scores={name: torch.cat(record.scores) for name, record in records.items()},
         targets=torch.cat(labels) if len(labels) == len(targets) else None,

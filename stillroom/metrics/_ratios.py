@@ -62,6 +62,12 @@ def ratios(parts: ArrayLike, wholes: ArrayLike) -> Ratios:
     return Ratios(p, w)
 
 
+def weighted_mean(parts: Floats, wholes: Floats, weights: NDArray[np.int64]) -> Floats:
+    """The mean m of each resample, [R], of parts and wholes [N, K], when image n occurs weights[r, n] times."""
+    many = weights.astype(np.float64)
+    return _mean(_quotient(many @ parts, many @ wholes))
+
+
 def _quotient(parts: Floats, wholes: Floats) -> Floats:
     return np.where(wholes > 0, parts / np.where(wholes > 0, wholes, 1), np.nan)
 

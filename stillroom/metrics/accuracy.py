@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, predicted_class
+from stillroom.metrics.paired import mcnemar
 from stillroom.types import Batch, Output
 
 
@@ -14,17 +15,25 @@ class Accuracy(Metric):
     """
 
     def __init__(self, *, classes: tuple[str, ...]):
-        super().__init__(classes, right=(), images=())
+        super().__init__(classes, rows=("right", "keys"))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """Count the labelled images and the correct predictions."""
+        """Keep of each labelled image whether its prediction is correct."""
         labelled = batch.target >= 0
-        right = (predicted_class(output.pred) == batch.target) & labelled
-        self._add_counts(right=right.sum(), images=labelled.sum())
+        self._add_rows(
+            right=(predicted_class(output.pred) == batch.target)[labelled],
+            keys=batch.keys[labelled.to(batch.keys.device)],
+        )
 
     def compute(self) -> dict[str, Measurement]:
         """`accuracy`, with its interval."""
-        right, images = int(self._counts["right"]), int(self._counts["images"])
-        if not images:
+        right = self._all_rows("right")
+        if right is None or not len(right):
             return {}
-        return {"accuracy": proportion(right, images, how="share of images whose most probable class is the label")}
+        how = "share of images whose most probable class is the label"
+        return {"accuracy": proportion(int(right.sum()), len(right), how=how)}
+
+    def paired(self, other: Metric) -> Measurement | None:
+        """The difference of the accuracies, by McNemar's test."""
+        assert isinstance(other, Accuracy)
+        return mcnemar(self._by_key("right"), other._by_key("right")) if self.compute() else None

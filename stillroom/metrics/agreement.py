@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, predicted_class, probability_difference
+from stillroom.metrics.paired import mcnemar
 from stillroom.types import Batch, Output, TargetKind
 
 
@@ -20,29 +21,32 @@ class Agreement(Metric):
     target_kind: ClassVar[TargetKind | None] = None
 
     def __init__(self, *, classes: tuple[str, ...]):
-        super().__init__(classes, rows=("largest", "mean"), same=(), images=())
+        super().__init__(classes, rows=("largest", "mean", "same", "keys"))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
-        """Count the images, and those on which both agree."""
+        """Keep of each image whether both agree, and how far apart their probabilities are."""
         if reference is None:
             return
         predicted, expected = predicted_class(output.pred), predicted_class(reference.pred).to(output.pred.device)
         difference = probability_difference(output.pred, reference.pred)
-        self._add_counts(
-            same=((predicted == expected) & (predicted >= 0)).sum(), images=predicted.new_tensor(len(predicted))
-        )
-        self._add_rows(largest=difference.amax(1), mean=difference.mean(1))
+        same = (predicted == expected) & (predicted >= 0)
+        self._add_rows(largest=difference.amax(1), mean=difference.mean(1), same=same, keys=batch.keys)
 
     def compute(self) -> dict[str, Measurement]:
         """`agreement`, with its interval; empty without a reference."""
-        same, images = int(self._counts["same"]), int(self._counts["images"])
-        largest, mean = self._all_rows("largest"), self._all_rows("mean")
-        if not images or largest is None or mean is None:
+        same, largest, mean = (self._all_rows(name) for name in ("same", "largest", "mean"))
+        if same is None or largest is None or mean is None or not len(same):
             return {}
-        found = proportion(same, images, how="share of images for which both predict the same class")
+        how = "share of images for which both predict the same class"
+        found = proportion(int(same.sum()), len(same), how=how)
         return {
             "agreement": replace(
                 found,
                 extra={"max_difference": float(largest.max()), "mean_difference": float(mean.sort().values.mean())},
             )
         }
+
+    def paired(self, other: Metric) -> Measurement | None:
+        """The difference of the agreements with one reference, by McNemar's test."""
+        assert isinstance(other, Agreement)
+        return mcnemar(self._by_key("same"), other._by_key("same")) if self.compute() else None

@@ -20,6 +20,7 @@ from stillroom.metrics._bootstrap import RESAMPLES, percentile_interval, resampl
 from stillroom.metrics._errors import MetricPackageMissing
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
+from stillroom.metrics.paired import paired_bootstrap
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 SIZES = {"small": "below 32 x 32", "medium": "32 x 32 to 96 x 96", "large": "above 96 x 96"}
@@ -34,11 +35,13 @@ class _Boxes:
     """All boxes of N images, which are in the order of their keys, in pixels of the image as stored.
 
     Attributes:
+        keys: [N] int64.
         sizes: [N, 2] height and width.
         found: detections [D, 7] image, left, top, right, bottom, score, class; images in ascending order.
         truth: true boxes [G, 7] image, left, top, right, bottom, crowd, class; images in ascending order.
     """
 
+    keys: NDArray[np.int64]
     sizes: NDArray[np.int64]
     found: Floats
     truth: Floats
@@ -128,6 +131,20 @@ class AveragePrecision(Metric):
         boxes = self._boxes()
         return 0.0 if boxes is None else float(_coco(boxes, len(self.classes)).stats[0])
 
+    def paired(self, other: Metric) -> Measurement | None:
+        """The difference of the mAPs, by a paired bootstrap."""
+        assert isinstance(other, AveragePrecision)
+        ours, theirs = self._boxes(), other._boxes()
+        if ours is None or theirs is None:
+            return None
+        means = [
+            lambda weights, boxes=boxes: _mean(
+                weighted_average_precision(boxes.found, boxes.truth, weights, len(self.classes)), (1, 2)
+            )
+            for boxes in (ours, theirs)
+        ]
+        return paired_bootstrap(means[0], means[1], ours.keys)
+
     def _boxes(self) -> _Boxes | None:
         """All boxes of annotated images, in the order of the images' keys; None where there is no true box."""
         images, found, truth = self._all_rows("images"), self._all_rows("found"), self._all_rows("truth")
@@ -138,7 +155,7 @@ class AveragePrecision(Metric):
         number = torch.empty_like(order)
         number[order] = torch.arange(len(order))
         found_rows, true_rows = (_numbered(rows, annotated[:, i], number) for i, rows in ((1, found), (2, truth)))
-        return _Boxes(annotated[order][:, 3:5].numpy(), found_rows, true_rows)
+        return _Boxes(annotated[order][:, 0].numpy(), annotated[order][:, 3:5].numpy(), found_rows, true_rows)
 
     def _resampled(self, boxes: _Boxes) -> Floats:
         """Average precision of each resample, [R, K, T]."""

@@ -14,7 +14,7 @@ RESERVED = frozenset(
     (
         *("target", "runtime", "bits", "path", "verified", "gate", "stage", "what", "front", "pcr", "agreement"),
         *("max_difference", "bytes", "parameters", "macs", "latency_ms", "latency_p95_ms", "throughput", "load_ms"),
-        *("peak_mb", "energy_j"),
+        *("peak_mb", "energy_j", "gain"),
     )
 )
 """Names in a row of `metrics.json` that the figures of a recipe's own metrics can't have."""
@@ -64,6 +64,13 @@ class Metric:
         found = next(iter(figures.values())).value if figures else 0.0
         return float(found) if isinstance(found, (int, float)) else 0.0
 
+    def paired(self, other: Metric) -> Measurement | None:
+        """The first figure less that of `other`, a metric of the same class that saw the same images, with its test.
+
+        None where the metric has no paired test; see `metrics.paired`.
+        """
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """Counts and rows. Those of two processes are merged by adding counts and concatenating rows."""
         return {name: count.clone() for name, count in self._counts.items()} | {
@@ -82,6 +89,10 @@ class Metric:
     def _add_rows(self, **rows: Tensor) -> None:
         for name, row in rows.items():
             self._rows[name].append(row.detach().to("cpu").clone())
+
+    def _by_key(self, name: str) -> Tensor:
+        """All rows of that name in the order of the images' keys, which are rows called "keys"."""
+        return torch.cat(self._rows[name])[torch.cat(self._rows["keys"]).argsort(stable=True)]
 
     def _all_rows(self, name: str) -> Tensor | None:
         """All rows of that name; None where there are none."""

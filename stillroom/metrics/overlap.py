@@ -6,11 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.metrics._ratios import BOOTSTRAP, ratios
+from stillroom.metrics._ratios import BOOTSTRAP, ratios, weighted_mean
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, predicted_class
+from stillroom.metrics.paired import paired_bootstrap
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 
@@ -73,11 +75,12 @@ class Overlap(Metric):
     target_kind: ClassVar[TargetKind | None] = "masks"
 
     def __init__(self, *, classes: tuple[str, ...]):
-        super().__init__(classes, rows=("pixels",))
+        super().__init__(classes, rows=("pixels", "keys"))
 
     def update(self, output: Output, batch: Batch, reference: Output | None = None) -> None:
         """Count the pixels of each image."""
-        self._add_rows(pixels=pixel_counts(predicted_class(output.pred), batch.target, len(self.classes)))
+        counts = pixel_counts(predicted_class(output.pred), batch.target, len(self.classes))
+        self._add_rows(pixels=counts, keys=batch.keys)
 
     def compute(self) -> dict[str, Measurement]:
         """`miou`, `iou` by class and `pixel_accuracy`; empty where every pixel is void."""
@@ -107,6 +110,18 @@ class Overlap(Metric):
         """`miou` without its interval; 0 where every pixel is void."""
         counts = self._pixel_counts()
         return 0.0 if counts is None else ratios(counts[0], counts[1] + counts[2] - counts[0]).value
+
+    def paired(self, other: Metric) -> Measurement | None:
+        """The difference of the mean IoUs, by a paired bootstrap."""
+        assert isinstance(other, Overlap)
+        if self._pixel_counts() is None:
+            return None
+        return paired_bootstrap(self._resampled, other._resampled, self._by_key("keys").numpy())
+
+    def _resampled(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How often each image occurs, [R, N] in the order of their keys -> mean IoU of each resample, [R]."""
+        both, predicted, true = self._by_key("pixels").numpy().astype(np.float64).transpose(2, 0, 1)
+        return weighted_mean(both, predicted + true - both, weights)
 
     def _by_class(
         self, found: np.ndarray, ends: list[tuple[float, float] | None], true: np.ndarray, images: int, how: str

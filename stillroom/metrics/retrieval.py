@@ -12,6 +12,7 @@ from torch import Tensor
 from stillroom.metrics._search import SearchRows, in_gallery, nearest, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
+from stillroom.metrics.paired import mcnemar
 from stillroom.types import Batch, Output, OutputKind
 
 RANKS = (1, 5, 10)
@@ -67,17 +68,32 @@ class Retrieval(Metric):
         figure = self._knn(unit(vectors), labels, keys).get("knn")
         return float(figure.value) if figure and isinstance(figure.value, float) else 0.0
 
-    def _knn(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
+    def paired(self, other: Metric) -> Measurement | None:
+        """The difference of the k-NN accuracies, by McNemar's test."""
+        assert isinstance(other, Retrieval)
+        if "knn" not in self.compute():
+            return None
+        return mcnemar(*(one._hits(*one._kept())[0] for one in (self, other)))
+
+    def _kept(self) -> tuple[Tensor, Tensor, Tensor]:
+        vectors, labels, keys = (torch.cat(self._rows[name]) for name in ("vectors", "labels", "keys"))
+        return unit(vectors), labels, keys
+
+    def _hits(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> tuple[Tensor, SearchRows, int]:
+        """Of each query in the order of the keys whether its class is predicted, [Q]; the rows; how many voted."""
         rows = SearchRows.of(keys, self.gallery_keys, labels >= 0)
         found = nearest(vectors, rows, self.k)
-        if not found.numel():
-            return {}
         votes = F.one_hot((labels[found] + 1).masked_fill(found < 0, 0), len(self.classes) + 1).sum(1)[:, 1:]
-        predicted = votes.argmax(1).masked_fill(votes.sum(1) == 0, -1)
-        hits = int((predicted == labels[rows.queries]).sum())
+        predicted = votes.argmax(1).masked_fill(votes.sum(1) == 0, -1) if found.numel() else found.new_zeros(0)
+        return predicted == labels[rows.queries][: len(predicted)], rows, found.shape[1]
+
+    def _knn(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
+        hits, rows, voters = self._hits(vectors, labels, keys)
+        if not len(hits):
+            return {}
         pool = "the other images" if rows.leave_one_out else f"{len(rows.pool)} images of the gallery"
-        how = f"share of images whose class is the most frequent among their {found.shape[1]} nearest of {pool}"
-        return {"knn": proportion(hits, len(found), how=f"{how}, by cosine")}
+        how = f"share of images whose class is the most frequent among their {voters} nearest of {pool}"
+        return {"knn": proportion(int(hits.sum()), len(hits), how=f"{how}, by cosine")}
 
     def _recalls(self, vectors: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Measurement]:
         rows = SearchRows.of(keys, (), (labels >= 0) & ~in_gallery(keys, self.gallery_keys))

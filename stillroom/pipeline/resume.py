@@ -80,6 +80,7 @@ class ResumeState:
     choice: CompressionChoice | None = None
     rows: tuple[StageRow, ...] = ()
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    stage_steps: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: RunDir) -> ResumeState:
@@ -96,6 +97,7 @@ class ResumeState:
             choice=CompressionChoice(chosen["why"], chosen["table"]) if chosen else None,
             rows=tuple(StageRow(**row) for row in info.get("compress", ())),
             stage_seconds={stage: facts["seconds"] for stage, facts in stages.items() if "seconds" in facts},
+            stage_steps={stage: facts["steps"] for stage, facts in stages.items() if "steps" in facts},
         )
 
 

@@ -91,6 +91,7 @@ def run(
             context=RunContext(run, engine, signals, progress),
             source=TeacherSource(state.cache, _recorder(run), shared.num_students),
             seconds=dict(state.stage_seconds),
+            steps=dict(state.stage_steps),
         )
         _train_and_test(trainer, deployment, recipe, state, failures)
         engine.barrier()

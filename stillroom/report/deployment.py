@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillroom.report.format import EMPTY, count, joules, milliseconds, number, significant
-from stillroom.report.run_data import MetricValue, RunData, metric_value
+from stillroom.report.metric_value import MetricValue, metric_value
+from stillroom.report.run_data import RunData
 from stillroom.report.table import TextRow
 
 THIS_MACHINE = ("", "this machine")

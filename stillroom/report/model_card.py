@@ -15,6 +15,7 @@ from markupsafe import Markup
 from stillroom.io.files import write_file
 from stillroom.report import compression_stages, deployment, device_costs, run_data, run_files, snippets, summary, table
 from stillroom.report.format import duration, whole
+from stillroom.report.gain import verdict
 from stillroom.report.run_data import RunData, precision_name
 from stillroom.report.table import TextRow
 
@@ -58,7 +59,7 @@ def render(path: Path) -> str:
             index=_model_index(run, name),
             name=name,
             headline=summary.headline(run),
-            verdict=summary.verdict(run)[1],
+            verdict=verdict(run)[1],
             state=summary.state(run),
             description=_description(run),
             classes=run.classes,

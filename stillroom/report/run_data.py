@@ -12,27 +12,10 @@ from stillroom.export.runtime import RuntimeInfo
 from stillroom.report import task_description
 from stillroom.report.errors import NotARunFolder, UnreadableRunFile
 from stillroom.report.format import number
+from stillroom.report.metric_value import MetricValue, integer, metric_value
 from stillroom.report.task_description import TaskDescription
 
 ROLES = ("teacher", "baseline", "student")
-
-
-@dataclass(frozen=True)
-class MetricValue:
-    """One metric of `metrics.json`: `value` is a finite float, a dict (recall by class), or None.
-
-    `max_difference`: of an agreement, the largest difference of two outputs. `source`: of an energy, "measured" or
-    "estimated". `cost`: of a Performance-Cost Ratio, "energy" or "bytes".
-    """
-
-    value: Any
-    ci95: tuple[float, float] | None = None
-    n: int | None = None
-    how: str = ""
-    stable: bool = True
-    max_difference: float | None = None
-    source: str = ""
-    cost: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,24 +133,6 @@ def read(path: Path) -> RunData:
     )
 
 
-def metric_value(record: Any) -> MetricValue | None:
-    """A metric as written, an object or a bare number; None if it is empty."""
-    if not isinstance(record, dict):
-        value = number(record)
-        return None if value is None else MetricValue(value)
-    value = record.get("value")
-    if not isinstance(value, dict):
-        value = number(value)
-    if value is None and not record.get("how"):
-        return None
-    stable = record.get("stable", True) is not False
-    how, difference = str(record.get("how") or ""), number(record.get("max_difference"))
-    strings = {name: str(record.get(name) or "") for name in ("source", "cost")}
-    return MetricValue(
-        value, _interval(record.get("ci95")), _integer(record.get("n")), how, stable, difference, **strings
-    )
-
-
 def precision_name(bits: int | None) -> str:
     """The usual name of a file with that many bits per weight: "float", "half", "int8"."""
     return {32: "float", 16: "half"}.get(bits or 32, f"int{bits}")
@@ -200,7 +165,7 @@ def _intermediate(rows: list[dict[str, Any]]) -> list[ModelResult]:
 
 
 def _file(export: dict[str, Any]) -> ModelResult:
-    target, bits = str(export.get("target") or "file"), _integer(export.get("bits")) or 32
+    target, bits = str(export.get("target") or "file"), integer(export.get("bits")) or 32
     info = runtime.info(target, export.get("runtime"))
     return ModelResult(
         key=f"{target}-{bits}",
@@ -228,18 +193,6 @@ def _front(row: dict[str, Any]) -> bool | None:
 
 def _dicts(records: Any) -> list[dict[str, Any]]:
     return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
-
-
-def _interval(ends: Any) -> tuple[float, float] | None:
-    if not isinstance(ends, list) or len(ends) != 2:
-        return None
-    low, high = number(ends[0]), number(ends[1])
-    return None if low is None or high is None else (low, high)
-
-
-def _integer(value: Any) -> int | None:
-    finite = number(value)
-    return None if finite is None else int(finite)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stillroom.report.format import divide, interval, percent, points, share, times
+from stillroom.report import gain
+from stillroom.report.format import divide, interval, percent, share, times
 from stillroom.report.run_data import ModelResult, RunData, precision_name
 
 
@@ -14,31 +15,6 @@ def headline(run: RunData) -> str:
     sentence = _quality(run, student, teacher) + _cost(student, teacher)
     file = _smallest_file(run.files)
     return f"{sentence}; {file}." if file else f"{sentence}."
-
-
-def verdict(run: RunData) -> tuple[str, str]:
-    """The difference between student and baseline: ("better" | "worse" | "open" | "unknown", sentence)."""
-    student, baseline = run.model("student"), run.model("baseline")
-    ours, theirs = run.headline(student), run.headline(baseline)
-    if student is None or ours is None:
-        return "unknown", ""
-    if baseline is None or theirs is None:
-        return "unknown", "No baseline was measured, so this run does not show what distillation changed."
-    values = f"{percent(ours)} vs. {percent(theirs)}"
-    if ours == theirs:
-        good = "accurate" if run.task.predicts_classes and not run.task.teacher_is_reference else "good"
-        return "open", f"The baseline is exactly as {good} ({percent(ours)}): this run shows no gain from distillation."
-    gap, side = points(ours - theirs), "above" if ours > theirs else "below"
-    ends, other_ends = student.interval(run.task.headline), baseline.interval(run.task.headline)
-    if ends is None or other_ends is None:
-        return "open", f"The student scores {gap} {side} the baseline ({values}); no intervals were recorded."
-    if max(ends[0], other_ends[0]) <= min(ends[1], other_ends[1]):
-        effect = "helped" if ours > theirs else "helped or harmed"
-        doubt = f"the 95 % intervals overlap, so this run alone does not show that distillation {effect}."
-        return "open", f"The student scores {gap} {side} the baseline ({values}), but {doubt}"
-    if ours > theirs:
-        return "better", f"Distillation added {gap} to the baseline ({values}); the 95 % intervals do not overlap."
-    return "worse", f"Distillation cost {gap}: the baseline is better ({values}); the 95 % intervals do not overlap."
 
 
 def methods(run: RunData) -> list[str]:
@@ -88,7 +64,7 @@ def limitations(run: RunData) -> list[str]:
     where = str(run.deployment.get("where") or "")
     if where not in ("", "this machine"):
         found.append(f"The deployment limits were checked on {where}, all other values on the machine named here.")
-    if verdict(run)[0] in ("open", "worse"):
+    if gain.verdict(run)[0] in ("open", "worse"):
         found.append("This run does not show that the student is better than the baseline.")
     found.append("Robustness to other cameras, crops, noise or classes outside the list was not measured.")
     return found

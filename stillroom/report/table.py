@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillroom.report.format import EMPTY, count, exact, interval, milliseconds, percent, plain, rate, share, size
-from stillroom.report.run_data import MetricValue, ModelResult, RunData
+from stillroom.report.metric_value import MetricValue
+from stillroom.report.run_data import ModelResult, RunData
 from stillroom.report.task_description import metric_title
 
 WITH_COLUMN = {"agreement", "parameters", "macs", "bytes", "latency_ms", "latency_p95_ms", "throughput"}

@@ -35,12 +35,14 @@ class Trainer:
         context: run folder, processes, signals, progress.
         source: decides between a live teacher and a cached one.
         seconds: stage -> how long its training took, for the stages that are finished.
+        steps: stage -> how many training steps it took, likewise.
     """
 
     experiment: Experiment
     context: RunContext
     source: TeacherSource
     seconds: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
 
     def train_teacher(self) -> FrozenTeacher:
         """The frozen teacher. Each of several is taken as it is, gets a new head, or is trained here."""
@@ -99,7 +101,7 @@ class Trainer:
         # network than the one that a resumed run reads from the file.
         trained = copy.deepcopy(network)
         trained.edits = surgery.structural(trained.edits)  # training moves weights off any quantisation grid
-        self._fit(stage, trained, teacher, training, cached)
+        self.steps[stage] = self._fit(stage, trained, teacher, training, cached)
         self._save_stage(stage, finalize(trained.cpu()), time.monotonic() - started)
 
     def load_stage(self, stage: str, network: Network) -> Network:
@@ -109,7 +111,8 @@ class Trainer:
 
     def _fit(
         self, stage: str, network: Network, teacher: FrozenTeacher | None, training: Training, cached: bool
-    ) -> None:
+    ) -> int:
+        """Train, and return the number of steps."""
         experiment, context = self.experiment, self.context
         splits = experiment.data.splits
         setup = experiment.method_setup(network, teacher) if teacher else None
@@ -130,6 +133,7 @@ class Trainer:
                 queries = experiment.queries(live, distiller)
                 source = self.source.open(queries, experiment.training, engine=context.engine, signals=context.signals)
             fit(stage, distiller, source, data, training, seed=experiment.seed, context=context)
+        return training.total_steps(len(data.train))
 
     def _record_methods(self, setup: MethodSetup) -> None:
         """Which layers are compared: in the log before training, and in run.json for the report."""
@@ -160,7 +164,8 @@ class Trainer:
         run.save_weights(stage, network.weights(), network.metadata())
         run.drop_checkpoints(stage)
         self.seconds[stage] = round(seconds, 3)
-        run.note(stages={name: {"seconds": value} for name, value in self.seconds.items()})
+        steps = {name: {"steps": count} for name, count in self.steps.items()}
+        run.note(stages={name: {"seconds": value} | steps.get(name, {}) for name, value in self.seconds.items()})
 
 
 def load_teacher(experiment: Experiment, run_weights: Callable[[str], Path]) -> FrozenTeacher:

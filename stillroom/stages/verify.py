@@ -68,6 +68,7 @@ def evaluate_all(
         against={name: "teacher" for name in networks if name != "teacher" and "teacher" in networks}
         | {made.name: "student" for made in files},
         reference=None if data.labelled or "teacher" not in networks else "teacher",
+        baseline="baseline",
         gallery={int(item) for name in compared for item in data.splits[name].items[rows[name]]},
         keep=collected.keep,
         device=device,

@@ -40,6 +40,11 @@ class TeacherAgreement(Metric):
         found = self._agreement.compute().get("agreement")
         return {FIGURE: replace(found, how=f"{found.how}; compared with the teacher")} if found else {}
 
+    def paired(self, other: Metric) -> Measurement | None:
+        """The difference of the agreements."""
+        assert isinstance(other, TeacherAgreement)
+        return self._agreement.paired(other._agreement)
+
     def state(self) -> dict[str, Tensor]:
         """The state of the agreement metric."""
         return self._agreement.state()

@@ -46,7 +46,7 @@ def test_eval_on_other_images(finished, tmp_path):
 
 @pytest.mark.parametrize("ask", [lambda run: run.network("studnet"), lambda run: run.evaluate(split="tset")])
 def test_a_network_or_split_that_is_not_there(demo, ask):
-    with pytest.raises(sr.StillroomError, match="student|test") as caught:
+    with pytest.raises(sr.StillroomError, match=r"student|test") as caught:
         ask(sr.open(demo.folder))
     assert caught.value.code == "SR-C463"
 

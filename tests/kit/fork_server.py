@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 
 LIBRARIES = (
     "torch",
@@ -38,6 +39,16 @@ LIBRARIES = (
     "sklearn.linear_model",
 )
 """What takes long to import and starts no thread: a fork has none but its own, and may hang without them."""
+
+HARMLESS = {"jemalloc_bg_thd"}
+"""Threads that their library ends before a fork and starts again after it."""
+
+
+def threads() -> set[str]:
+    """Names of this process's threads; the first one is called "python" here."""
+    tasks = Path("/proc/self/task")
+    names = {task.name: (task / "comm").read_text().strip() for task in tasks.iterdir()}
+    return {"python" if number == str(os.getpid()) else name for number, name in names.items()}
 
 
 def serve(path: str) -> dict:
@@ -106,8 +117,7 @@ def begin(request: dict) -> None:
 if __name__ == "__main__":
     for name in LIBRARIES:
         importlib.import_module(name)
-    threads = len(os.listdir("/proc/self/task"))
-    if threads > 1:
-        sys.exit(f"{threads} threads after the imports")
+    if more := threads() - HARMLESS - {"python"}:
+        sys.exit(f"threads after the imports: {', '.join(sorted(more))}")
     sys.path.pop(0)  # this file's folder
     begin(serve(sys.argv[1]))

@@ -69,6 +69,7 @@ class Process:
         """The exit status, if it is over."""
         if self.returncode is None and select.select([self._client], [], [], 0)[0]:
             self.returncode = self._answer()
+            self._client.close()
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
@@ -83,6 +84,7 @@ class Process:
         for stream in self._streams:
             stream.seek(0)
             outputs.append(stream.read())
+            stream.close()
         return outputs[0], outputs[1]
 
 
@@ -98,8 +100,7 @@ def server(command: Path, env: dict[str, str]) -> Path:
         text=True,
         env=env | {"OMP_NUM_THREADS": "1"},  # numpy's threads too begin with the import
     )
-    assert process.stdin is not None
-    atexit.register(process.stdin.close)
+    atexit.register(process.communicate)  # closes its input, at which it ends
     atexit.register(shutil.rmtree, folder)
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]

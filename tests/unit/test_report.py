@@ -19,7 +19,7 @@ from kit.page import Page, change
 
 from stillroom import report
 from stillroom.errors import StillroomError
-from stillroom.report import gallery, run_data, run_files, summary
+from stillroom.report import gain, gallery, run_data, run_files, summary
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -173,7 +173,7 @@ def test_a_missing_model_leaves_a_page(run_copy: Path, role: str) -> None:
     page, run = Page(report.write(run_copy).read_text()), run_data.read(run_copy)
     rows = [a["class"] for tag, a in page.elements if tag == "tr" and a.get("class")]
     assert role not in rows and {"teacher", "baseline", "student"} - {role} == set(rows)
-    headline, verdict = summary.headline(run), summary.verdict(run)
+    headline, verdict = summary.headline(run), gain.verdict(run)
     assert headline in page.text and verdict[1] in page.text
     student = run.headline(run.model("student"))
     assert ("%" in headline) == (role != "student")

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from stillroom import report
 from stillroom.metrics.measurement import wilson
-from stillroom.report import model_card, run_data, summary
+from stillroom.report import gain, model_card, run_data, summary
 from stillroom.tasks._unlabelled import without_labels
 from stillroom.tasks.classification import Classification
 
@@ -44,7 +44,7 @@ def test_verdict_claims_no_more_than_the_intervals_carry(
 ) -> None:
     change(run_copy / "metrics.json", lambda m: m["student"].update(accuracy=_figure(student)))
     change(run_copy / "metrics.json", lambda m: m["baseline"].update(accuracy=_figure(baseline)))
-    found = summary.verdict(run_data.read(run_copy))
+    found = gain.verdict(run_data.read(run_copy))
     assert found[0] == kind and gap in found[1]
     assert ("overlap" in found[1]) == (student != baseline)
     shown = f"{100 * student:.1f} %" in found[1] and f"{100 * baseline:.1f} %" in found[1]
@@ -148,10 +148,10 @@ def test_agreement_with_the_teacher_is_never_called_accuracy(run_copy: Path) -> 
     found = run_data.read(run_copy)
     value = 100 * found.headline(found.model("student"))
     assert "agrees with its teacher" in summary.headline(found) and f"{value:.1f} %" in summary.headline(found)
-    assert f"{value:.1f} %" in summary.verdict(found)[1]
+    assert f"{value:.1f} %" in gain.verdict(found)[1]
     same = "teacher_agreement"
     change(run_copy / "metrics.json", lambda m: m["baseline"].update({same: m["student"][same]}))
-    assert "exactly as good" in summary.verdict(run_data.read(run_copy))[1]
+    assert "exactly as good" in gain.verdict(run_data.read(run_copy))[1]
     for text in (Page(report.write(run_copy).read_text()).text, report.card(run_copy).read_text()):
         assert "accura" not in text.lower().replace("top-1 accuracy on the test split", "")  # how it was measured
         assert "1,797" in text and "Agreement with the teacher" in text

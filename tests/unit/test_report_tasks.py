@@ -15,7 +15,7 @@ from kit.page import Page, change
 
 from stillroom import report
 from stillroom.cli import tables
-from stillroom.report import run_data, summary, table, task_description
+from stillroom.report import gain, run_data, summary, table, task_description
 
 pytest_plugins = ["kit.fixtures"]
 
@@ -126,7 +126,7 @@ def test_equal_figures_are_as_good_not_as_accurate(dense_copy: Path) -> None:
     found = run_data.read(dense_copy)
     title = WORDS[answers(dense_copy)]["title"]
     assert f"as good as its teacher ({title} 75.0 %)" in summary.headline(found)
-    assert "exactly as good (75.0 %)" in summary.verdict(found)[1]
+    assert "exactly as good (75.0 %)" in gain.verdict(found)[1]
 
 
 def test_hostile_names_stay_text(dense_copy: Path) -> None:

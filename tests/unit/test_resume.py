@@ -40,7 +40,7 @@ def test_a_new_run_has_no_state(tmp_path):
 def test_a_run_reads_back_what_it_wrote(run):
     row = {"stage": "prune", "what": "prune", "score": 0.5, "macs": 7, "bytes": 9, "latency_ms": 0.1, "seconds": None}
     run.note(status="stopped", seconds=3.5, data={"fingerprint": "abc"}, teacher_of_seed=4, compress=[row])
-    run.note(answers={"kept": True, "why": "it pays", "cache": "x"}, stages={"teacher": {"seconds": 2.0}})
+    run.note(answers={"kept": True, "why": "it pays", "cache": "x"}, stages={"teacher": {"seconds": 2.0, "steps": 12}})
     assert ResumeState.read(run) == ResumeState(
         status="stopped",
         seconds=3.5,
@@ -49,6 +49,7 @@ def test_a_run_reads_back_what_it_wrote(run):
         cache=CacheDecision(True, "it pays"),
         rows=(StageRow(**row),),
         stage_seconds={"teacher": 2.0},
+        stage_steps={"teacher": 12},
     )
 
 
