@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt
 Share = Annotated[float, Ge(0), Lt(1)]
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Ge(1)]
+Amount = Annotated[float, Gt(0)]  # below 1 a share, else a number
 
 Finetune = Literal["none", "head", "all"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -40,6 +41,8 @@ class Data(Section):
     size: Count | None = None  # side in pixels; the images' own where it is left out
     val: Share = 0.15  # share for selection, where the source has no split of its own
     test: Share = 0.2  # share for the final figures, likewise
+    labels: Amount | None = None  # that training uses, a number or a share below 1; other images go without
+    teacher_images: Amount | None = None  # labelled ones that only the teacher is trained on, likewise
     max_bad: Share = 0.01  # share of images that may be unreadable
     max_pixels: Count = 89_000_000  # a larger image is refused before it is decoded
     memory_gb: Annotated[float, Ge(0)] = 2.0  # a split that fits is kept in memory, decoded

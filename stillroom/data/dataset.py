@@ -13,6 +13,7 @@ from stillroom.data.bad_images import BadImage, BadImageLog
 from stillroom.data.decode import MAX_PIXELS
 from stillroom.data.errors import NoImages
 from stillroom.data.hash_rng import evenly_spaced
+from stillroom.data.label_budget import limit_labels
 from stillroom.data.scan import Scan
 from stillroom.data.sources.source import Source
 from stillroom.data.splits import complete_splits
@@ -34,7 +35,7 @@ class Dataset:
         classes: names, in label order.
         channels: C, 1 or 3.
         size: H = W of every image.
-        splits: "train", "val" and "test".
+        splits: "train", "val" and "test"; "teacher" too where it has images of its own.
         fingerprint: sha256 over classes, size, labels or boxes, splits, file names, and the content of train and val,
             masks included (of the sample where the data set does not fit into memory). The folder does not matter.
         source: of the images.
@@ -95,6 +96,8 @@ def load_dataset(
     memory_gb: float = 2.0,
     val: float = 0.15,
     test: float = 0.2,
+    labels: float | None = None,
+    teacher_images: float | None = None,
     seed: int = 0,
     report: Path | None = None,
 ) -> Dataset:
@@ -113,25 +116,31 @@ def load_dataset(
         memory_gb: GiB of decoded images that may be kept in memory.
         val: fraction for model selection, where the source has no such split.
         test: fraction for reported results, where the source has no such split.
+        labels: how many labels of train are used, see `limit_labels`.
+        teacher_images: how many images of train the teacher gets for itself, likewise.
         seed: of the split.
         report: folder for bad_files.csv.
 
     Raises:
-        StillroomError: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split.
+        StillroomError: SR-D107 too many bad images, SR-D108 none that can be read, SR-D115 too few to split,
+            SR-D144 too few for `labels` or `teacher_images`.
     """
     targets = build_targets(source)
     splits = _splits(source, targets, val=val, test=test, seed=seed)
+    targets, splits = limit_labels(
+        targets, source.labels, splits, labels=labels, teacher_images=teacher_images, seed=seed
+    )
     total = sum(len(items) for items in splits.values())
     log = BadImageLog(total=total, max_bad=max_bad, report=report)
     scan = Scan(source, max_pixels=max_pixels)
-    visible = np.sort(np.concatenate([splits["train"], splits["val"]]))
+    visible = np.sort(np.concatenate([items for name, items in splits.items() if name != "test"]))
     scan.add(visible[evenly_spaced(len(visible), SAMPLED)])
     side = size or scan.image_size()
     in_memory = total * (source.channels + targets.planes) * side**2 <= memory_gb * 2**30
     if in_memory:
         scan.add(visible)
         side = size or scan.image_size()
-    for name in ("train", "val"):
+    for name in splits.keys() - {"test"}:
         log.add(name, [(item, scan.failures[item]) for item in splits[name].tolist() if item in scan.failures])
     if len(scan.failures) == len(visible):
         raise NoImages(path=source.name(0), why=f"none of {len(visible)} images can be read")

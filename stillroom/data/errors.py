@@ -200,3 +200,11 @@ class UnlabelledEvaluationImages(DataError):
     why = "evaluation on {split} needs labels, and other images have them"
     effect = "nothing was started"
     fix = "label them or move them out of {split}; train may contain images without labels"
+
+
+class LabelBudgetTooSmall(DataError):
+    code = "SR-D144"
+    what = "data.{key} = {amount} is not possible with {labelled} labelled training images"
+    why = "every class needs an image, so a number from {least} to {most} is left"
+    effect = "nothing was started"
+    fix = "give a number in that range, or a share of the labelled training images below 1"

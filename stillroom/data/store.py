@@ -78,8 +78,8 @@ class Split:
 
     @property
     def labels(self) -> IntArray:
-        """[n] label of each row, see `Source.labels`."""
-        return self._source.labels[self.items]
+        """[n] label of each row, see `Source.labels`; -1 where it is not used."""
+        return np.where(self.targets.unlabelled(self.items), -1, self._source.labels[self.items])
 
     def name_of(self, item: int) -> str:
         """The source's name of an item."""

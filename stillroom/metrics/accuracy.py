@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from stillroom.metrics._paired import mcnemar
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, predicted_class
-from stillroom.metrics.paired import mcnemar
 from stillroom.types import Batch, Output
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from stillroom.metrics._paired import mcnemar
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric, predicted_class, probability_difference
-from stillroom.metrics.paired import mcnemar
 from stillroom.types import Batch, Output, TargetKind
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from stillroom.metrics import _matches
 from stillroom.metrics._bootstrap import RESAMPLES, percentile_interval, resample_counts
 from stillroom.metrics._errors import MetricPackageMissing
+from stillroom.metrics._paired import paired_bootstrap
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric
-from stillroom.metrics.paired import paired_bootstrap
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 SIZES = {"small": "below 32 x 32", "medium": "32 x 32 to 96 x 96", "large": "above 96 x 96"}

@@ -67,7 +67,7 @@ class Metric:
     def paired(self, other: Metric) -> Measurement | None:
         """The first figure less that of `other`, a metric of the same class that saw the same images, with its test.
 
-        None where the metric has no paired test; see `metrics.paired`.
+        None where the metric has no paired test; see `metrics._paired`.
         """
         return None
 

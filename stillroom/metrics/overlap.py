@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stillroom.metrics._paired import paired_bootstrap
 from stillroom.metrics._ratios import BOOTSTRAP, ratios, weighted_mean
 from stillroom.metrics.measurement import Measurement
 from stillroom.metrics.metric import Metric, predicted_class
-from stillroom.metrics.paired import paired_bootstrap
 from stillroom.types import Batch, Output, OutputKind, TargetKind
 
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stillroom.metrics._paired import mcnemar
 from stillroom.metrics._search import SearchRows, in_gallery, nearest, unit
 from stillroom.metrics.measurement import Measurement, proportion
 from stillroom.metrics.metric import Metric
-from stillroom.metrics.paired import mcnemar
 from stillroom.types import Batch, Output, OutputKind
 
 RANKS = (1, 5, 10)

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from stillroom.config import schema
-from stillroom.data.dataset import Dataset
+from stillroom.data.dataset import Dataset, Split
 from stillroom.data.sampling import PixelStatistics, pixel_statistics, sample_images
+from stillroom.data.subset import labelled_subset
 from stillroom.distributed.one_process import Processes
 from stillroom.distributed.precision import threads_for
 from stillroom.matching.method_setup import NUM_IMAGES, MethodSetup, build_methods
@@ -67,6 +68,12 @@ class Experiment:
     def pixels(self) -> PixelStatistics:
         """Computed once for all networks: images that are decoded on demand take a while."""
         return pixel_statistics(self.data.splits["train"])
+
+    @property
+    def teacher_split(self) -> Split:
+        """The labelled images that a teacher is trained on: its own, or those of the student."""
+        splits = self.data.splits
+        return labelled_subset(splits.get("teacher", splits["train"]))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

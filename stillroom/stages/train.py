@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stillroom.config.schema import Training
+from stillroom.data.dataset import Split
 from stillroom.data.subset import labelled_subset
 from stillroom.evaluation.teacher_check import warn_weak_teacher
 from stillroom.matching.method_setup import MethodSetup
@@ -49,7 +50,7 @@ class Trainer:
         experiment, networks = self.experiment, self.experiment.initial_teachers()
         for stage, section in experiment.teachers.items():
             if section.finetune == "all":
-                self.train(stage, networks[stage], None, section.train)
+                self.train(stage, networks[stage], None, section.train, images=experiment.teacher_split)
                 self.load_stage(stage, networks[stage])
             elif section.finetune == "head":
                 self._probe_head(stage, networks[stage])
@@ -82,6 +83,7 @@ class Trainer:
         *,
         finalize: Callable[[Network], Network] = lambda trained: trained,
         cached: bool = True,
+        images: Split | None = None,
     ) -> None:
         """Train a copy of `network` and save what `finalize` makes of it, unless the stage has its file already.
 
@@ -92,6 +94,7 @@ class Trainer:
             training: how.
             finalize: applied to the trained network before it is saved.
             cached: whether the teacher's outputs may come from a cache.
+            images: to train on; None: train, or without a teacher the labelled ones of it.
         """
         if self.context.run.weights(stage).exists():
             return
@@ -101,7 +104,7 @@ class Trainer:
         # network than the one that a resumed run reads from the file.
         trained = copy.deepcopy(network)
         trained.edits = surgery.structural(trained.edits)  # training moves weights off any quantisation grid
-        self.steps[stage] = self._fit(stage, trained, teacher, training, cached)
+        self.steps[stage] = self._fit(stage, trained, teacher, training, cached, images)
         self._save_stage(stage, finalize(trained.cpu()), time.monotonic() - started)
 
     def load_stage(self, stage: str, network: Network) -> Network:
@@ -110,7 +113,13 @@ class Trainer:
         return load_weights(network, self.context.run.weights(stage))
 
     def _fit(
-        self, stage: str, network: Network, teacher: FrozenTeacher | None, training: Training, cached: bool
+        self,
+        stage: str,
+        network: Network,
+        teacher: FrozenTeacher | None,
+        training: Training,
+        cached: bool,
+        images: Split | None,
     ) -> int:
         """Train, and return the number of steps."""
         experiment, context = self.experiment, self.context
@@ -121,7 +130,7 @@ class Trainer:
         distiller = experiment.distiller(network, setup)
         live = teacher if distiller.methods else None
         data = FitData(
-            train=splits["train"] if teacher else labelled_subset(splits["train"]),
+            train=images if images is not None else splits["train"] if teacher else labelled_subset(splits["train"]),
             val=splits["val"],
             classes=experiment.data.classes,
             augment=experiment.augment,
@@ -151,9 +160,9 @@ class Trainer:
             from stillroom.training.linear_probe import linear_probe  # scikit-learn takes a second to import
 
             started = time.monotonic()
-            data = self.experiment.data
+            data, train = self.experiment.data, self.experiment.teacher_split
             device = self.experiment.teacher_device
-            score = linear_probe(network, data.splits["train"], data.splits["val"], device=device)
+            score = linear_probe(network, train, data.splits["val"], device=device)
             log.info("%s: a new head for %d classes, %.1f %% of val", stage, len(data.classes), 100 * score)
             self._save_stage(stage, network, time.monotonic() - started)
         self.load_stage(stage, network)

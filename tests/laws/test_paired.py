@@ -11,10 +11,10 @@ from kit.answers import CLASSES, drawn
 from scipy.stats import binomtest
 
 from stillroom.evaluation.evaluate import evaluate
+from stillroom.metrics._paired import mcnemar, paired_bootstrap
 from stillroom.metrics.accuracy import Accuracy
 from stillroom.metrics.average_precision import AveragePrecision
 from stillroom.metrics.overlap import Overlap
-from stillroom.metrics.paired import mcnemar, paired_bootstrap
 from stillroom.metrics.retrieval import Retrieval
 from stillroom.tasks.classification import Classification
 from stillroom.types import Batch, Output
