@@ -474,7 +474,7 @@ def _write_results(folder: Path) -> None:
     """What the command printed at its end, and the row of the results table, both with machine, seeds and command."""
     from rich.console import Console
 
-    from stillroom.cli.tables import results
+    from stillroom.cli.tables import results, verdict
 
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -488,6 +488,7 @@ def _write_results(folder: Path) -> None:
         f"{hardware['precision']}; torch {versions['torch']}, onnxruntime {versions['onnxruntime']}; "
         f"{metrics['student']['accuracy']['n']} test images; {info['seconds']:.0f} s."
     )
+    printed += "\n" + "\n".join(textwrap.wrap(verdict(folder), 110))
     block = f"\n```text\n{printed}\n{Path('runs') / info['name']}/report.html\n```\n\n{about}\n"
     path = DOCS.parent / "README.md"
     path.write_text(_between(path.read_text(encoding="utf-8"), "results", block), encoding="utf-8")

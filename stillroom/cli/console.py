@@ -179,8 +179,9 @@ def print_result(found: RunResult, *, as_json: bool, quiet: bool, alone: bool) -
             err.print(tables.results(metrics, task))
     elif not as_json:
         out.print(tables.results(metrics, task))
-        if line := tables.deployment(metrics):
-            out.print(line, markup=False)
+        for line in (tables.verdict(found.folder), tables.deployment(metrics)):
+            if line:
+                out.print(line, markup=False, soft_wrap=True, highlight=False)
         out.print(f"{found.folder}/report.html", markup=False)
     elif alone:
         out.print_json(json.dumps({"folder": str(found.folder), "metrics": metrics}))

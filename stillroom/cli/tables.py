@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -79,6 +80,13 @@ def latencies(rows: Mapping[str, Any]) -> Table:
             *(_device_cost(row.get(name), name) for name in device),
         )
     return table
+
+
+def verdict(folder: Path) -> str:
+    """The gain over the baseline in a sentence; empty where nothing of a student was measured."""
+    from stillroom.report import gain, run_data
+
+    return gain.verdict(run_data.read(folder))[1]
 
 
 def deployment(metrics: Mapping[str, Any]) -> str:

@@ -49,6 +49,11 @@ def points(difference: Any) -> str:
     return f"{text} point" if text == "1.0" else f"{text} points"
 
 
+def p_value(p: float) -> str:
+    """A p-value: "p = 0.03", "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
 def signed(difference: Any) -> str:
     """A difference of two shares in percentage points, with its sign: "+1.3", "−0.2"."""
     gap = number(difference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stillroom.report.format import number, percent, points, signed
+from stillroom.report.format import number, p_value, percent, points, signed
 from stillroom.report.metric_value import MetricValue
 from stillroom.report.run_data import ModelResult, RunData
 
@@ -21,29 +21,24 @@ def verdict(run: RunData) -> tuple[str, str]:
     if gain is None or gain.p is None or gain.ci95 is None:
         kind, sentence = _by_intervals(run, student, baseline, ours, theirs)
     else:
-        kind, sentence = _by_test(ours, theirs, gain, gain.p, gain.ci95)
+        kind, sentence = _by_test(run, ours, theirs, gain, gain.p)
     return kind, f"{sentence} {budget}".strip() if (budget := _budget(run)) else sentence
 
 
-def p_text(p: float) -> str:
-    """A p-value: "p = 0.03", "p < 0.001"."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def _by_test(ours: float, theirs: float, gain: MetricValue, p: float, ends: tuple[float, float]) -> tuple[str, str]:
+def _by_test(run: RunData, ours: float, theirs: float, gain: MetricValue, p: float) -> tuple[str, str]:
     """From the paired test."""
-    difference = ours - theirs
-    values = f"{percent(ours)} vs. {percent(theirs)}"
-    interval = f"95 % interval {signed(ends[0])} to {signed(ends[1])}"
-    test = f"{p_text(p)}, {gain.test} on the same {gain.n} images"
+    difference, (low, high) = ours - theirs, gain.ci95 or (0.0, 0.0)
+    without = "Labels alone" if number(run.section("stages", "baseline").get("steps")) else "Without distillation"
+    counts = ""
     if gain.better is not None and gain.worse is not None:
-        test += f", of which the student alone has {gain.better} right and the baseline alone {gain.worse}"
-    if p < SIGNIFICANCE and difference:
-        if difference > 0:
-            return "better", f"Distillation added {points(difference)} to the baseline ({interval}): {values}; {test}."
-        return "worse", f"Distillation cost {points(difference)} against the baseline ({interval}): {values}; {test}."
-    side = f"{points(difference)} {'above' if difference > 0 else 'below'}" if difference else "level with"
-    return "open", f"The student is {side} the baseline ({interval}): {values}; {test}: no difference is shown."
+        counts = f": the student alone is right on {gain.better}, the baseline alone on {gain.worse}"
+    evidence = (
+        f"95 % interval {signed(low)} to {signed(high)}, {p_value(p)}, {gain.test} on the same {gain.n} images{counts}"
+    )
+    sentence = f"{without} {percent(theirs)}, distilled {percent(ours)}: {signed(difference)} points ({evidence})"
+    if p >= SIGNIFICANCE or not difference:
+        return "open", f"{sentence}; no difference is shown."
+    return ("better", f"{sentence}.") if difference > 0 else ("worse", f"{sentence}; distillation did harm.")
 
 
 def _by_intervals(

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from stillroom.errors import StillroomError
 from stillroom.report import run_data
@@ -53,6 +53,17 @@ class SeedStatistics:
     values: dict[int, float]
     how: str = ""
     kind: str = ""
+
+    @property
+    def p(self) -> float | None:
+        """Of the paired t test, for values that are differences: that their mean is 0; None for one seed.
+
+        p = 2 P(T <= -|mean| sqrt(n) / s),  T of Student's t with n - 1 degrees
+        """
+        values = list(self.values.values())
+        if len(values) < 2 or not stdev(values):
+            return None
+        return float(2 * stdtr(len(values) - 1, -abs(self.mean) * sqrt(len(values)) / stdev(values)))
 
     @property
     def mean(self) -> float:

@@ -13,7 +13,7 @@ from stillroom.io.files import write_file, write_json
 from stillroom.report import deployment, format, model_card, multi_seed, page, svg, table
 from stillroom.report.charts import WIDTH
 from stillroom.report.device_costs import MISSING
-from stillroom.report.format import EMPTY, percent, signed
+from stillroom.report.format import EMPTY, p_value, percent, signed
 from stillroom.report.multi_seed import MultiSeedResults, SeedStatistics
 from stillroom.report.run_data import ROLES, ModelResult
 from stillroom.report.table import Cell, ResultRow, TextRow
@@ -62,7 +62,8 @@ def verdict(found: MultiSeedResults) -> tuple[str, str]:
     if gain.ci95 is None:
         return "open", f"One seed, {signed(gain.mean)} points: the variation between seeds is not known."
     low, high = gain.ci95
-    points = f"{signed(gain.mean)} points (95 % interval {signed(low)} to {signed(high)})"
+    test = f", {p_value(gain.p)} by a paired t test" if gain.p is not None else ""
+    points = f"{signed(gain.mean)} points (95 % interval {signed(low)} to {signed(high)}{test})"
     change = f"Over {_seeds(len(gain.values))} distillation changed {found.task.metric_name} by {points}"
     sentence = f"{change}, compared with the baseline of the same seed"
     if low <= 0 <= high:

@@ -41,7 +41,14 @@ def test_every_situation_is_tried_somewhere():
     assert set(SITUATIONS) - ELSEWHERE <= set(built_in()) and set(SITUATIONS) > ELSEWHERE
 
 
-@pytest.mark.parametrize("recipe", ["no-labels", *(one for one in SITUATIONS if one not in ELSEWHERE)])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "no-labels",
+        "standard",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in SITUATIONS if one not in ELSEWHERE | {"standard"}),
+    ],
+)
 def test_each_situation_has_a_recipe_that_runs(recipe, tmp_path):
     stillroom("run", recipe, *SHORT, cwd=tmp_path)
     folder = tmp_path / "runs" / recipe

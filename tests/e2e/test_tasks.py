@@ -155,7 +155,9 @@ def test_a_missing_package_is_named_before_anything_is_trained(tmp_path):
     )
     (tmp_path / "hide" / "sitecustomize.py").write_text(hidden)
     nets = ["teacher=timm/test_resnet", "teacher.weights=none", "student=timm/test_resnet", "name=bare"]
-    told = stillroom("run", "data=scenes/", "task=detection", *nets, cwd=tmp_path, code=4, PYTHONPATH="hide")
+    told = stillroom(
+        "run", "data=scenes/", "task=detection", *nets, cwd=tmp_path, code=4, fresh=True, PYTHONPATH="hide"
+    )
     assert "SR-X710" in told.stderr and "pip install 'stillroom[detect]'" in told.stderr
     assert not list((tmp_path / "runs" / "bare").glob("checkpoints/*"))
 

@@ -59,7 +59,7 @@ def test_check_names_them_all(tmp_path):
     said = stillroom("check", "three.toml", cwd=tmp_path).stdout
     for stage in ("teacher ", "teacher-2 ", "teacher-3 "):
         assert any(line.startswith(stage) for line in said.splitlines()), stage
-    assert "3 teachers as one: the mean of their probabilities" in said
+    assert "3 teachers: the mean of their probabilities" in said
     assert "3/linear:in" in said and "2/layer3" in said
 
 

@@ -19,7 +19,6 @@ OFFLINE = Path(__file__).with_name("offline")
 QUICK = [
     "digits",
     "train.steps=12",
-    "bench.seconds=0.1",
     "teacher.network=resnet8",
     "teacher.width=1.0",
     "teacher.train.steps=12",
@@ -51,17 +50,19 @@ def server() -> Path:
     return forked.server(STILLROOM, environment())
 
 
-def start(*words: str | Path, cwd: Path, **more: str) -> subprocess.Popen[str] | forked.Process:
-    """The command, started; not by a fork where `more` sets variables that an import may read."""
-    command, env = [str(STILLROOM), *map(str, words)], environment(**more)
-    if more.keys() <= FORKABLE and hasattr(os, "pidfd_open"):
+def start(*words: str | Path, cwd: Path, fresh: bool = False, **more: str) -> subprocess.Popen[str] | forked.Process:
+    """The command, started; in a new interpreter if `fresh`, or if `more` holds what an import may read."""
+    command, env = [str(STILLROOM), *forked.brief(map(str, words))], environment(**more)
+    if not fresh and more.keys() <= FORKABLE and hasattr(os, "pidfd_open"):
         return forked.Process(server(), command, cwd=cwd, env=env)
     return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def stillroom(*words: str | Path, cwd: Path, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def stillroom(
+    *words: str | Path, cwd: Path, code: int | None = 0, fresh: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
     """The command, done; its exit code must be `code`, unless that is None."""
-    done = _done(start(*words, cwd=cwd, **more))
+    done = _done(start(*words, cwd=cwd, fresh=fresh, **more))
     err, out = done.stderr, done.stdout
     assert code is None or done.returncode == code, f"exit code {done.returncode}, not {code}\n{out}\n{err}"
     assert "Traceback" not in err or "-v" in words, err
