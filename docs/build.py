@@ -147,6 +147,7 @@ CONDITIONS = {
     "boxes": "the networks say boxes",
     "pixels": "the networks say a class for each pixel",
     "vectors": "the networks say a vector",
+    "two-classes": "two classes",
     "vit-to-vit": "two transformers, with labels",
     "cross-architecture": "a transformer and a convolutional network, with labels",
     "strong-teacher": f"the student has at most {auto.GAP:.0%} of the teacher's MACs; or unlike families, no labels",
@@ -157,6 +158,7 @@ EXAMPLES = {
     "boxes": "bccd-detection",
     "pixels": "camvid-segmentation",
     "vectors": "flowers-embedding",
+    "two-classes": "",
 }
 """Situation -> the recipe that shows it, where it has another name."""
 
@@ -178,7 +180,7 @@ MobileNetV2 worse (73.6 to 71.7 %) where DIST helped (74.4 %, Huang et al. 2022)
 features cost a MobileNetV2 as much as six points (64.6 to 58.6 % with attention transfer, 63.2 % with FitNet, Tian et
 al. 2020), while logits helped it (67.4 %). The first three rows rest on our own trials ([log](LOG.md)), which are
 small: hundreds of images, minutes of training. What our own benchmark says, under a short budget, is in
-[results](method-results.md); it is no proof of these rows. The student untaught is trained beside it in every run for
+[results](method-results.md); it is no proof of these rows. The baseline is trained beside it in every run for
 that reason.
 
 | situation | when | methods | recipe | why |
@@ -316,7 +318,8 @@ def choosing() -> str:
         names = " + ".join(f"[{one.name}](methods.md#{one.name})" for one in rule.methods)
         why = rule.why.replace("{ratio:.1%}", "so little").replace("{", "*").replace("}", "*")
         example = EXAMPLES.get(rule.situation, rule.situation)
-        lines.append(f"| {rule.situation} | {CONDITIONS[rule.situation]} | {names} | `{example}` | {why} |")
+        shown = f"`{example}`" if example else ""
+        lines.append(f"| {rule.situation} | {CONDITIONS[rule.situation]} | {names} | {shown} | {why} |")
     return "\n".join(lines)
 
 

@@ -70,6 +70,11 @@ class StillroomError(Exception):
     def __str__(self) -> str:
         return f"{self.code} {self.what}\n  why    {self.why}\n  effect {self.effect}\n  fix    {self.fix}"
 
+    @property
+    def warning(self) -> str:
+        """What is wrong and what helps, in one line: for what is said while the work goes on."""
+        return f"{self.code} {self.what}; {self.fix}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self.values), ()
 

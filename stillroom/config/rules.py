@@ -95,6 +95,7 @@ def contradictions(recipe: Recipe) -> list[str]:
     ]
     teachers = [("teacher", recipe.teacher), *((f"teachers[{i}]", one) for i, one in enumerate(recipe.teachers))]
     found = [text for wrong, text in rules if wrong] + _unknown_runtimes(recipe) + _unfit_metrics(recipe)
+    found += _unfit_methods(recipe)
     found += [line for path, one in teachers for line in _untrained(path, one, recipe)]
     networks: list[tuple[str, Teacher | Student]] = [*teachers, ("student", recipe.student)]
     for section, network in networks:
@@ -123,6 +124,19 @@ def _unfit_metrics(recipe: Recipe) -> list[str]:
             problem = f"{name!r} compares with {labels}, but {recipe.task.name} has {task.target_kind}"
         found += [f"metrics[{i}]: {problem}"] if problem else []
     return found
+
+
+def _unfit_methods(recipe: Recipe) -> list[str]:
+    """Methods for other predictions than the task's."""
+    task, name = pick("tasks", recipe.task.name), recipe.task.name
+    return [
+        f"methods[{i}].name: {one.name!r} is not for networks that predict {task.output_kind}, as {name} needs; leave "
+        'methods out, or write methods = "auto"'
+        for i, one in enumerate(recipe.methods)
+        if one.name != AUTO
+        and hasattr(kind := pick("methods", one.name), "supports")
+        and not kind.supports(task.output_kind)
+    ]
 
 
 def _untrained(path: str, teacher: Teacher, recipe: Recipe) -> list[str]:

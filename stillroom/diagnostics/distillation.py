@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,8 @@ from stillroom.metrics.measurement import wilson
 from stillroom.models.network import IMAGENET, Network
 from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.training.distiller import Distiller
-from stillroom.training.loss_weights import gradient_length, label_of
+from stillroom.training.loss_weights import gradient_length
+from stillroom.training.pull import Term, measure_terms
 from stillroom.training.state import State
 from stillroom.types import Batch, Output
 
@@ -39,40 +39,16 @@ OTHER_PIXELS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Term:
-    """One loss on one batch.
-
-    Attributes:
-        name: `label/term`.
-        value: raw.
-        weight: at half of the run, balanced where the recipe balances gradients.
-        gradient_norm: of the raw term, over all weights of the student.
-    """
-
-    name: str
-    value: float
-    weight: float
-    gradient_norm: float
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value:.4f}, weight {self.weight:g}, gradient norm {self.gradient_norm:.3g}"
-
-
 def terms(distiller: Distiller, teacher: Output | None, batch: Batch) -> list[Term]:
-    """Each loss and its gradient on the student, half-way through the run, when warm-ups are over.
+    """Each loss and its gradient on the student, see `measure_terms`.
 
     Raises:
         NoGradient: SR-M331 a loss has no gradient on the student, or not a finite one.
     """
-    student, values = list(distiller.student.parameters()), distiller(batch, teacher, 0.5)
-    distiller.total(values, 0.5, measure=True)  # balanced weights follow from measured gradients
-    weights, found = distiller.weights(0.5), []
-    for name, value in values.items():
-        norm = float(gradient_length(value, student))
-        if not 0 < norm < float("inf"):
-            raise NoGradient(term=name, value=value.item(), length=norm)
-        found.append(Term(name, value.item(), weights[label_of(name)], norm))
+    found = measure_terms(distiller, teacher, batch)
+    for term in found:
+        if not 0 < term.gradient_norm < float("inf"):
+            raise NoGradient(term=term.name, value=term.value, length=term.gradient_norm)
     return found
 
 

@@ -24,6 +24,7 @@ from stillroom.stages.compress import DISTILLED, stage_descriptions
 from stillroom.stages.experiment import Experiment
 from stillroom.stages.export import check_available
 from stillroom.teachers.frozen import FrozenTeacher
+from stillroom.training.pull import findings as loss_findings
 from stillroom.training.state import State
 
 FINETUNED = {"all": ", trained", "head": ", a new head fitted", "none": ", as it is"}
@@ -114,9 +115,10 @@ def _distillation(experiment: Experiment, teachers: dict[str, Network], student:
     output = teacher((batch.images,), batch.keys, distiller.teacher_taps)
     state = State.fresh(distiller, experiment.training, scaled=False)
     torch.manual_seed(experiment.seed)
+    terms = distillation.terms(distiller, output, batch)
     found = {
         "methods": _methods(setup),
-        "losses": [str(term) for term in distillation.terms(distiller, output, batch)],
+        "losses": [*map(str, terms), *(failure.warning for failure in loss_findings(terms))],
         "gradients": [
             f"the teacher: {distillation.check_frozen(teacher, batch, output)}",
             *distillation.check_parameters(distiller, state, output, batch),

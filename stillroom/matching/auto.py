@@ -24,6 +24,7 @@ class Facts:
         teacher: likewise; "sealed" where nothing inside it can be compared, as in an ONNX file.
         ratio: the student's MACs as a share of the teacher's.
         labels: whether labels are used in training.
+        classes: K.
     """
 
     output_kind: OutputKind
@@ -31,6 +32,7 @@ class Facts:
     teacher: str
     ratio: float
     labels: bool
+    classes: int = 0
 
     @property
     def unlike(self) -> bool:
@@ -86,6 +88,13 @@ RULES = (
         (Method(name="cosine"), Method(name="rkd", weight=0.02)),
         "an embedding is used by its distances: the teacher's vectors are the targets, and relations between images "
         "hold whatever the widths",
+    ),
+    Rule(
+        "two-classes",
+        lambda f: f.classes == 2,
+        (Method(name="hinton"),),
+        "of two classes a standardised prediction, and the order of its classes, says only which one is larger: "
+        "probabilities are compared as they are",
     ),
     Rule(
         "vit-to-vit",

@@ -130,7 +130,7 @@ def pair_facts(
     shape = (images.shape[1], images.shape[2], images.shape[3])
     ours, theirs = ("transformer" if side.blocks else "convolutional" if side.places else "sealed" for side in sides)
     ratio = flops.macs(student, shape) / flops.macs(teacher.network, shape)
-    return Facts(student.output_kind, ours, theirs, ratio, labels)
+    return Facts(student.output_kind, ours, theirs, ratio, labels, student.classes)
 
 
 def _able(output_kind: OutputKind) -> str:

@@ -46,3 +46,11 @@ class BoxLocationsMismatch(ModelError):
     why = "the i-th location of both must be the same: the same anchors or points, and the same image size"
     effect = "nothing was trained"
     fix = 'take pseudo_labels with on = "all", which needs no common locations, or a method of features such as pkd'
+
+
+class StandardisedTwoClasses(ModelError):
+    code = "SR-M339"
+    what = "standardised logits of two classes teach nothing"
+    why = "whatever the network says, they are -0.7 and 0.7: only which class is larger is left, without a gradient"
+    effect = "nothing was trained"
+    fix = "leave out standardised, or set methods = 'auto', which takes plain probabilities for two classes"

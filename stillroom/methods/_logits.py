@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stillroom.methods._errors import LabelsNotClasses
+from stillroom.methods._errors import LabelsNotClasses, StandardisedTwoClasses
 from stillroom.types import Batch, at_least_float32
 
 
@@ -29,8 +29,14 @@ def standardise(logits: Tensor) -> Tensor:
 
 
 def paired_rows(student: Tensor, teacher: Tensor, *, standardised: bool = False) -> tuple[Tensor, Tensor]:
-    """Both networks' logits as rows [M, K], standardised if a method asks for it."""
+    """Both networks' logits as rows [M, K], standardised if a method asks for it.
+
+    Raises:
+        StandardisedTwoClasses: SR-M339 it asks for it with K = 2.
+    """
     s, t = rows(student), rows(teacher)
+    if standardised and s.shape[1] == 2:
+        raise StandardisedTwoClasses
     return (standardise(s), standardise(t)) if standardised else (s, t)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stillroom.config.schema import Training
 from stillroom.data.dataset import Split
+from stillroom.data.loader import Loader
 from stillroom.data.subset import labelled_subset
 from stillroom.evaluation.teacher_check import warn_weak_teacher
 from stillroom.matching.method_setup import MethodSetup
@@ -22,9 +23,13 @@ from stillroom.teachers.frozen import FrozenTeacher
 from stillroom.teachers.source import TeacherSource
 from stillroom.teachers.teacher import Teacher
 from stillroom.training.context import RunContext
+from stillroom.training.distiller import Distiller
 from stillroom.training.fit import FitData, fit
+from stillroom.training.pull import findings, measure_terms
 
 log = logging.getLogger("stillroom")
+
+NUM_MEASURED = 32  # images on which the gradients of losses are compared before training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +142,25 @@ class Trainer:
             reference=None if experiment.data.labelled or not teacher else teacher.predict,
         )
         with experiment.threads(network, teacher):
+            if live:
+                self._warn_of_losses(distiller, live, data)
             source: Teacher | None = live
             if live and cached:
                 queries = experiment.queries(live, distiller)
                 source = self.source.open(queries, experiment.training, engine=context.engine, signals=context.signals)
             fit(stage, distiller, source, data, training, seed=experiment.seed, context=context)
         return training.total_steps(len(data.train))
+
+    def _warn_of_losses(self, distiller: Distiller, teacher: FrozenTeacher, data: FitData) -> None:
+        """Warn of a method that the student would hardly notice, or that leaves nothing to the labels."""
+        size = min(self.experiment.training.batch, NUM_MEASURED)
+        batch = Loader(data.train, batch=size, seed=self.experiment.seed, augment=data.augment).at(0)
+        batch = batch.to(self.experiment.engine.device)
+        terms = measure_terms(
+            distiller.to(batch.images.device), teacher((batch.images,), batch.keys, distiller.teacher_taps), batch
+        )
+        for failure in findings(terms):
+            self.context.run.warn(failure.warning)
 
     def _record_methods(self, setup: MethodSetup) -> None:
         """Which layers are compared: in the log before training, and in run.json for the report."""

@@ -33,8 +33,8 @@ VIT = ["img_size=8", "patch_size=2", "embed_dim=16", "depth=3", "num_heads=2"]
 
 
 SITUATIONS = [rule.situation for rule in RULES]
-ELSEWHERE = {"boxes", "pixels", "vectors"}
-"""Situations whose recipes need images that do not come with the program; test_tasks.py runs `auto` in them."""
+ELSEWHERE = {"boxes", "pixels", "vectors", "two-classes"}
+"""Situations whose recipes need images that do not come with the program; test_tasks.py and test_guards.py run them."""
 
 
 def test_every_situation_is_tried_somewhere():

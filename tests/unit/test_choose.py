@@ -24,6 +24,8 @@ PLAIN = Facts(output_kind="classes", student="convolutional", teacher="convoluti
         ("cross-architecture", {"teacher": "transformer"}, ["ofa"]),
         ("cross-architecture", {"student": "transformer", "ratio": 0.01}, ["ofa"]),
         ("pixels", {"output_kind": "pixels", "teacher": "transformer"}, ["hinton", "cwd"]),
+        ("two-classes", {"classes": 2, "ratio": 0.01}, ["hinton"]),
+        ("standard", {"classes": 3}, ["hinton"]),
         ("boxes", {"output_kind": "boxes", "ratio": 0.01}, ["pkd"]),
         ("vectors", {"output_kind": "vector", "teacher": "transformer"}, ["cosine", "rkd"]),
     ],
@@ -35,7 +37,7 @@ def test_each_branch(situation, changed, methods):
 
 
 def test_every_rule_can_be_reached_and_names_methods_that_exist():
-    assert len({rule.situation for rule in RULES}) == len(RULES) == 7
+    assert len({rule.situation for rule in RULES}) == len(RULES) == 8
     for rule in RULES:
         for method in rule.methods:
             assert isinstance(pick("methods", method.name)(**method.arguments), Method)

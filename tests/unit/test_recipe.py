@@ -22,7 +22,7 @@ LEAST = {"data": "digits", "teacher": "resnet20", "student": "resnet8"}
 def test_three_strings_are_a_whole_recipe():
     found = recipe.check(LEAST)
     assert found.data.source == "digits" and found.teacher.network == "resnet20" and found.student.network == "resnet8"
-    assert found.methods == (Method(name="hinton"),) and found.baseline and found.seeds == (0,)
+    assert found.methods == (Method(name="auto"),) and found.baseline and found.seeds == (0,)
     assert [one.bits for one in found.export] == [32, 8] and [one.agreement for one in found.export] == [None, None]
 
 
