@@ -203,7 +203,8 @@ def test_pixels_are_put_back_after_the_question():
 def test_check_says_all_of_it():
     said = preflight(read("digits", {"methods": "hinton,fitnet", "train.batch": 16}))
     assert said["methods"] == ["hinton: predictions", "fitnet: layer2 [32, 4, 4] ~ layer2 [64, 4, 4]"]
-    assert len([line for line in said["losses"] if " = " in line.partition(",")[0]]) == 3 and "fitnet: 2,112 parameters" in said["gradients"][1]
+    losses = [line for line in said["losses"] if " = " in line.partition(",")[0]]
+    assert len(losses) == 3 and "fitnet: 2,112 parameters" in said["gradients"][1]
     assert said["conventions"][0].startswith("hinton: x1.00 with the batch doubled")
 
 
