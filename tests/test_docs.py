@@ -123,7 +123,7 @@ def walk(page, folder, demo, *, slow):
 @pytest.mark.parametrize("page", RUN)
 def test_commands(page, tmp_path, demo):
     ran = walk(page, tmp_path, demo, slow=False)
-    assert ran or page in ("README.md", "docs/recipes.md", "docs/choosing.md", "docs/cluster.md")
+    assert ran or page in ("README.md", "docs/recipes.md", "docs/choosing.md", "docs/seeds.md", "docs/cluster.md")
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ def _unfit_methods(recipe: Recipe) -> list[str]:
         'methods out, or write methods = "auto"'
         for i, one in enumerate(recipe.methods)
         if one.name != AUTO
+        and not not_found("methods", one.name)
         and hasattr(kind := pick("methods", one.name), "supports")
         and not kind.supports(task.output_kind)
     ]

@@ -220,7 +220,7 @@ class Recipe(Section):
     task: Task = field(default_factory=Task)
     augment: Augment = field(default_factory=Augment)
     metrics: tuple[str, ...] = ()  # further figures: names of `stillroom list metrics`, or package.module:Name
-    methods: tuple[Method, ...] = (Method(name=AUTO),)  # "auto" chooses by task and networks
+    methods: tuple[Method, ...] = (Method(name=AUTO),)
     gradient_balancing: bool = False  # weights as ratios of gradients: 1 lets a method pull as hard as the labels do
     train: Training = field(default_factory=Training)
     cache: Cache = field(default_factory=Cache)

@@ -107,7 +107,7 @@ def test_no_such_recipe_and_no_words(here):
 
 def test_a_built_in_recipe_is_copied_once(here):
     said("new", "digits", code=0)
-    assert (here / "digits.toml").read_text().startswith("# Handwritten digits")
+    assert (here / "digits.toml").read_text().startswith("# The demo: 50 labelled digits")
     assert "SR-C404 already exists" in said("new", "digits", code=2)
     assert "SR-C401" in said("new", "digts", code=2)
 

@@ -95,7 +95,7 @@ def test_list(tmp_path):
 def test_check_shows_data_losses_and_gradients(tmp_path):
     out = stillroom("check", "digits", cwd=tmp_path).stdout
     for word in (
-        "10 classes, 1169 train, 269 val, 359 test",
+        "10 classes, 669 train, 269 val, 359 test, 500 teacher",
         "of the teacher's MACs",
         "task/ce",
         "hinton/kl",

@@ -8,7 +8,7 @@ from stillroom.tasks.classification import Classification
 
 
 class Focal(Classification):
-    """-mean_b (1 - p_b)^gamma log p_b, p_b the probability of image b's label.
+    """-mean_b (1 - p_b)^gamma log p_b, p_b the probability of image b's label; of the images that have one.
 
     Args:
         gamma: at least 0; 0 is cross-entropy.
@@ -20,5 +20,6 @@ class Focal(Classification):
 
     def loss(self, output, batch):
         """`{"focal": ...}`."""
-        log = F.log_softmax(output.pred.float(), 1).gather(1, batch.target[:, None]).squeeze(1)
-        return {"focal": -((1 - log.exp()) ** self.gamma * log).mean()}
+        known = batch.target >= 0  # images without a label have -1
+        log = F.log_softmax(output.pred[known].float(), 1).gather(1, batch.target[known, None]).squeeze(1)
+        return {"focal": -((1 - log.exp()) ** self.gamma * log).sum() / max(1, len(log))}
